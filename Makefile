@@ -1,0 +1,48 @@
+# Maskmill: the commands. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= python3
+BIN := .venv/bin
+SHARD ?= jobs/sample/scenes.tar
+OUT ?= out/$(basename $(notdir $(patsubst %/,%,$(SHARD))))
+ARGS ?=
+
+.PHONY: help setup generate test lint fmt train clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.run-ready: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/.dev-ready: .venv/.run-ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+setup: .venv/.dev-ready  ## make the venv with everything that tests and lint need
+
+generate: .venv/.run-ready  ## masks for SHARD=folder|s3://...|.tar|list into OUT=..., with ARGS='any=override'
+	$(BIN)/python -m jobs.generate 'source="$(SHARD)"' 'out="$(OUT)"' $(ARGS)
+
+test: .venv/.dev-ready  ## run the test suite
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev-ready  ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+fmt: .venv/.dev-ready  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+train: .venv/.run-ready  ## train the bundled tiny model anew (hours on a CPU), with ARGS='any=override'
+	$(BIN)/python -m jobs.train $(ARGS)
+
+clean:  ## delete the venv and caches
+	rm -rf .venv .pytest_cache .ruff_cache *.egg-info

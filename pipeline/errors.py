@@ -1,0 +1,55 @@
+"""Every error that Maskmill raises on purpose, grouped by who must act.
+
+MaskmillError
+├── ConfigError       the user, before a model is loaded (exit code 2)
+├── InputError        nobody: one image is bad; it becomes a row with a status and the run goes on
+├── StorageError      the retry: a store did not do what was asked
+│   ├── NotFoundError     the object (or bucket, or file) is not there
+│   ├── DeniedError       the credentials do not allow it
+│   └── ChangedError      the object is no longer the one that was planned
+└── ContractError     us: a promise between two rooms was broken
+"""
+
+from __future__ import annotations
+
+from pipeline.records import Status
+
+
+class MaskmillError(Exception):
+    """The root of the tree above."""
+
+
+class ConfigError(MaskmillError):
+    """A setting, a path or a checkpoint is wrong; the message says what to change."""
+
+
+class InputError(MaskmillError):
+    """One image cannot be used; `status` is the word its row gets, `reason` the sentence beside it."""
+
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(f"{status}: {reason}")
+        self.status = status
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[Status, str]]:
+        return InputError, (self.status, self.reason)
+
+
+class StorageError(MaskmillError):
+    """A read or write failed after the store's own retries; doing it again later may work."""
+
+
+class NotFoundError(StorageError):
+    """The named object, file or bucket does not exist."""
+
+
+class DeniedError(StorageError):
+    """The store refused the credentials or the permissions."""
+
+
+class ChangedError(StorageError):
+    """The object's identity differs from the one recorded in the plan."""
+
+
+class ContractError(MaskmillError):
+    """Maskmill contradicted itself; always a bug, never the user's fault."""

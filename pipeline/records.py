@@ -1,0 +1,159 @@
+"""The records that cross a border between two rooms, and nothing else.
+
+Frames: pixels are (x, y) with the origin at the top left of the decoded, EXIF-rotated image; boxes are XYXY or XYWH
+as their names say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """How an image ended. Everything but OK is a row without annotations."""
+
+    OK = "ok"
+    UNREADABLE = "unreadable"
+    """The bytes are no image that can be decoded (or the tar around them is broken)."""
+    TOO_LARGE = "too_large"
+    """More pixels than `run.max_pixels`, judged by the header."""
+    MISSING = "missing"
+    """The object was not there, or could not be read with these credentials."""
+    CHANGED = "changed"
+    """The object is not the one that was planned."""
+    CRASHED = "crashed"
+    """The image killed the process that worked on it, twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One image inside a shard, as planned.
+
+    `offset` and `length` are bytes within the object at `uri`; a whole object has offset 0.
+    `broken` is a reason why the shard has no usable bytes here (the tail of a cut tar); it is empty for real members.
+    """
+
+    ordinal: int
+    image_id: int
+    key: str
+    uri: str
+    offset: int
+    length: int
+    etag: str = ""
+    broken: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One entry of the source: a folder or prefix, a tar, or a list. `name` is unique in the run and safe in a path."""
+
+    name: str
+    uri: str
+    kind: str
+    member_count: int
+    ignored_count: int
+    """Entries that are no images by their names (json, txt, directories)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive members [start, stop) of one shard: the unit of work, of retry and of commit."""
+
+    shard: str
+    index: int
+    start: int
+    stop: int
+
+    @property
+    def chunk_id(self) -> str:
+        return f"{self.shard}-{self.index:05d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """One surviving mask in the image frame, as SA-1B describes it.
+
+    counts             COCO compressed RLE of the (height, width) mask, column-major
+    bbox_xywh          SA-1B's own convention: w = xmax - xmin, h = ymax - ymin (pixel indices, inclusive)
+    area               pixels in the mask
+    predicted_iou      the model's estimate; float32 widened, may exceed 1
+    stability_score    in [0, 1]
+    point_xy           the prompt, image frame
+    crop_box_xywh      the crop it was found in
+    crop_layer         0 for the full image
+    multimask_index    which of the model's outputs it was (0, 1, 2)
+    """
+
+    counts: str
+    bbox_xywh: tuple[float, float, float, float]
+    area: int
+    predicted_iou: float
+    stability_score: float
+    point_xy: tuple[float, float]
+    crop_box_xywh: tuple[float, float, float, float]
+    crop_layer: int
+    multimask_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Funnel:
+    """How many candidates entered, how many each step removed, how many masks are left. Sums add up."""
+
+    candidates: int = 0
+    low_predicted_iou: int = 0
+    low_stability: int = 0
+    at_crop_edge: int = 0
+    duplicate_in_crop: int = 0
+    duplicate_across_crops: int = 0
+    too_small: int = 0
+    duplicate_after_clean: int = 0
+    too_large: int = 0
+    kept: int = 0
+
+    def __add__(self, other: Funnel) -> Funnel:
+        return Funnel(*(getattr(self, name) + getattr(other, name) for name in Funnel.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class ImageMasks:
+    """What the generator says of one image."""
+
+    masks: tuple[Mask, ...]
+    funnel: Funnel
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """One row of the output: a member and what became of it. `width` and `height` are 0 when never known."""
+
+    image_id: int
+    file_name: str
+    source: str
+    status: Status
+    error: str = ""
+    width: int = 0
+    height: int = 0
+    exif_orientation: int = 1
+    sha256: str = ""
+    masks: tuple[Mask, ...] = ()
+    first_annotation_id: int = 0
+    """The masks' ids are this one and the following."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkReport:
+    """What a worker tells the driver about a committed chunk: small, no pixels, no masks.
+
+    `won` is False when another writer had committed the same part before; the counts are those of this writer.
+    """
+
+    chunk_id: str
+    won: bool
+    images: dict[str, int]
+    masks: int
+    funnel: Funnel
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+    """Wall seconds per stage: read, decode, masks, write."""
+    bytes_read: int = 0
+    bytes_written: int = 0
