@@ -1,0 +1,1 @@
+"""Segment Anything in plain torch. Imports nothing else of this project."""

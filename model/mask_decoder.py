@@ -1,0 +1,178 @@
+"""Prompt tokens and image embedding -> mask logits and predicted IoU (arXiv:2304.02643, appendix A).
+
+The scores come from tokens alone, so they are known before any mask is upscaled: `attend`, then `predicted_iou`,
+then `mask_logits` for the prompts that are worth it. `forward` is the three in a row.
+
+Legend: P prompts, T tokens of a prompt, N image positions, C channels, g embedding cells a side, M outputs, h w = 4g.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.config import SamConfig
+from model.image_encoder import LayerNorm2d
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose inner width is `inner` channels."""
+
+    def __init__(self, channels: int, inner: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj = nn.Linear(channels, inner)
+        self.k_proj = nn.Linear(channels, inner)
+        self.v_proj = nn.Linear(channels, inner)
+        self.out_proj = nn.Linear(inner, channels)
+
+    def forward(self, q_PTC: Tensor, k_PNC: Tensor, v_PNC: Tensor) -> Tensor:
+        q, k, v = self._split(self.q_proj(q_PTC)), self._split(self.k_proj(k_PNC)), self._split(self.v_proj(v_PNC))
+        out_PHTd = F.scaled_dot_product_attention(q, k, v)
+        return self.out_proj(out_PHTd.transpose(1, 2).flatten(2))
+
+    def _split(self, x_PTC: Tensor) -> Tensor:
+        return x_PTC.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+class TokenMLP(nn.Module):
+    """Two linear layers with ReLU."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.lin1 = nn.Linear(channels, hidden)
+        self.lin2 = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lin2(F.relu(self.lin1(x)))
+
+
+class TwoWayLayer(nn.Module):
+    """Tokens look at each other, at the image, think; then the image looks at the tokens."""
+
+    def __init__(self, config: SamConfig, *, first: bool) -> None:
+        super().__init__()
+        C, heads = config.decoder_dim, config.decoder_heads
+        self.first = first
+        self.self_attn = Attention(C, C, heads)
+        self.norm1 = nn.LayerNorm(C)
+        self.cross_attn_token_to_image = Attention(C, C // 2, heads)
+        self.norm2 = nn.LayerNorm(C)
+        self.mlp = TokenMLP(C, config.decoder_mlp)
+        self.norm3 = nn.LayerNorm(C)
+        self.norm4 = nn.LayerNorm(C)
+        self.cross_attn_image_to_token = Attention(C, C // 2, heads)
+
+    def forward(self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor) -> tuple[Tensor, Tensor]:
+        if self.first:  # the tokens are their own position encoding here, and there is nothing to add them to
+            tokens = self.self_attn(tokens, tokens, tokens)
+        else:
+            placed = tokens + token_pe
+            tokens = tokens + self.self_attn(placed, placed, tokens)
+        tokens = self.norm1(tokens)
+        placed_image = image + image_pe
+        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_pe, placed_image, image))
+        tokens = self.norm3(tokens + self.mlp(tokens))
+        image = self.norm4(image + self.cross_attn_image_to_token(placed_image, tokens + token_pe, tokens))
+        return tokens, image
+
+
+class TwoWayTransformer(nn.Module):
+    """`decoder_depth` two-way layers and a last look of the tokens at the image."""
+
+    def __init__(self, config: SamConfig) -> None:
+        super().__init__()
+        C = config.decoder_dim
+        self.layers = nn.ModuleList(TwoWayLayer(config, first=i == 0) for i in range(config.decoder_depth))
+        self.final_attn_token_to_image = Attention(C, C // 2, config.decoder_heads)
+        self.norm_final_attn = nn.LayerNorm(C)
+
+    def forward(self, image_PNC: Tensor, image_pe_1NC: Tensor, tokens_PTC: Tensor) -> tuple[Tensor, Tensor]:
+        token_pe = tokens_PTC
+        for layer in self.layers:
+            tokens_PTC, image_PNC = layer(tokens_PTC, image_PNC, token_pe, image_pe_1NC)
+        look = self.final_attn_token_to_image(tokens_PTC + token_pe, image_PNC + image_pe_1NC, image_PNC)
+        return self.norm_final_attn(tokens_PTC + look), image_PNC
+
+
+class HeadMLP(nn.Module):
+    """`depth` linear layers with ReLU between them."""
+
+    def __init__(self, channels: int, hidden: int, out: int, depth: int) -> None:
+        super().__init__()
+        widths = [channels, *[hidden] * (depth - 1), out]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+
+class MaskDecoder(nn.Module):
+    """Token 0 of the outputs is the single-mask answer, the others are the ambiguity-aware three."""
+
+    def __init__(self, config: SamConfig) -> None:
+        super().__init__()
+        C, outputs = config.decoder_dim, config.multimask_outputs + 1
+        self.transformer = TwoWayTransformer(config)
+        self.iou_token = nn.Embedding(1, C)
+        self.mask_tokens = nn.Embedding(outputs, C)
+        self.output_upscaling = nn.Sequential(
+            nn.ConvTranspose2d(C, C // 4, kernel_size=2, stride=2),
+            LayerNorm2d(C // 4),
+            nn.GELU(),
+            nn.ConvTranspose2d(C // 4, C // 8, kernel_size=2, stride=2),
+            nn.GELU(),
+        )
+        self.output_hypernetworks_mlps = nn.ModuleList(HeadMLP(C, C, C // 8, 3) for _ in range(outputs))
+        self.iou_prediction_head = HeadMLP(C, config.iou_head_dim, outputs, config.iou_head_depth)
+
+    def forward(
+        self,
+        *,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        sparse_prompt_embeddings: Tensor,
+        dense_prompt_embeddings: Tensor,
+        multimask_output: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """All outputs at once.
+
+        image_embeddings          (1 or P, C, g, g): one image for all prompts, or one for each
+        image_pe                  (1, C, g, g)
+        sparse_prompt_embeddings  (P, T, C)
+        dense_prompt_embeddings   (P, C, g, g)
+        returns                   logits_PMhw and predicted_iou_PM; M = 3 with `multimask_output`, else 1
+        """
+        tokens_PTC, image_PCgg = self.attend(
+            image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings
+        )
+        wanted = slice(1, None) if multimask_output else slice(0, 1)
+        return self.mask_logits(tokens_PTC, image_PCgg, wanted), self.predicted_iou(tokens_PTC)[:, wanted]
+
+    def attend(
+        self, image_embeddings: Tensor, image_pe: Tensor, sparse_PTC: Tensor, dense_PCgg: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The transformer: output tokens (P, 1 + outputs, C) and the image as each prompt sees it (P, C, g, g)."""
+        P, _, g, _ = dense_PCgg.shape
+        own_TC = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        tokens_PTC = torch.cat([own_TC.expand(P, -1, -1), sparse_PTC], dim=1)
+        image_PNC = (image_embeddings + dense_PCgg).flatten(2).transpose(1, 2)
+        tokens_PTC, image_PNC = self.transformer(image_PNC, image_pe.flatten(2).transpose(1, 2), tokens_PTC)
+        return tokens_PTC[:, : len(own_TC)], image_PNC.transpose(1, 2).unflatten(2, (g, g))
+
+    def predicted_iou(self, tokens_PTC: Tensor) -> Tensor:
+        """(P, outputs), unclipped: the model's guess of each mask's IoU with the object meant."""
+        return self.iou_prediction_head(tokens_PTC[:, 0])
+
+    def mask_logits(self, tokens_PTC: Tensor, image_PCgg: Tensor, wanted: slice) -> Tensor:
+        """(P, M, 4g, 4g): the logits of the `wanted` outputs."""
+        upscaled_Pchw = self.output_upscaling(image_PCgg)
+        outputs = range(len(self.output_hypernetworks_mlps))[wanted]
+        weights_PMc = torch.stack([self.output_hypernetworks_mlps[m](tokens_PTC[:, 1 + m]) for m in outputs], dim=1)
+        h, w = upscaled_Pchw.shape[2:]
+        return (weights_PMc @ upscaled_Pchw.flatten(2)).unflatten(2, (h, w))
