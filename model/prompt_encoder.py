@@ -99,13 +99,15 @@ class PromptEncoder(nn.Module):
         labels_PK1 = labels_PK[..., None]
         embedded_PKC = torch.where(labels_PK1 == NOT_A_POINT, self.not_a_point_embed.weight, embedded_PKC)
         for kind in (BACKGROUND, FOREGROUND):
-            embedded_PKC = embedded_PKC + (labels_PK1 == kind) * self.point_embeddings[kind].weight
+            embedded_PKC = embedded_PKC + (labels_PK1 == kind) * self._kind_1C(kind)
         return embedded_PKC
 
     def _embed_boxes(self, boxes_P4: Tensor) -> Tensor:
         corners_P2C = self._encode(boxes_P4.reshape(-1, 2, 2))
-        kinds = [self.point_embeddings[kind].weight for kind in (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT)]
-        return corners_P2C + torch.cat(kinds)
+        return corners_P2C + torch.cat([self._kind_1C(BOX_TOP_LEFT), self._kind_1C(BOX_BOTTOM_RIGHT)])
+
+    def _kind_1C(self, kind: int) -> Tensor:
+        return self.point_embeddings[kind].get_parameter("weight")
 
     def _embed_masks(self, masks_P1hw: Tensor | None) -> Tensor:
         if masks_P1hw is not None:

@@ -1,0 +1,105 @@
+"""A loaded model as the generator uses it: crops in, candidates out.
+
+Owns resizing, normalising and the point frame. Does not know grids, thresholds other than the one it is handed, or
+images larger than a crop.
+
+Legend: P points, N candidates kept, M outputs a prompt, C channels, g embedding cells a side, h w = 4g.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from model.resize import resize_bilinear
+from model.sam import Sam
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedCrop:
+    """A crop after the encoder. `crop_hw` is its own size, `resized_hw` its size inside the input square, in pixels."""
+
+    embedding_1Cgg: Tensor
+    crop_hw: tuple[int, int]
+    resized_hw: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Candidates above the predicted-IoU threshold, in (point, output) order; logits in the padded input square."""
+
+    point_index_N: Tensor
+    mask_index_N: Tensor
+    predicted_iou_N: Tensor
+    logits_Nhw: Tensor
+
+
+class TorchSegmenter:
+    """A checked, evaluated Sam on one device. `weights_sha256` names the checkpoint file it came from."""
+
+    def __init__(self, sam: Sam, *, weights_sha256: str) -> None:
+        self.sam = sam.eval().requires_grad_(False)  # noqa: FBT003  (torch's own signature)
+        self.weights_sha256 = weights_sha256
+        self._device = sam.pixel_mean.device
+        with torch.inference_mode():
+            self._dense_pe_1Cgg = sam.prompt_encoder.get_dense_pe()
+
+    @property
+    def name(self) -> str:
+        return self.sam.config.name
+
+    @property
+    def input_side(self) -> int:
+        return self.sam.config.input_side
+
+    @property
+    def outputs_per_prompt(self) -> int:
+        return self.sam.config.multimask_outputs
+
+    @torch.inference_mode()
+    def encode(self, crops_HW3: Sequence[npt.NDArray[np.uint8]]) -> list[EncodedCrop]:
+        """RGB crops of any sizes -> one encoding each.
+
+        Crops pass the encoder one by one, so that an encoding never depends on its neighbours (matrix products of
+        other shapes may round otherwise).
+        """
+        return [self._encode_one(crop_HW3) for crop_HW3 in crops_HW3]
+
+    def _encode_one(self, crop_HW3: npt.NDArray[np.uint8]) -> EncodedCrop:
+        crop_hw = crop_HW3.shape[0], crop_HW3.shape[1]
+        resized_hw = fit_into_square(crop_hw, self.input_side)
+        pixels_HW3 = torch.from_numpy(np.ascontiguousarray(crop_HW3)).to(self._device)
+        resized_1HW3 = resize_bilinear(pixels_HW3, *resized_hw)[None]
+        images_13SS = self.sam.normalise(resized_1HW3.permute(0, 3, 1, 2).contiguous())
+        return EncodedCrop(self.sam.image_encoder(images_13SS), crop_hw, resized_hw)
+
+    @torch.inference_mode()
+    def decode(
+        self, crop: EncodedCrop, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float
+    ) -> Predictions:
+        """Prompt with single foreground points in the crop's pixels; prompts without a survivor are never upscaled."""
+        scale_xy = np.array(
+            [crop.resized_hw[1] / crop.crop_hw[1], crop.resized_hw[0] / crop.crop_hw[0]], dtype=np.float64
+        )
+        coords_P12 = torch.from_numpy(points_xy_P2 * scale_xy).to(self._device)[:, None]
+        labels_P1 = torch.ones(len(coords_P12), 1, dtype=torch.int64, device=self._device)
+        sparse_PTC, dense_PCgg = self.sam.prompt_encoder(points=(coords_P12, labels_P1))
+        decoder = self.sam.mask_decoder
+        tokens_PTC, image_PCgg = decoder.attend(crop.embedding_1Cgg, self._dense_pe_1Cgg, sparse_PTC, dense_PCgg)
+        predicted_iou_PM = decoder.predicted_iou(tokens_PTC)[:, 1:]
+        kept_PM = predicted_iou_PM > pred_iou_thresh
+        point_index_N, mask_index_N = kept_PM.nonzero(as_tuple=True)
+        useful_P = kept_PM.any(dim=1)
+        logits_UMhw = decoder.mask_logits(tokens_PTC[useful_P], image_PCgg[useful_P], slice(1, None))
+        return Predictions(point_index_N, mask_index_N, predicted_iou_PM[kept_PM], logits_UMhw[kept_PM[useful_P]])
+
+
+def fit_into_square(hw: tuple[int, int], side: int) -> tuple[int, int]:
+    """The size that makes the longer side `side` and keeps the aspect, halves rounded up, at least one pixel."""
+    scale = side / max(hw)
+    return max(1, int(hw[0] * scale + 0.5)), max(1, int(hw[1] * scale + 0.5))

@@ -1,0 +1,1 @@
+"""Training of the small models: drawn scenes, prompts, losses and the loop. Nothing at inference time imports it."""
