@@ -3,8 +3,10 @@
 Segment Anything was trained and released with Pillow's resize; another rounding would change masks. Integer
 arithmetic on either device, so the result does not depend on the machine.
 
-Source: Pillow's documentation of `Image.resize` and its resampling filters (fixed-point weights of 22 bits, columns
-before rows, rounding to 8 bits in between).
+Along a row first, then along a column, rounded to 8 bits in between: the order of every Pillow that the released
+models were trained and used with. Pillow 13 swaps it for some tall images, which moves single grey levels there.
+
+Source: Pillow's `Image.resize` and its resampling filters (triangle of 22-bit fixed-point weights).
 """
 
 from __future__ import annotations

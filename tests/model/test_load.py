@@ -1,0 +1,169 @@
+"""Checkpoints: both public layouts, and everything that may be wrong with a file."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from model.config import CONFIGS
+from model.layouts import from_hugging_face, infer_config, to_hugging_face
+from model.load import CheckpointError, load_sam, load_segmenter, resolve_device
+from model.sam import Sam
+
+TINY = CONFIGS["tiny"]
+
+
+def released_state(config=TINY) -> dict[str, Tensor]:
+    torch.manual_seed(3)
+    return Sam(config).state_dict()
+
+
+def as_pth(content: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def as_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
+    return save_safetensors({name: tensor.clone().contiguous() for name, tensor in tensors.items()})
+
+
+def assert_same(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> None:
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.mark.parametrize("name", ["tiny", "vit_b"])
+def test_both_layouts_survive_a_round_trip_exactly(name: str) -> None:
+    """A weight that changes on its way through a layout would change every mask."""
+    state = released_state(CONFIGS[name])
+    assert_same(from_hugging_face(to_hugging_face(state)), state)
+    assert_same(load_sam(as_pth(state)).state_dict(), state)
+    assert_same(load_sam(as_safetensors(to_hugging_face(state))).state_dict(), state)
+
+
+def test_hugging_face_names_are_those_of_transformers() -> None:
+    """Our table of names is only right if the library that owns the layout agrees, key by key."""
+    from transformers import SamConfig as HuggingFaceConfig
+    from transformers import SamModel
+
+    with torch.device("meta"):
+        theirs = SamModel(HuggingFaceConfig()).state_dict()
+        ours = to_hugging_face(Sam(CONFIGS["vit_b"]).state_dict())
+    assert {name: tensor.shape for name, tensor in ours.items()} == {
+        name: tensor.shape for name, tensor in theirs.items()
+    }
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_sizes_are_read_off_the_tensors(name: str) -> None:
+    """The file says what it is; nobody has to."""
+    with torch.device("meta"):
+        assert infer_config(Sam(CONFIGS[name]).state_dict()) == CONFIGS[name]
+
+
+def test_a_three_layer_decoder_loads_under_its_encoders_name() -> None:
+    """The paper's own generation model has one decoder layer more than the released ones (appendix B)."""
+    state = released_state(replace(TINY, decoder_depth=3))
+    sam = load_sam(as_pth(state), expected=TINY)
+    assert sam.config.decoder_depth == 3
+    assert sam.config.name == "tiny"
+
+
+def test_a_training_checkpoint_with_the_model_beside_other_tables_loads() -> None:
+    """Many tools save {"model": state_dict, ...}."""
+    state = released_state()
+    assert_same(load_sam(as_pth({"model": state, "step": 3})).state_dict(), state)
+
+
+def test_every_missing_and_unexpected_key_is_named() -> None:
+    """A user who converts weights needs the whole list, not the first entry."""
+    state = released_state()
+    del state["mask_decoder.iou_token.weight"], state["prompt_encoder.no_mask_embed.weight"]
+    state["extra.one"] = state["extra.two"] = torch.zeros(1)
+    state["mask_decoder.iou_token.weight"] = torch.zeros(1, TINY.decoder_dim)
+    with pytest.raises(CheckpointError) as caught:
+        load_sam(as_pth(state))
+    message = str(caught.value)
+    assert "missing prompt_encoder.no_mask_embed.weight" in message
+    assert "unexpected extra.one" in message
+    assert "unexpected extra.two" in message
+
+
+def test_a_wrong_shape_is_named_with_both_shapes() -> None:
+    """A transposed or resized tensor must not be broadcast into place."""
+    state = released_state()
+    state["prompt_encoder.not_a_point_embed.weight"] = torch.zeros(1, 7)
+    with pytest.raises(CheckpointError, match=re.escape("not_a_point_embed.weight is (1, 7) instead of (1, 128)")):
+        load_sam(as_pth(state))
+
+
+def test_another_models_weights_are_refused_with_the_name_they_fit() -> None:
+    """Choosing vit_h and giving vit_b's file is the usual mistake."""
+    with pytest.raises(CheckpointError, match=r"not a vit_b: embed_dim=192 instead of 768.*it fits model=tiny"):
+        load_sam(as_pth(released_state()), expected=CONFIGS["vit_b"])
+
+
+class Bomb:
+    """Runs a command when unpickled."""
+
+    def __reduce__(self):
+        return eval, ("__import__('os').environ.__setitem__('MASKMILL_BOMB', '1')",)
+
+
+def test_code_inside_a_checkpoint_is_refused_and_never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A .pth is a pickle; a downloaded one must not be able to do anything."""
+    monkeypatch.delenv("MASKMILL_BOMB", raising=False)
+    import os
+
+    for data in (as_pth({"bomb": Bomb()}), pickle.dumps({"bomb": Bomb()}, protocol=2)):
+        with pytest.raises(CheckpointError, match="pickled code"):
+            load_sam(data)
+    assert "MASKMILL_BOMB" not in os.environ
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"<html>not found</html>", as_pth(released_state())[:200_000], as_safetensors(released_state())[:200_000]],
+    ids=["empty", "html", "cut pth", "cut safetensors"],
+)
+def test_a_file_that_is_no_checkpoint_gets_a_sentence(data: bytes) -> None:
+    """Half a download is common and must not end in a stack trace."""
+    with pytest.raises(CheckpointError, match="checkpoint"):
+        load_sam(data)
+
+
+@pytest.mark.parametrize("content", [{"a": 1}, [1, 2], {"weights": torch.zeros(2)}])
+def test_a_torch_file_that_is_no_sam_gets_a_sentence(content: object) -> None:
+    """Any other model's file."""
+    with pytest.raises(CheckpointError, match=r"named tensors|not Segment Anything"):
+        load_sam(as_pth(content))
+
+
+def test_released_sizes_without_a_checkpoint_say_where_weights_come_from() -> None:
+    """vit_h cannot be bundled."""
+    with pytest.raises(CheckpointError, match=r"set model\.checkpoint"):
+        load_segmenter(name="vit_h")
+
+
+def test_an_unknown_model_or_device_is_refused_by_name() -> None:
+    """Both are typos, and both would otherwise surface deep inside torch."""
+    with pytest.raises(CheckpointError, match=r"no model named 'vit_x'.*vit_b"):
+        load_segmenter(name="vit_x")
+    with pytest.raises(CheckpointError, match="'gpu' is no device"):
+        resolve_device("gpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_asking_for_cuda_without_cuda_says_so() -> None:
+    """Falling back silently would make a run a hundred times slower than its user thinks."""
+    with pytest.raises(CheckpointError, match="sees no CUDA device"):
+        resolve_device("cuda")
