@@ -1,0 +1,79 @@
+"""Pixels to masks: the crops of a batch of images are encoded together, searched one by one, merged per image.
+
+Owns the batching. `search` finds the candidates of one crop, `merge` turns those of one image into its result.
+Knows nothing of files, runs or which model it is; a `Segmenter` is all it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline.errors import ContractError
+from pipeline.masks.candidates import Candidates
+from pipeline.masks.crops import Crop, image_crops
+from pipeline.masks.merge import merge_crops
+from pipeline.masks.search import CropSearch
+from pipeline.masks.segmenter import Segmenter
+from pipeline.records import Funnel, ImageMasks
+from pipeline.settings import Recipe
+
+CROPS_PER_ENCODE = 8
+"""Crops handed to the encoder at once, of one image or of several; bounds the embeddings that are alive."""
+
+Image_HW3 = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """One crop of one image of the batch."""
+
+    image_index: int
+    image_hw: tuple[int, int]
+    crop: Crop
+    pixels_HW3: Image_HW3
+
+
+@torch.no_grad()
+def generate_masks(images_HW3: Sequence[Image_HW3], segmenter: Segmenter, recipe: Recipe) -> list[ImageMasks]:
+    """Every mask that the recipe finds in each RGB image, in a fixed order; one result per image, maybe empty.
+
+    Equal pixels, weights and recipe give equal results, whatever else is in the batch. The order is that of the last
+    duplicate removal: by predicted IoU within one crop, by `recipe.crop_rank` across crops, and after a clean-up
+    untouched masks before changed ones.
+
+    raises  ConfigError if the recipe leaves a crop layer without points
+            ContractError if an image is not (H, W, 3) uint8 with at least one pixel
+    """
+    found: list[list[Candidates]] = [[] for _ in images_HW3]
+    funnels = [Funnel() for _ in images_HW3]
+    windows = [window for index, image_HW3 in enumerate(images_HW3) for window in _windows(index, image_HW3, recipe)]
+    for start in range(0, len(windows), CROPS_PER_ENCODE):
+        batch = windows[start : start + CROPS_PER_ENCODE]
+        encoded = segmenter.encode([window.pixels_HW3 for window in batch])
+        for window, crop in zip(batch, encoded, strict=True):
+            search = CropSearch(window.image_hw, window.crop, crop, segmenter, recipe)
+            candidates, funnel = search.run()
+            found[window.image_index].append(candidates)
+            funnels[window.image_index] += funnel
+    return [
+        merge_crops(_image_hw(image_HW3), crops, funnel, recipe)
+        for image_HW3, crops, funnel in zip(images_HW3, found, funnels, strict=True)
+    ]
+
+
+def _windows(image_index: int, image_HW3: Image_HW3, recipe: Recipe) -> Iterator[_Window]:
+    image_hw = _image_hw(image_HW3)
+    for crop in image_crops(image_hw, recipe):
+        x0, y0, x1, y1 = crop.box_xyxy
+        yield _Window(image_index, image_hw, crop, image_HW3[y0:y1, x0:x1])
+
+
+def _image_hw(image_HW3: Image_HW3) -> tuple[int, int]:
+    if image_HW3.ndim != 3 or image_HW3.shape[2] != 3 or image_HW3.dtype != np.uint8 or not image_HW3.size:
+        raise ContractError(f"an image must be (H, W, 3) uint8 with pixels, not {image_HW3.shape} {image_HW3.dtype}")
+    return image_HW3.shape[0], image_HW3.shape[1]

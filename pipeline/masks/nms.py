@@ -1,0 +1,50 @@
+"""Duplicates: which of N boxes survive, and in which order they are preferred.
+
+Owns the three orders of preference. Every order is total: equal candidates keep the order they came in.
+Legend: N boxes, K kept.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from pipeline.masks.candidates import Candidates
+from pipeline.settings import CropRank
+
+
+def best_first(score_N: torch.Tensor) -> torch.Tensor:
+    """(N,) int64 positions by falling score."""
+    return torch.argsort(score_N, descending=True, stable=True)
+
+
+def order_across_crops(candidates: Candidates, rank: CropRank) -> torch.Tensor:
+    """(N,) int64 positions, the preferred duplicate first; see `CropRank`."""
+    if rank is CropRank.LAYER:
+        by_iou = best_first(candidates.predicted_iou_N)
+        return by_iou[best_first(candidates.layer_N[by_iou])]
+    x0, y0, x1, y1 = candidates.crop_xyxy_N4.unbind(dim=1)
+    # float32 as in the released code, in which two areas that differ by less than its precision are a tie.
+    return best_first(1 / ((x1 - x0) * (y1 - y0)).float())
+
+
+def box_nms(box_xyxy_N4: torch.Tensor, order_N: torch.Tensor, *, iou_thresh: float) -> torch.Tensor:
+    """Greedy non-maximum suppression: (K,) int64 positions that stay, in the given order.
+
+    A box falls if its IoU with a better one that stays is above `iou_thresh`. Areas are (x1 - x0) * (y1 - y0), so two
+    boxes without area have no IoU and both stay. Arithmetic is torchvision's on the CPU: float32, compared in float64.
+    """
+    boxes_N4 = box_xyxy_N4[order_N].cpu().numpy().astype(np.float32)
+    areas_N = (boxes_N4[:, 2] - boxes_N4[:, 0]) * (boxes_N4[:, 3] - boxes_N4[:, 1])
+    alive_N = np.ones(len(boxes_N4), dtype=np.bool_)
+    for i in range(len(boxes_N4)):
+        if not alive_N[i]:
+            continue
+        low_M2 = np.maximum(boxes_N4[i, :2], boxes_N4[i + 1 :, :2])
+        high_M2 = np.minimum(boxes_N4[i, 2:], boxes_N4[i + 1 :, 2:])
+        sides_M2 = np.maximum(high_M2 - low_M2, np.float32(0))
+        shared_M = sides_M2[:, 0] * sides_M2[:, 1]
+        with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, which is not above any threshold
+            iou_M = shared_M / (areas_N[i] + areas_N[i + 1 :] - shared_M)
+        alive_N[i + 1 :] &= ~(iou_M.astype(np.float64) > iou_thresh)
+    return order_N[torch.as_tensor(alive_N)]
