@@ -1,46 +1,57 @@
-"""Bytes in, bytes out: one small protocol, two backends (local disk and S3).
+"""The door to storage: `connect` gives one store for every URI, local disk and S3 alike.
 
-Owns atomic creation and retries. Does not know images, parts or plans.
+Owns the choice of the backend. The promises are in protocol.py, their keeping in local.py and s3.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
+
+from pipeline.settings import StoreSettings
+from pipeline.storage.local import LocalStore
+from pipeline.storage.protocol import ObjectInfo, Store
+from pipeline.storage.s3 import S3Store
+from pipeline.storage.uris import is_s3
+
+__all__ = ["LocalStore", "ObjectInfo", "RoutedStore", "S3Store", "Store", "connect"]
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
-    """An object as a listing shows it. `etag` changes when the content does."""
-
-    uri: str
-    size: int
-    etag: str
+def connect(settings: StoreSettings) -> Store:
+    """The store for every URI; pickles as its settings alone, and reaches out on first use."""
+    return RoutedStore(settings)
 
 
-class Store(Protocol):
-    """URIs are `s3://bucket/key`, `file:///path` or plain paths. Errors are those of pipeline.errors."""
+class RoutedStore:
+    """Sends each call to the backend that its URI names."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self._settings = settings
+        self._local = LocalStore()
+        self._s3 = S3Store(settings)
+
+    def __reduce__(self) -> tuple[type[RoutedStore], tuple[StoreSettings]]:
+        return RoutedStore, (self._settings,)
 
     def head(self, uri: str) -> ObjectInfo:
-        """Raises NotFoundError, DeniedError."""
-        ...
+        """See `Store`."""
+        return self._backend(uri).head(uri)
 
     def list(self, uri: str) -> Iterator[ObjectInfo]:
-        """Every object below a folder or prefix, recursively, sorted by URI (byte order)."""
-        ...
+        """See `Store`."""
+        return self._backend(uri).list(uri)
 
     def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
-        """All bytes, or a range. With `etag`, ChangedError if the object is another one by now."""
-        ...
+        """See `Store`."""
+        return self._backend(uri).read(uri, offset=offset, length=length, etag=etag)
 
     def open(self, uri: str, *, etag: str = "") -> BinaryIO:
-        """A forward stream that resumes where a broken connection left it."""
-        ...
+        """See `Store`."""
+        return self._backend(uri).open(uri, etag=etag)
 
     def put_if_absent(self, uri: str, data: bytes) -> bool:
-        """Create the object, whole and durable, or leave the one that is there.
+        """See `Store`."""
+        return self._backend(uri).put_if_absent(uri, data)
 
-        True if the object there now is this call's; False if somebody else's was first.
-        """
-        ...
+    def _backend(self, uri: str) -> Store:
+        return self._s3 if is_s3(uri) else self._local

@@ -1,0 +1,193 @@
+"""A store on a file system: whole files or none, created by hard link.
+
+Owns atomic creation and the meaning of a local etag (modification time and size). Retries nothing: a local error that
+waiting could mend is rare, and the chunk's own retry covers it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import uuid
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from pipeline.errors import ChangedError, ConfigError, DeniedError, NotFoundError, StorageError
+from pipeline.storage.protocol import ObjectInfo
+from pipeline.storage.uris import local_path, local_uri
+
+_TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}")
+_NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+
+
+class LocalStore:
+    """See `Store`. URIs that it returns are canonical: absolute paths, `file://` for names that are no UTF-8."""
+
+    def head(self, uri: str) -> ObjectInfo:
+        """See `Store`; symbolic links are followed."""
+        path = local_path(uri)
+        with _translated(uri):
+            return ObjectInfo(local_uri(path), *_size_and_etag(uri, os.stat(path)))
+
+    def list(self, uri: str) -> Iterator[ObjectInfo]:
+        """Regular files below a folder, sorted; a folder that is not there is empty.
+
+        Each real folder is entered once, so that loops of symbolic links end. A link that leads nowhere is listed
+        with size 0: it was meant to be something, and reading it says what is missing.
+        """
+        path = local_path(uri)
+        if os.path.isdir(path):
+            yield from _walk(path, {_identity(uri, path)})
+
+    def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
+        """See `Store`. ChangedError also if the file ends before the range does, or is written to meanwhile."""
+        with self.open(uri, etag=etag) as file, _translated(uri):
+            file.seek(offset)
+            data = file.read() if length is None else file.read(length)
+            if length is not None and len(data) != length:
+                raise ChangedError(f"{uri} ends at byte {offset + len(data)}, but {offset + length} bytes were planned")
+            if etag:
+                _check_etag(uri, os.fstat(file.fileno()), etag)
+        return data
+
+    def open(self, uri: str, *, etag: str = "") -> BinaryIO:
+        """See `Store`; the stream can also seek."""
+        path = local_path(uri)
+        with _translated(uri):
+            # A FIFO would block open() for ever, so the kind is looked at first.
+            _size_and_etag(uri, os.stat(path))
+            # A small buffer: hops from tar header to tar header should not read what lies between.
+            file = open(path, "rb", buffering=1 << 14)  # noqa: SIM115 - the caller closes it
+            try:
+                _check_etag(uri, os.fstat(file.fileno()), etag)
+            except ChangedError:
+                file.close()
+                raise
+            return file
+
+    def put_if_absent(self, uri: str, data: bytes) -> bool:
+        """See `Store`. True and False are both said only after the folder entry is on the disk."""
+        path = local_path(uri)
+        folder = os.path.dirname(path)
+        with _translated(uri):
+            _make_folders(folder)
+            won = not os.path.lexists(path) and _link_new(path, data)
+            _sync_folder(folder)
+        return won
+
+
+def _link_new(path: str, data: bytes) -> bool:
+    """Write a temporary file and give it its final name, unless that name is taken."""
+    temporary = os.path.join(os.path.dirname(path), f".tmp-{uuid.uuid4().hex}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            # A network file system may have done the link and lost the answer; the second name then shows.
+            return os.stat(temporary).st_nlink == 2
+        except OSError as error:
+            if error.errno in _NO_HARD_LINKS:
+                raise ConfigError(
+                    f"{path}: this file system has no hard links ({error.strerror}), without which two writers "
+                    "could overwrite each other; choose an output folder on a local disk or NFS, or an s3:// prefix"
+                ) from error
+            raise
+        return True
+    finally:
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+
+
+def _make_folders(folder: str) -> None:
+    """Create what is missing of `folder`, each new entry durable in its parent."""
+    missing: list[str] = []
+    while not os.path.isdir(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    for new in reversed(missing):
+        os.makedirs(new, exist_ok=True)
+        _sync_folder(os.path.dirname(new))
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _walk(folder: str, seen: set[tuple[int, int]]) -> Iterator[ObjectInfo]:
+    """Files in byte order of their paths, which needs a folder to sort as its name with the slash."""
+    with _translated(folder), os.scandir(folder) as scan:
+        entries = sorted(((os.fsencode(e.name) + (b"/" if e.is_dir() else b""), e) for e in scan), key=lambda e: e[0])
+    for _, entry in entries:
+        if entry.is_dir():
+            identity = _identity(entry.path, entry.path)
+            if identity not in seen:
+                seen.add(identity)
+                yield from _walk(entry.path, seen)
+        elif not _TEMPORARY.fullmatch(entry.name):
+            info = _listed(entry)
+            if info is not None:
+                yield info
+
+
+def _listed(entry: os.DirEntry[str]) -> ObjectInfo | None:
+    """None for what is no file (sockets, FIFOs, devices) and for a file that vanished meanwhile."""
+    with _translated(entry.path):
+        try:
+            status = entry.stat()
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ELOOP):
+                raise
+            return ObjectInfo(local_uri(entry.path), 0, "") if entry.is_symlink() else None
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return ObjectInfo(local_uri(entry.path), *_size_and_etag(entry.path, status))
+
+
+def _identity(uri: str, path: str) -> tuple[int, int]:
+    with _translated(uri):
+        status = os.stat(path)
+        return status.st_dev, status.st_ino
+
+
+def _size_and_etag(uri: str, status: os.stat_result) -> tuple[int, str]:
+    if stat.S_ISDIR(status.st_mode):
+        raise NotFoundError(f"{uri} is a folder, not a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise NotFoundError(f"{uri} is no regular file (a pipe, socket or device)")
+    return status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}"
+
+
+def _check_etag(uri: str, status: os.stat_result, etag: str) -> None:
+    found = _size_and_etag(uri, status)[1]
+    if etag and found != etag:
+        raise ChangedError(f"{uri} was changed: planned as {etag}, now {found} (modification time and size)")
+
+
+@contextmanager
+def _translated(uri: str) -> Generator[None]:
+    """OSErrors as our own, each with what to do."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFoundError(f"{uri} does not exist ({error.strerror}); check the path") from error
+    except PermissionError as error:
+        raise DeniedError(f"{uri}: {error.strerror}; give this user access to it") from error
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            raise DeniedError(f"{uri}: the file system is read-only; choose another folder") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(f"{uri}: no space left ({error.strerror}); free some and run again") from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise NotFoundError(f"{uri[:200]}...: the name is too long for this file system") from error
+        raise StorageError(f"{uri}: {error.strerror or error}") from error

@@ -1,0 +1,46 @@
+"""What a store is: bytes in, bytes out, by URI.
+
+Owns the promises that both backends keep. Does not know images, parts or plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """An object as a listing shows it. `etag` changes when the content does."""
+
+    uri: str
+    size: int
+    etag: str
+
+
+class Store(Protocol):
+    """URIs are `s3://bucket/key`, `file:///path` or plain paths. Errors are those of pipeline.errors."""
+
+    def head(self, uri: str) -> ObjectInfo:
+        """Raises NotFoundError, DeniedError."""
+        ...
+
+    def list(self, uri: str) -> Iterator[ObjectInfo]:
+        """Every object below a folder or prefix, recursively, sorted by URI (byte order)."""
+        ...
+
+    def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
+        """All bytes, or a range. With `etag`, ChangedError if the object is another one by now."""
+        ...
+
+    def open(self, uri: str, *, etag: str = "") -> BinaryIO:
+        """A forward stream that resumes where a broken connection left it."""
+        ...
+
+    def put_if_absent(self, uri: str, data: bytes) -> bool:
+        """Create the object, whole and durable, or leave the one that is there.
+
+        True if the object there now is this call's; False if somebody else's was first.
+        """
+        ...

@@ -1,0 +1,173 @@
+"""A store on S3 and what speaks its language, through boto3.
+
+Owns conditional creation, retries and reads that resume where the line broke. boto3's own retries are off: one place
+tries again, it knows the deadline, and it knows that a create whose answer was lost meets its own object.
+"""
+
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
+# (boto3 makes its clients at run time and has no types)
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, TypeVar, cast
+
+from botocore.exceptions import ClientError
+
+from pipeline.errors import ConfigError
+from pipeline.settings import StoreSettings
+from pipeline.storage.protocol import ObjectInfo
+from pipeline.storage.retry import Patience, Transient
+from pipeline.storage.s3_errors import status_of, translated
+from pipeline.storage.s3_stream import ResumingBody
+from pipeline.storage.uris import absolute, split_s3
+
+T = TypeVar("T")
+
+_LARGEST_PUT = 5 * 2**30
+_BUFFER = 1 << 20
+
+
+class S3Store:
+    """See `Store`. Pickles as its settings; each process builds its own client, on first use."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self._settings = settings
+        self._patience = Patience(settings.retry_deadline_s)
+        self._lock = threading.Lock()
+        self._client: Any = None
+        self._client_pid = 0
+
+    def __reduce__(self) -> tuple[type[S3Store], tuple[StoreSettings]]:
+        return S3Store, (self._settings,)
+
+    def head(self, uri: str) -> ObjectInfo:
+        """See `Store`."""
+        where = _where(uri)
+        answer = self._call(uri, lambda: self._connected().head_object(**where))
+        return ObjectInfo(uri, int(answer["ContentLength"]), _bare(answer["ETag"]))
+
+    def list(self, uri: str) -> Iterator[ObjectInfo]:
+        """See `Store`; keys that end in a slash (folder markers) are left out."""
+        bucket, key = split_s3(absolute(uri))
+        query = {"Bucket": bucket, "Prefix": f"{key}/" if key else ""}
+        while True:
+            page = self._call(uri, lambda: self._connected().list_objects_v2(**query))
+            for entry in page.get("Contents", []):
+                if not entry["Key"].endswith("/"):
+                    yield ObjectInfo(f"s3://{bucket}/{entry['Key']}", int(entry["Size"]), _bare(entry["ETag"]))
+            if not page.get("IsTruncated"):
+                return
+            query["ContinuationToken"] = page["NextContinuationToken"]
+
+    def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
+        """See `Store`. ChangedError also if the object ends before the range does."""
+        if length == 0:
+            return b""
+        stop = None if length is None else offset + length
+        with self._body(uri, etag, offset=offset, stop=stop) as body:
+            return body.readall()
+
+    def open(self, uri: str, *, etag: str = "") -> BinaryIO:
+        """See `Store`. Without `etag` the first answer's is held on to, so that a resumed read is of one object."""
+        return cast("BinaryIO", io.BufferedReader(self._body(uri, etag), _BUFFER))
+
+    def put_if_absent(self, uri: str, data: bytes) -> bool:
+        """See `Store`. A refusal is ours to win if the object carries this call's token: then an answer was lost."""
+        if len(data) > _LARGEST_PUT:
+            raise ConfigError(f"{uri}: {len(data):,} bytes do not fit one put (5 GiB); lower run.images_per_chunk")
+        where, token = _where(uri), uuid.uuid4().hex
+        request: dict[str, Any] = {
+            **where,
+            "Body": data,
+            "IfNoneMatch": "*",
+            "Metadata": {"writer": token, "sha256": hashlib.sha256(data).hexdigest()},
+        }
+        if self._settings.endpoint_url is not None:
+            # Compatible stores get no CRC from boto3 here (some refuse it), so the old digest guards the upload.
+            digest = hashlib.md5(data, usedforsecurity=False).digest()
+            request["ContentMD5"] = base64.b64encode(digest).decode()
+
+        def create() -> bool:
+            try:
+                self._connected().put_object(**request)
+            except ClientError as error:
+                if status_of(error) != 412:
+                    raise
+                return self._writer(where) == token
+            return True
+
+        return self._call(uri, create)
+
+    def _writer(self, where: dict[str, str]) -> str:
+        """The token in the metadata of the object that is there; some servers capitalise its name."""
+        try:
+            answer = self._connected().head_object(**where)
+        except ClientError as error:
+            if status_of(error) == 404:
+                raise Transient("the object was there and is gone") from error
+            raise
+        return next((value for name, value in answer["Metadata"].items() if name.lower() == "writer"), "")
+
+    def _body(self, uri: str, etag: str, *, offset: int = 0, stop: int | None = None) -> ResumingBody:
+        where = _where(uri)
+
+        def get(**options: str) -> Any:
+            with translated(uri):
+                return self._connected().get_object(**where, **options)
+
+        return ResumingBody(uri, get, self._patience, etag=etag, start=offset, stop=stop)
+
+    def _call(self, uri: str, act: Callable[[], T]) -> T:
+        def translated_act() -> T:
+            with translated(uri):
+                return act()
+
+        return self._patience.insist(uri, translated_act)
+
+    def _connected(self) -> Any:
+        with self._lock:
+            if self._client is None or self._client_pid != os.getpid():
+                self._client, self._client_pid = _new_client(self._settings), os.getpid()
+            return self._client
+
+
+def _new_client(settings: StoreSettings) -> Any:
+    # Imported here because it takes a third of a second that runs on local disk need not spend.
+    import boto3
+    from botocore.config import Config
+
+    compatible = settings.endpoint_url is not None
+    checksums = "when_required" if compatible else "when_supported"
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": 1},
+        connect_timeout=10,
+        read_timeout=60,
+        max_pool_connections=64,
+        tcp_keepalive=True,
+        signature_version="s3v4",
+        request_checksum_calculation=checksums,
+        response_checksum_validation=checksums,
+        s3={"addressing_style": "path"} if compatible else None,
+    )
+    return boto3.session.Session().client(
+        "s3", endpoint_url=settings.endpoint_url, region_name=settings.region, config=config
+    )
+
+
+def _where(uri: str) -> dict[str, str]:
+    bucket, key = split_s3(uri)
+    if not key:
+        raise ConfigError(f"{uri} names a bucket, but an object is needed; write s3://{bucket}/key")
+    return {"Bucket": bucket, "Key": key}
+
+
+def _bare(etag: str) -> str:
+    return etag.strip('"')

@@ -1,0 +1,98 @@
+"""What boto3 raises, told apart by who must act: try again, change the settings, or look at the object.
+
+Owns the list of transient codes (measured against real and fake servers). Makes no request.
+"""
+
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
+# (boto3 makes its clients at run time and has no types)
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from botocore import exceptions as boto
+
+from pipeline.errors import ChangedError, ConfigError, DeniedError, NotFoundError, StorageError
+from pipeline.storage.retry import Transient
+from pipeline.storage.uris import split_s3
+
+_TRANSIENT_CODES = {
+    "BadDigest",  # the bytes were hurt on their way up
+    "IncompleteBody",
+    "ConditionalRequestConflict",  # a concurrent creation of the same key; who won is not decided yet
+    "InternalError",
+    "OperationAborted",
+    "PriorRequestNotComplete",
+    "RequestTimeout",
+    "RequestTimeTooSkewed",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+}
+_NO_IDENTITY = (
+    boto.NoCredentialsError,
+    boto.PartialCredentialsError,
+    boto.CredentialRetrievalError,
+    boto.TokenRetrievalError,
+    boto.SSOError,
+    boto.ProfileNotFound,
+)
+_UNREACHABLE = (boto.EndpointConnectionError, boto.ConnectTimeoutError, boto.ProxyConnectionError, boto.SSLError)
+_BROKEN_LINE = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError, OSError)
+
+
+@contextmanager
+def translated(uri: str) -> Generator[None]:
+    """raises  Transient, or one of pipeline.errors, for everything that boto3 raises inside."""
+    try:
+        yield
+    except boto.ClientError as error:
+        raise of_answer(uri, error) from error
+    except _NO_IDENTITY as error:
+        raise DeniedError(
+            f"{uri}: no usable credentials ({error}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, "
+            "or give this machine a role"
+        ) from error
+    except _UNREACHABLE as error:
+        raise Transient(f"{error}; check store.endpoint_url and the network", unreachable=True) from error
+    except _BROKEN_LINE as error:
+        raise Transient(f"the connection broke ({error})") from error
+    except boto.FlexibleChecksumError as error:
+        raise StorageError(f"{uri}: the bytes that came do not match their checksum ({error})") from error
+    except boto.ParamValidationError as error:
+        raise NotFoundError(f"{uri} cannot exist ({error})") from error
+    except (boto.BotoCoreError, ValueError) as error:
+        raise ConfigError(f"{uri}: {error}; check the URI, store.endpoint_url and store.region") from error
+
+
+def status_of(error: boto.ClientError) -> int:
+    """The HTTP status of an answer, 0 if it had none."""
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def of_answer(uri: str, error: boto.ClientError) -> Exception:
+    """The exception that an error answer amounts to."""
+    status, code = status_of(error), str(error.response.get("Error", {}).get("Code", ""))
+    said = f"{status} {code}" if code != str(status) else code
+    bucket, _ = split_s3(uri)
+    if code == "NoSuchBucket":
+        return NotFoundError(f"{uri}: there is no bucket {bucket!r}; create it, or check the name and store.region")
+    if status == 404:
+        return NotFoundError(f"{uri} does not exist (or bucket {bucket!r} does not); check the name")
+    if status == 403 or code in ("ExpiredToken", "InvalidToken", "InvalidAccessKeyId"):
+        return DeniedError(
+            f"{uri}: refused ({said}); check the credentials and their rights on bucket {bucket!r} "
+            "(without the right to list, a missing object is refused as well)"
+        )
+    if status in (412, 416):
+        return ChangedError(f"{uri} was changed since it was planned ({said})")
+    if status == 501 or code == "NotImplemented":
+        return ConfigError(f"{uri}: this store does not implement what is asked ({said}); choose another one")
+    if status in (301, 307) or code in ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"):
+        return ConfigError(f"{uri}: bucket {bucket!r} lives in another region ({error}); set store.region")
+    if status >= 500 or status in (408, 409, 429) or code in _TRANSIENT_CODES:
+        return Transient(f"the store answered {said}")
+    return StorageError(f"{uri}: the store answered {said} ({error})")

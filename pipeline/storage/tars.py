@@ -1,0 +1,224 @@
+"""Where the members of an uncompressed tar lie, found in one pass over its headers.
+
+Owns the reading of tar headers (ustar, pax, GNU long names) and the word of what is wrong with a damaged one.
+`tarfile` itself is used for single headers only: its iteration ends silently at a damaged header, as if the archive
+did. Keeps no image bytes. Does not know which members are images.
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import BinaryIO
+
+from pipeline.errors import ConfigError
+
+BLOCK = tarfile.BLOCKSIZE
+_STEP = 1 << 20
+_LARGEST_EXTENSION = 1 << 20
+"""Bytes of a pax header or a long name; more is damage."""
+_PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
+_EXTENSIONS = (*_PAX, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+_LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE)
+_NO_DATA = (*_LINKS, tarfile.DIRTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)
+_FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+}
+_PAX_RECORD = re.compile(rb"(\d{1,9}) ([^=]+)=")
+
+
+class EntryKind(StrEnum):
+    """What an entry is; only files have bytes that can be used as they lie."""
+
+    FILE = "file"
+    FOLDER = "folder"
+    LINK = "link"
+    SPARSE = "sparse file"
+    SPECIAL = "special file"
+
+
+@dataclass(frozen=True, slots=True)
+class TarEntry:
+    """One entry: its name as text (bytes that are no UTF-8 become \\xNN), and where its data lies in the file."""
+
+    name: str
+    kind: EntryKind
+    offset: int
+    length: int
+
+
+class DamagedTarError(Exception):
+    """The archive cannot be followed beyond `offset`; `reason` says what was expected there and what was found."""
+
+    def __init__(self, offset: int, reason: str) -> None:
+        super().__init__(reason)
+        self.offset = offset
+        self.reason = reason
+
+
+def scan_tar(stream: BinaryIO, *, size: int, uri: str) -> Iterator[TarEntry]:
+    """Every entry whose data lies whole within the `size` bytes of the file, in order.
+
+    Archives that were put end to end are read as one, and an entry in another tar program's padding is an entry.
+    raises  DamagedTarError, after the entries before the damage
+            ConfigError if the file is a compressed archive
+    """
+    reader = _Reader(stream, size)
+    ended = False
+    while reader.position < size:
+        start = reader.position
+        block = reader.take(BLOCK)
+        if start == 0:
+            _refuse_compressed(block, uri)
+        ended = not any(block)
+        if ended:
+            continue
+        entry = _entry(reader, start, block)
+        end = entry.offset + entry.length
+        if end > size:
+            raise DamagedTarError(
+                start, f"expected {entry.length} bytes of {entry.name!r}, found {max(0, size - entry.offset)}"
+            )
+        yield entry
+        reader.skip_to(entry.offset + _padded(entry.length))
+    if not ended:
+        raise DamagedTarError(size, "expected an end-of-archive mark, found the end of the file")
+
+
+class _Reader:
+    """A forward reader that knows its position; skipping seeks where that is possible."""
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self._stream = stream
+        self._seeks = stream.seekable()
+        self.size = size
+        self.position = 0
+
+    def take(self, count: int) -> bytes:
+        """`count` bytes, or what is left of the file."""
+        data = self._stream.read(min(count, self.size - self.position))
+        self.position += len(data)
+        return data
+
+    def skip_to(self, target: int) -> None:
+        """Stops at the end of the file: the padding of the last entry may be missing."""
+        target = min(target, self.size)
+        if self._seeks:
+            self.position = self._stream.seek(target)
+        while self.position < target and self.take(min(_STEP, target - self.position)):
+            pass
+
+
+def _entry(reader: _Reader, start: int, block: bytes) -> TarEntry:
+    """The entry that begins with the header `block`, its extension headers taken into account."""
+    name: str | None = None
+    length: int | None = None
+    sparse = False
+    header = _header(start, block)
+    while header.type in _EXTENSIONS:
+        content = _extension(reader, start, header)
+        if header.type == tarfile.GNUTYPE_LONGNAME:
+            name = _text(content.partition(b"\0")[0])
+        elif header.type in _PAX:
+            records = _pax_records(start, content)
+            name = _text(records[b"path"]) if b"path" in records else name
+            length = _pax_size(start, records[b"size"]) if b"size" in records else length
+            sparse = sparse or any(key.startswith(b"GNU.sparse") for key in records)
+        header = _header(start, reader.take(BLOCK))
+    if header.type == tarfile.GNUTYPE_SPARSE:
+        sparse = True
+        _skip_sparse_map(reader, header.buf)
+    kind = EntryKind.SPARSE if sparse else _kind(header.type)
+    if header.type in _NO_DATA:
+        length = 0
+    elif length is None:
+        length = header.size
+    shown = _text(header.name.encode("utf-8", "surrogateescape")) if name is None else name
+    return TarEntry(shown, kind, reader.position, length)
+
+
+class _Header:
+    """The few fields of a 512-byte header that matter here."""
+
+    def __init__(self, block: bytes) -> None:
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        self.name, self.type, self.size, self.buf = info.name, info.type, info.size, block
+
+
+def _header(start: int, block: bytes) -> _Header:
+    if len(block) < BLOCK:
+        raise DamagedTarError(start, f"expected a header of {BLOCK} bytes, found {len(block)} bytes")
+    try:
+        header = _Header(block)
+    except tarfile.HeaderError as error:
+        raise DamagedTarError(start, f"expected a tar header, found {block[:16]!r} ({error})") from error
+    if header.size < 0:
+        raise DamagedTarError(start, f"expected a size, found {header.size}")
+    return header
+
+
+def _extension(reader: _Reader, start: int, header: _Header) -> bytes:
+    if header.size > _LARGEST_EXTENSION:
+        raise DamagedTarError(start, f"expected an extension header of at most 1 MiB, found {header.size} bytes")
+    content = reader.take(header.size)
+    if len(content) < header.size:
+        raise DamagedTarError(start, f"expected {header.size} bytes of extension header, found {len(content)}")
+    reader.take(_padded(header.size) - header.size)
+    return content
+
+
+def _pax_records(start: int, content: bytes) -> dict[bytes, bytes]:
+    """`<length> <key>=<value>` and a newline, again and again; the length counts the whole record."""
+    records: dict[bytes, bytes] = {}
+    position = 0
+    while position < len(content) and content[position] != 0:
+        match = _PAX_RECORD.match(content, position)
+        end = position + int(match[1]) if match else 0
+        if match is None or not match.end() < end <= len(content):
+            raise DamagedTarError(start, f"expected a pax record, found {content[position : position + 16]!r}")
+        records[match[2]] = content[match.end() : end - 1]
+        position = end
+    return records
+
+
+def _pax_size(start: int, value: bytes) -> int:
+    if not re.fullmatch(rb"\d{1,18}", value):
+        raise DamagedTarError(start, f"expected a size in the pax header, found {value[:16]!r}")
+    return int(value)
+
+
+def _skip_sparse_map(reader: _Reader, header: bytes) -> None:
+    is_continued = header[482]
+    while is_continued:
+        block = reader.take(BLOCK)
+        is_continued = len(block) == BLOCK and block[504]
+
+
+def _kind(header_type: bytes) -> EntryKind:
+    if header_type in _FILES:
+        return EntryKind.FILE
+    if header_type == tarfile.DIRTYPE:
+        return EntryKind.FOLDER
+    return EntryKind.LINK if header_type in _LINKS else EntryKind.SPECIAL
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace")
+
+
+def _padded(length: int) -> int:
+    return -(-length // BLOCK) * BLOCK
+
+
+def _refuse_compressed(block: bytes, uri: str) -> None:
+    for magic, name in _COMPRESSED.items():
+        if block.startswith(magic):
+            raise ConfigError(f"{uri} is compressed ({name}); images do not shrink, so unpack it to a plain .tar first")

@@ -1,0 +1,102 @@
+"""Names of objects: `s3://bucket/key`, `file:///path` and plain paths, and how they relate.
+
+Owns every conversion between a URI and a path or key. Touches no store. A key or a file name is data: nothing here
+interprets `..`, percent signs or odd characters in an S3 key.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from urllib.parse import quote, unquote_to_bytes
+
+from pipeline.errors import ConfigError
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+def is_s3(uri: str) -> bool:
+    """raises ConfigError for a scheme that no store of ours speaks."""
+    match = _SCHEME.match(uri)
+    if match is None or match[1] == "file":
+        return False
+    if match[1] == "s3":
+        return True
+    raise ConfigError(f"{uri}: there is no store for {match[1]}://; use s3://bucket/key, file:///path or a plain path")
+
+
+def split_s3(uri: str) -> tuple[str, str]:
+    """(bucket, key); the key is what stands after the bucket, byte for byte, and may be empty."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not bucket:
+        raise ConfigError(f"{uri!r} names no bucket; write s3://bucket/key")
+    return bucket, key
+
+
+def local_path(uri: str) -> str:
+    """The absolute path of a plain path (with `~`) or of a `file://` URI (percent-decoded)."""
+    if "\0" in uri:
+        raise ConfigError(f"{uri!r} holds a NUL character, which no file name can")
+    if not uri.startswith("file://"):
+        return os.path.abspath(os.path.expanduser(uri))
+    host, slash, rest = uri.removeprefix("file://").partition("/")
+    if not slash or host not in ("", "localhost"):
+        raise ConfigError(f"{uri!r} is not a local file; write file:///absolute/path")
+    return os.path.abspath(os.fsdecode(unquote_to_bytes(slash + rest)))
+
+
+def local_uri(path: str) -> str:
+    """The canonical URI of an absolute path: the path itself, or `file://` with escapes if it is no valid UTF-8."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return "file://" + quote(os.fsencode(path))
+    return path
+
+
+def absolute(uri: str) -> str:
+    """The canonical form, without a trailing slash; means the same in every process, whatever its working folder."""
+    if is_s3(uri):
+        bucket, key = split_s3(uri)
+        return f"s3://{bucket}/{key.rstrip('/')}".rstrip("/")
+    return local_uri(local_path(uri))
+
+
+def join(base: str, relative: str) -> str:
+    """`relative` below the folder or prefix `base`, canonical."""
+    base = absolute(base)
+    if is_s3(base):
+        return f"{base}/{relative}"
+    return local_uri(os.path.join(local_path(base), relative))
+
+
+def parent(uri: str) -> str:
+    """The folder or prefix that holds the object at a canonical URI."""
+    if is_s3(uri):
+        bucket, key = split_s3(uri)
+        return absolute(f"s3://{bucket}/{posixpath.dirname(key)}")
+    return local_uri(os.path.dirname(local_path(uri)))
+
+
+def base_name(uri: str) -> str:
+    """The last segment, readable; a bucket's own name for a bucket."""
+    name = _bytes(uri).rstrip(b"/").rpartition(b"/")[2]
+    return name.decode("utf-8", "backslashreplace")
+
+
+def relative_key(folder: str, uri: str) -> str:
+    """What `uri` is called below `folder`, both canonical; bytes that are no UTF-8 become \\xNN."""
+    prefix = _bytes(folder).rstrip(b"/") + b"/"
+    return _bytes(uri).removeprefix(prefix).decode("utf-8", "backslashreplace")
+
+
+def sort_key(uri: str) -> bytes:
+    """Byte order, the order in which S3 lists."""
+    return _bytes(uri)
+
+
+def _bytes(uri: str) -> bytes:
+    if is_s3(uri):
+        return uri.encode("utf-8", "surrogatepass")
+    return os.fsencode(local_path(uri))
