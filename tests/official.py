@@ -1,0 +1,252 @@
+"""The released segment_anything 1.0 as a test oracle: importable, of any size, and behind our `Segmenter` protocol.
+
+Only tests use it. torchvision is not a dependency of ours: where it is missing, the four functions that the released
+code takes from it are stood in for while it is imported, and nothing of them stays visible to other libraries.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from model.config import SamConfig
+
+
+def box_area(boxes_N4: torch.Tensor) -> torch.Tensor:
+    """torchvision.ops.boxes.box_area for XYXY boxes."""
+    return (boxes_N4[:, 2] - boxes_N4[:, 0]) * (boxes_N4[:, 3] - boxes_N4[:, 1])
+
+
+def batched_nms(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float) -> torch.Tensor:
+    """torchvision.ops.boxes.batched_nms on the CPU, one box at a time: stable by falling score, IoU in float32."""
+    boxes_N4, category_N = boxes.numpy(), idxs.numpy()
+    area_N = box_area(boxes).numpy()
+    kept: list[int] = []
+    for i in torch.sort(scores, descending=True, stable=True).indices.tolist():
+        for j in kept:
+            x0, y0 = np.maximum(boxes_N4[i, :2], boxes_N4[j, :2])
+            x1, y1 = np.minimum(boxes_N4[i, 2:], boxes_N4[j, 2:])
+            shared = max(x1 - x0, np.float32(0)) * max(y1 - y0, np.float32(0))
+            union = area_N[i] + area_N[j] - shared
+            if category_N[i] == category_N[j] and union > 0 and float(shared / union) > iou_threshold:
+                break
+        else:
+            kept.append(i)
+    return torch.tensor(kept, dtype=torch.int64)
+
+
+def to_pil_image(image_HW3: npt.NDArray[np.uint8]) -> Image.Image:
+    """torchvision.transforms.functional.to_pil_image for 8-bit RGB."""
+    return Image.fromarray(image_HW3)
+
+
+def resize(image: Image.Image, size_hw: Sequence[int]) -> Image.Image:
+    """torchvision.transforms.functional.resize of a Pillow image: bilinear, which Pillow antialiases."""
+    height, width = size_hw
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+@contextmanager
+def _torchvision() -> Iterator[None]:
+    """The real one if it is installed, else the stand-in for the duration of the block.
+
+    It must not stay in sys.modules: transformers asks there whether torchvision exists.
+    """
+    if importlib.util.find_spec("torchvision") is not None:
+        yield
+        return
+    names = {
+        "torchvision": {},
+        "torchvision.ops": {},
+        "torchvision.ops.boxes": {"batched_nms": batched_nms, "box_area": box_area},
+        "torchvision.transforms": {},
+        "torchvision.transforms.functional": {"resize": resize, "to_pil_image": to_pil_image},
+    }
+    for name, functions in names.items():
+        sys.modules[name] = ModuleType(name)
+        vars(sys.modules[name]).update(functions)
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
+
+
+with _torchvision():
+    segment_anything: Any = importlib.import_module("segment_anything")
+_modeling: Any = importlib.import_module("segment_anything.modeling")
+
+
+def build_official(config: SamConfig) -> Any:
+    """A released `Sam` of the given sizes with fresh random weights (seed torch yourself), ready to predict."""
+    sam = _modeling.Sam(
+        image_encoder=_modeling.ImageEncoderViT(
+            depth=config.depth,
+            embed_dim=config.embed_dim,
+            img_size=config.input_side,
+            mlp_ratio=config.mlp_ratio,
+            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+            num_heads=config.heads,
+            patch_size=config.patch,
+            qkv_bias=True,
+            use_rel_pos=True,
+            global_attn_indexes=config.global_blocks,
+            window_size=config.window,
+            out_chans=config.decoder_dim,
+        ),
+        prompt_encoder=_modeling.PromptEncoder(
+            embed_dim=config.decoder_dim,
+            image_embedding_size=(config.grid_side, config.grid_side),
+            input_image_size=(config.input_side, config.input_side),
+            mask_in_chans=16,
+        ),
+        mask_decoder=_modeling.MaskDecoder(
+            num_multimask_outputs=config.multimask_outputs,
+            transformer=_modeling.TwoWayTransformer(
+                depth=config.decoder_depth,
+                embedding_dim=config.decoder_dim,
+                mlp_dim=config.decoder_mlp,
+                num_heads=config.decoder_heads,
+            ),
+            transformer_dim=config.decoder_dim,
+            iou_head_depth=config.iou_head_depth,
+            iou_head_hidden_dim=config.iou_head_dim,
+        ),
+    )
+    return sam.eval().requires_grad_(requires_grad=False)
+
+
+@dataclass(frozen=True)
+class OfficialCrop:
+    embedding: torch.Tensor
+    crop_hw: tuple[int, int]
+    resized_hw: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class OfficialPredictions:
+    point_index_N: torch.Tensor
+    mask_index_N: torch.Tensor
+    predicted_iou_N: torch.Tensor
+    logits_Nhw: torch.Tensor
+
+
+class OfficialSegmenter:
+    """A released `Sam` as our `Segmenter`: the very calls of SamPredictor, up to the low-resolution masks.
+
+    Where the released resize would leave no pixel (an aspect above twice the input side) one is kept.
+    """
+
+    def __init__(self, sam: Any) -> None:
+        self._sam = sam
+        self._transform = segment_anything.utils.transforms.ResizeLongestSide(self.input_side)
+
+    @property
+    def input_side(self) -> int:
+        return self._sam.image_encoder.img_size
+
+    @property
+    def outputs_per_prompt(self) -> int:
+        return self._sam.mask_decoder.num_multimask_outputs
+
+    @torch.no_grad()
+    def encode(self, crops_HW3: Sequence[npt.NDArray[np.uint8]]) -> list[OfficialCrop]:
+        return [self._encode_one(crop_HW3) for crop_HW3 in crops_HW3]
+
+    def _encode_one(self, crop_HW3: npt.NDArray[np.uint8]) -> OfficialCrop:
+        crop_hw = crop_HW3.shape[0], crop_HW3.shape[1]
+        height, width = self._transform.get_preprocess_shape(*crop_hw, self.input_side)
+        resized_hw = max(height, 1), max(width, 1)
+        resized_HW3 = np.array(resize(to_pil_image(crop_HW3), resized_hw))
+        image_13HW = torch.as_tensor(resized_HW3).permute(2, 0, 1).contiguous()[None]
+        embedding = self._sam.image_encoder(self._sam.preprocess(image_13HW))
+        return OfficialCrop(embedding, crop_hw, resized_hw)
+
+    @torch.no_grad()
+    def decode(
+        self, crop: OfficialCrop, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float
+    ) -> OfficialPredictions:
+        (height, width), (resized_height, resized_width) = crop.crop_hw, crop.resized_hw
+        scaled_P2 = points_xy_P2 * np.array([resized_width / width, resized_height / height])
+        coords_P12 = torch.as_tensor(scaled_P2)[:, None]
+        labels_P1 = torch.ones(len(coords_P12), 1, dtype=torch.int)
+        sparse, dense = self._sam.prompt_encoder(points=(coords_P12, labels_P1), boxes=None, masks=None)
+        logits_PMhw, predicted_iou_PM = self._sam.mask_decoder(
+            image_embeddings=crop.embedding,
+            image_pe=self._sam.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=True,
+        )
+        keep_PM = predicted_iou_PM > pred_iou_thresh
+        point_index_N, mask_index_N = keep_PM.nonzero(as_tuple=True)
+        return OfficialPredictions(point_index_N, mask_index_N, predicted_iou_PM[keep_PM], logits_PMhw[keep_PM])
+
+
+def calibrated_official(config: SamConfig, image_HW3: npt.NDArray[np.uint8], *, seed: int) -> Any:
+    """A random `Sam` whose masks on `image_HW3` behave like those of a trained one: local, and a good share survives.
+
+    Fresh random weights answer every point with the same scattered pixels, logits near 0 and predicted IoUs near 0:
+    nothing survives, and a comparison would compare nothing. So
+    (1) smooth waves go into the encoder's position embedding (zero when fresh), so that masks are local blobs;
+    (2) the decoder's matrices grow four times, so that answers differ from point to point;
+    (3) measured on an 8x8 grid of points over the image, the two output layers are rescaled: to steep logits of which
+        one pixel in twelve is above 0, and to predicted IoUs of 0.88 +- 0.1, for each output.
+    """
+    torch.manual_seed(seed)
+    sam = build_official(config)
+    sam.image_encoder.pos_embed.copy_(_waves(config))
+    decoder = sam.mask_decoder
+    for part in (decoder.transformer, decoder.output_hypernetworks_mlps):
+        for parameter in part.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(4)
+    # The last upscaled channel becomes the constant 10, with which a mask's logits can be shifted.
+    decoder.output_upscaling[3].weight[:, -1] = 0
+    decoder.output_upscaling[3].bias[-1] = 10
+    for mlp in decoder.output_hypernetworks_mlps:
+        mlp.layers[-1].weight[-1] = 0
+        mlp.layers[-1].bias[-1] = 0
+    segmenter = OfficialSegmenter(sam)
+    height, width = image_HW3.shape[:2]
+    x_88, y_88 = np.meshgrid((np.arange(8) + 0.5) / 8 * width, (np.arange(8) + 0.5) / 8 * height)
+    points_xy_P2 = np.stack([x_88, y_88], axis=-1).reshape(-1, 2)
+    answer = segmenter.decode(segmenter.encode([image_HW3])[0], points_xy_P2, pred_iou_thresh=-math.inf)
+    for output in range(segmenter.outputs_per_prompt):
+        chosen_N = answer.mask_index_N == output
+        # Output 0 of the network is the single-mask answer, which is not asked for here.
+        _rescale_output(decoder, output + 1, answer.logits_Nhw[chosen_N], answer.predicted_iou_N[chosen_N])
+    return sam
+
+
+def _waves(config: SamConfig) -> torch.Tensor:
+    """(1, g, g, C) sines of random direction, at most one and a half periods over the grid."""
+    position_g = torch.linspace(0, 1, config.grid_side)
+    fx_C, fy_C, phase_C = torch.rand(3, config.embed_dim) * 3 - 1.5
+    turns_ggC = position_g[:, None, None] * fy_C + position_g[None, :, None] * fx_C + phase_C
+    return 2 * torch.sin(2 * math.pi * turns_ggC)[None]
+
+
+def _rescale_output(decoder: Any, row: int, logits_Nhw: torch.Tensor, predicted_iou_N: torch.Tensor) -> None:
+    last = decoder.output_hypernetworks_mlps[row].layers[-1]
+    gain = 500 / logits_Nhw.std()
+    last.weight.mul_(gain)
+    last.bias.mul_(gain)
+    last.bias[-1] = -gain * logits_Nhw.flatten()[:: max(1, logits_Nhw.numel() // 10**6)].quantile(11 / 12) / 10
+    head = decoder.iou_prediction_head.layers[-1]
+    gain = 0.1 / predicted_iou_N.std()
+    head.weight[row].mul_(gain)
+    head.bias[row] = 0.88 + gain * (head.bias[row] - predicted_iou_N.mean())
