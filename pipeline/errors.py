@@ -7,6 +7,7 @@ MaskmillError
 │   ├── NotFoundError     the object (or bucket, or file) is not there
 │   ├── DeniedError       the credentials do not allow it
 │   └── ChangedError      the object is no longer the one that was planned
+├── RunError          whoever runs it: the work cannot go on; what is committed stays (exit code 3)
 └── ContractError     us: a promise between two rooms was broken
 """
 
@@ -49,6 +50,10 @@ class DeniedError(StorageError):
 
 class ChangedError(StorageError):
     """The object's identity differs from the one recorded in the plan."""
+
+
+class RunError(MaskmillError):
+    """The run stopped before its end, for a reason that the same command may not meet again."""
 
 
 class ContractError(MaskmillError):

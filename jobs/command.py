@@ -1,0 +1,187 @@
+"""From a command line to frozen settings, and from errors to an exit code. Hydra's objects end here.
+
+Owns the strictness: an unknown key or a value of another type stops the job with the name of what was meant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum, StrEnum
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.errors import ConfigError, MaskmillError
+
+S = TypeVar("S")
+
+CONF = str(Path(__file__).resolve().parent.parent / "conf")
+WRONG_CONFIGURATION = 2
+UNFINISHED = 3
+INTERRUPTED = 130
+
+_WORDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def run_command(config_name: str, settings_type: type[S], action: Callable[[S], int]) -> int:
+    """Compose conf/<config_name>.yaml with the command line, hand `action` its settings, return the exit code."""
+    ConfigStore.instance().store(name="settings", node=plain_defaults(settings_type))
+    # Without it Hydra prints its own errors and exits with 1; with it they arrive here as exceptions.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+
+    def task(config: DictConfig) -> None:
+        sys.exit(_act(config, settings_type, action))
+
+    try:
+        check_overrides(sys.argv[1:], settings_type)
+        hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)(task)()
+    except ConfigError as error:
+        return _refuse(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        return _refuse(_hydra_sentence(error))
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
+
+
+def _act(config: DictConfig, settings_type: type[S], action: Callable[[S], int]) -> int:
+    try:
+        values: Any = OmegaConf.to_container(config, resolve=True)
+        return action(to_settings(settings_type, values))
+    except ConfigError as error:
+        return _refuse(str(error))
+    except MaskmillError as error:
+        sys.stderr.write(f"Maskmill stopped: {type(error).__name__}: {error}\n")
+        return UNFINISHED
+    except KeyboardInterrupt:
+        sys.stderr.write("Maskmill: interrupted; repeat the same command to go on\n")
+        return INTERRUPTED
+
+
+def _refuse(sentence: str) -> int:
+    sys.stderr.write(f"Maskmill: {sentence}\n")
+    return WRONG_CONFIGURATION
+
+
+def plain_defaults(settings_type: type) -> dict[str, Any]:
+    """The dataclass's defaults as a tree that Hydra can compose over."""
+    return {name: _plain(value) for name, value in _default_values(settings_type)}
+
+
+def _default_values(settings_type: type) -> Iterator[tuple[str, Any]]:
+    for setting in fields(settings_type):
+        factory = setting.default_factory
+        yield setting.name, setting.default if factory is MISSING else factory()
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {setting.name: _plain(getattr(value, setting.name)) for setting in fields(value)}
+    return str(value) if isinstance(value, StrEnum) else value
+
+
+def known_keys(settings_type: type, prefix: str = "") -> list[str]:
+    """Every key that may be overridden, dotted, groups included."""
+    keys: list[str] = []
+    hints = get_type_hints(settings_type)
+    for setting in fields(settings_type):
+        keys.append(prefix + setting.name)
+        if is_dataclass(hints[setting.name]):
+            keys += known_keys(hints[setting.name], f"{prefix}{setting.name}.")
+    return keys
+
+
+def check_overrides(arguments: Sequence[str], settings_type: type) -> None:
+    """raises ConfigError for an override that cannot be read, or whose key nobody knows"""
+    parser = OverridesParser.create()
+    known = known_keys(settings_type)
+    for argument in arguments:
+        if argument.startswith("-") or "=" not in argument:
+            continue
+        try:
+            override = parser.parse_override(argument)
+        except HydraException as error:
+            raise ConfigError(
+                f"cannot read the override {argument!r} ({_first_line(error)}); "
+                'put text with special characters into double quotes: key="the text"'
+            ) from error
+        key = override.key_or_group
+        if key not in known and "/" not in key and not key.startswith("hydra"):
+            raise _unknown(key, known)
+
+
+def to_settings(settings_type: type[S], values: Mapping[str, Any], *, prefix: str = "") -> S:
+    """A frozen dataclass from plain values; what is not said keeps its default.
+
+    raises  ConfigError naming the key, and for a wrong value also the value and what it should be
+    """
+    hints = get_type_hints(settings_type)
+    for key in values:
+        if key not in hints:
+            raise _unknown(f"{prefix}{key}", [f"{prefix}{name}" for name in hints])
+    return settings_type(**{key: _convert(hints[key], value, f"{prefix}{key}") for key, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, key: str) -> Any:
+    if is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{key}={value!r} must be a group of settings")
+        return to_settings(cast("type[Any]", hint), cast("Mapping[str, Any]", value), prefix=f"{key}.")
+    if get_origin(hint) in (Union, UnionType):
+        if value is None:
+            return None
+        (inner,) = (choice for choice in get_args(hint) if choice is not type(None))
+        return _convert(inner, value, key)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return _member(hint, value, key)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not hint:
+        hint_for_text = f"; write {key}='\"{value}\"'" if hint is str and value is not None else ""
+        raise ConfigError(f"{key}={_spelled(value)} must be {_WORDS[hint]}{hint_for_text}")
+    return value
+
+
+def _member(choices: type[Enum], value: Any, key: str) -> Enum:
+    words = [str(choice.value) for choice in choices]
+    if value not in words:
+        raise ConfigError(f"{key}={_spelled(value)} must be one of {', '.join(words)}{_nearest(str(value), words)}")
+    return choices(value)
+
+
+def _spelled(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _unknown(key: str, known: Sequence[str]) -> ConfigError:
+    return ConfigError(f"there is no setting {key}{_nearest(key, known) or '; the settings are in conf/generate.yaml'}")
+
+
+def _nearest(word: str, words: Sequence[str]) -> str:
+    """A question with the nearest of `words`, by the whole dotted name or by its last part; empty if none is near."""
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    last = {known.rpartition(".")[2]: known for known in words}
+    close = close or [last[name] for name in difflib.get_close_matches(word.rpartition(".")[2], list(last), n=1)]
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _hydra_sentence(error: BaseException) -> str:
+    """Hydra's message on one line, with its cause: `Could not find 'recipe/x' ... Available options ...`."""
+    said = " ".join(str(error).split())
+    cause = " ".join(str(error.__cause__).split()) if error.__cause__ is not None else ""
+    return f"{said} ({cause})" if cause and cause not in said else said
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,56 @@
+"""Masks for image shards: `python -m jobs.generate source=... out=... [recipe=...] [model=...] [run=...]`.
+
+Owns the process: environment, streams, exit code. Exit codes: 0 every chunk committed; 2 wrong configuration;
+3 unfinished, or more images failed than allowed; 130 stopped by a signal, resumable.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from jobs.command import run_command
+from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from pipeline.run.session import FindWeights
+
+LOCAL_RAY = {
+    # A private session needs no token file in the home directory and reports to nobody.
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def generate(settings: Settings, *, find_weights: FindWeights | None = None) -> int:
+    """Run to the end and print the summary. `find_weights` is the seam for another segmenter."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    if settings.run.address == "local":
+        for name, value in LOCAL_RAY.items():
+            os.environ.setdefault(name, value)
+    # After the environment: Ray reads it when it is imported.
+    from pipeline.run.progress import progress_on
+    from pipeline.run.report import summary
+    from pipeline.run.session import run_settings, weights_from_settings
+
+    outcome = run_settings(
+        settings, progress=progress_on(sys.stderr), find_weights=find_weights or weights_from_settings
+    )
+    sys.stdout.write(summary(outcome) + "\n")
+    return outcome.exit_code
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    """Before Ray runs there is nothing to drain: SIGTERM is SIGINT."""
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    return run_command("generate", Settings, generate)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

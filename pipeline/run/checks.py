@@ -1,0 +1,63 @@
+"""Values that no run can work with, said before anything is read.
+
+Owns the ranges. What the types allow is checked where settings are read; what the model and source allow, there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.errors import ConfigError
+from pipeline.run.ids import grid_side
+from pipeline.settings import Recipe, RunSettings, Settings
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def check_settings(settings: Settings) -> None:
+    """raises ConfigError naming every setting that is out of range, its value and what it may be"""
+    problems = [*_required(settings), *_recipe(settings.recipe), *_run(settings.run)]
+    device = settings.model.device
+    if device.partition(":")[0] not in DEVICES:
+        problems.append(f"model.device={device} must be one of {', '.join(DEVICES)}")
+    if problems:
+        raise ConfigError("; ".join(problems))
+
+
+def _required(settings: Settings) -> Iterator[str]:
+    if not settings.source.strip():
+        yield "source= is missing: a folder or s3:// prefix of images, a .tar, or a list (.txt, .jsonl)"
+    if not settings.out.strip():
+        yield "out= is missing: the folder or s3:// prefix that the dataset is written to"
+
+
+def _recipe(recipe: Recipe) -> Iterator[str]:
+    at_least_1 = ("points_per_side", "points_per_batch", "crop_n_points_downscale_factor")
+    at_least_0 = ("crop_n_layers", "min_mask_region_area", "drop_if_largest_below", "crop_edge_tolerance")
+    shares = ("stability_score_thresh", "box_nms_thresh", "crop_nms_thresh")
+    rules = [(name, getattr(recipe, name) >= 1, "1 or more") for name in at_least_1]
+    rules += [(name, getattr(recipe, name) >= 0, "0 or more") for name in at_least_0]
+    rules += [(name, 0 <= getattr(recipe, name) <= 1, "in [0, 1]") for name in shares]
+    rules.append(("crop_overlap_ratio", 0 <= recipe.crop_overlap_ratio < 1, "in [0, 1)"))
+    rules.append(("stability_score_offset", recipe.stability_score_offset > 0, "above 0"))
+    fraction = recipe.max_area_fraction
+    rules.append(("max_area_fraction", fraction is None or 0 < fraction <= 1, "in (0, 1], or null"))
+    problems = [f"recipe.{name}={getattr(recipe, name)} must be {rule}" for name, holds, rule in rules if not holds]
+    yield from problems
+    if not problems and grid_side(recipe, recipe.crop_n_layers) < 1:
+        yield (
+            f"recipe.crop_n_layers={recipe.crop_n_layers} leaves no point on the last layer; raise "
+            "recipe.points_per_side or lower recipe.crop_n_points_downscale_factor"
+        )
+
+
+def _run(run: RunSettings) -> Iterator[str]:
+    for name in ("images_per_chunk", "threads_per_worker", "max_pixels", "chunk_attempts"):
+        if getattr(run, name) < 1:
+            yield f"run.{name}={getattr(run, name)} must be 1 or more"
+    if run.max_workers is not None and run.max_workers < 1:
+        yield f"run.max_workers={run.max_workers} must be 1 or more, or null for all there is"
+    if not 0 <= run.max_failed_fraction <= 1:
+        yield f"run.max_failed_fraction={run.max_failed_fraction} must be in [0, 1]"
+    if run.grace_s < 0:
+        yield f"run.grace_s={run.grace_s} must be 0 or more"

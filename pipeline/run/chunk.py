@@ -1,0 +1,246 @@
+"""One chunk, from reading to commit: members in, one part out. Runs without Ray and without torch.
+
+Owns the rule that every member becomes exactly one row. Does not know how masks are found (that is a callable), nor
+who else works on the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import __version__
+from pipeline.errors import (
+    ChangedError,
+    ContractError,
+    DeniedError,
+    InputError,
+    NotFoundError,
+    StorageError,
+)
+from pipeline.records import Chunk, ChunkReport, Funnel, ImageMasks, ImageRow, Member, Status
+from pipeline.run.plan import Plan, PlannedShard, canonical_json, members_uri, part_uri
+from pipeline.run.prefetch import prefetch
+from pipeline.storage.images import DecodedImage, decode_image
+from pipeline.storage.members import read_members
+from pipeline.storage.parts import write_part
+from pipeline.storage.store import Store
+from pipeline.storage.uris import parent
+
+PREFETCH_DEPTH = 2
+"""Decoded images held ready. An image of the default max_pixels is 0.8 GB, so this is a bound on memory."""
+
+GenerateMasks = Callable[[Sequence[npt.NDArray[np.uint8]]], Sequence[ImageMasks]]
+"""RGB images (H, W, 3) in, one result each out, in order."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a worker keeps from chunk to chunk."""
+
+    out: str
+    plan: Plan
+    store: Store
+    generate: GenerateMasks
+    indexes: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    """The member index of the shard that was read last."""
+
+    def members(self, chunk: Chunk) -> list[Member]:
+        planned = self.plan.planned(chunk.shard)
+        if chunk.shard not in self.indexes:
+            data = _read_index(members_uri(self.out, planned), planned, self.store)
+            self.indexes.clear()
+            self.indexes[chunk.shard] = data
+        return read_members(self.indexes[chunk.shard], start=chunk.start, stop=chunk.stop)
+
+
+class Stopwatch:
+    """Wall seconds per stage; a stage may run in a thread of its own, two stages never share one."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def stage(self, name: str) -> Generator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - begun
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A member after reading: its pixels, or the word and sentence why there are none."""
+
+    member: Member
+    sha256: str = ""
+    byte_count: int = 0
+    image: DecodedImage | None = None
+    status: Status = Status.OK
+    error: str = ""
+
+
+def process_chunk(chunk: Chunk, bench: Bench) -> ChunkReport:
+    """Read, decode, segment and commit one chunk.
+
+    raises  StorageError if the inputs' whole store is gone or the part cannot be written
+            ContractError if a row is lost, or the plan and its member index disagree
+    """
+    plan, watch = bench.plan, Stopwatch()
+    members = bench.members(chunk)
+    _expect(len(members) == chunk.stop - chunk.start, chunk, f"its index holds {len(members)} members")
+    rows: list[ImageRow] = []
+    funnel = Funnel()
+    bytes_read = 0
+    with closing(prefetch(_load(members, bench, watch), depth=PREFETCH_DEPTH)) as loading:
+        for loaded in loading:
+            with watch.stage("masks"):
+                row, image_funnel = _row(loaded, bench)
+            rows.append(row)
+            funnel += image_funnel
+            bytes_read += loaded.byte_count
+    _expect([row.image_id for row in rows] == [member.image_id for member in members], chunk, "rows were lost")
+    with watch.stage("write"):
+        data = write_part(rows, format=plan.shape.format, metadata=_metadata(plan, funnel))
+        won = bench.store.put_if_absent(part_uri(bench.out, plan, chunk), data)
+    return ChunkReport(
+        chunk_id=chunk.chunk_id,
+        won=won,
+        images=dict(Counter(str(row.status) for row in rows)),
+        masks=sum(len(row.masks) for row in rows),
+        funnel=funnel,
+        seconds=dict(watch.seconds),
+        bytes_read=bytes_read,
+        bytes_written=len(data),
+    )
+
+
+def _load(members: Sequence[Member], bench: Bench, watch: Stopwatch) -> Iterator[Loaded]:
+    source_was_seen = False
+    for member in members:
+        if member.broken:
+            yield Loaded(member, status=Status.UNREADABLE, error=member.broken)
+            continue
+        try:
+            with watch.stage("read"):
+                data = bench.store.read(
+                    member.uri, offset=member.offset, length=member.length or None, etag=member.etag
+                )
+        except (NotFoundError, DeniedError) as error:
+            if not source_was_seen:
+                _expect_source(member, members, bench.store, error)
+                source_was_seen = True
+            yield Loaded(member, status=Status.MISSING, error=str(error))
+        except ChangedError as error:
+            yield Loaded(member, status=Status.CHANGED, error=str(error))
+        else:
+            source_was_seen = True
+            with watch.stage("decode"):
+                loaded = _decode(member, data, max_pixels=bench.plan.shape.max_pixels)
+            yield loaded
+
+
+def _decode(member: Member, data: bytes, *, max_pixels: int) -> Loaded:
+    sha256 = hashlib.sha256(data).hexdigest()
+    try:
+        image = decode_image(data, max_pixels=max_pixels)
+    except InputError as error:
+        return Loaded(member, sha256=sha256, byte_count=len(data), status=error.status, error=error.reason)
+    return Loaded(member, sha256=sha256, byte_count=len(data), image=image)
+
+
+def _row(loaded: Loaded, bench: Bench) -> tuple[ImageRow, Funnel]:
+    member, image = loaded.member, loaded.image
+    if image is None:
+        row = ImageRow(
+            image_id=member.image_id,
+            file_name=member.key,
+            source=member.uri,
+            status=loaded.status,
+            error=loaded.error,
+            sha256=loaded.sha256,
+        )
+        return row, Funnel()
+    (result,) = bench.generate([image.rgb_HW3])
+    stride = bench.plan.annotation_stride
+    if len(result.masks) > stride:
+        raise ContractError(f"{member.key}: {len(result.masks)} masks do not fit in {stride} annotation ids")
+    height, width = image.rgb_HW3.shape[:2]
+    row = ImageRow(
+        image_id=member.image_id,
+        file_name=member.key,
+        source=member.uri,
+        status=Status.OK,
+        width=width,
+        height=height,
+        exif_orientation=image.exif_orientation,
+        sha256=loaded.sha256,
+        masks=tuple(result.masks),
+        first_annotation_id=member.ordinal * stride,
+    )
+    return row, result.funnel
+
+
+def _metadata(plan: Plan, funnel: Funnel) -> dict[str, str]:
+    """What a part says of its own making. Nothing of time, place or who made it."""
+    named = plan.shape.named()
+    recipe = {name.removeprefix("recipe."): value for name, value in named.items() if name.startswith("recipe.")}
+    return {
+        "code_version": __version__,
+        "recipe": canonical_json(recipe).decode(),
+        "settings_sha256": plan.shape.sha256,
+        "model_name": plan.shape.model_name,
+        "weights_sha256": plan.shape.weights_sha256,
+        "plan_sha256": plan.sha256,
+        "funnel": json.dumps(asdict(funnel), separators=(",", ":")),
+    }
+
+
+def _read_index(uri: str, planned: PlannedShard, store: Store) -> bytes:
+    data = store.read(uri)
+    if hashlib.sha256(data).hexdigest() != planned.members_sha256:
+        raise StorageError(f"{uri} is not the member index that was planned; restore it, or choose another out=")
+    return data
+
+
+def _expect_source(member: Member, members: Sequence[Member], store: Store, error: StorageError) -> None:
+    """One image that is gone is a row; a store that is gone would make rows of the whole run, so it stops.
+
+    raises  StorageError if the folder around `member` shows nothing and no other member of the chunk is there
+    """
+    place = parent(member.uri)
+    if _shows_something(place, store) or any(_is_there(other, store) for other in members if other is not member):
+        return
+    raise StorageError(
+        f"{place} shows nothing any more, {member.key} was to be read from it ({error}); "
+        "bring the source back and repeat the command"
+    ) from error
+
+
+def _shows_something(place: str, store: Store) -> bool:
+    try:
+        return next(iter(store.list(place)), None) is not None
+    except (NotFoundError, DeniedError):
+        return False
+
+
+def _is_there(member: Member, store: Store) -> bool:
+    try:
+        store.head(member.uri)
+    except (NotFoundError, DeniedError):
+        return False
+    return True
+
+
+def _expect(condition: bool, chunk: Chunk, what: str) -> None:  # noqa: FBT001  # reads as an assertion
+    if not condition:
+        raise ContractError(f"{chunk.chunk_id}: {chunk.stop - chunk.start} images planned, but {what}")

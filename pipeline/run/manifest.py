@@ -1,0 +1,143 @@
+"""The manifest: what a finished run holds, recounted from its parts.
+
+Owns the listing of data/, the recount and the two objects that are written last. Counts what is in the store, never
+what a worker said.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+from pipeline.errors import ContractError, NotFoundError, StorageError
+from pipeline.records import Chunk, Status
+from pipeline.run.plan import Plan, data_uri, manifest_uri, part_name, part_uri, success_uri
+from pipeline.storage.parts import PART_SUFFIX, read_part
+from pipeline.storage.store import Store
+
+MANIFEST_VERSION = 1
+RECOUNT_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class CountedPart:
+    """One part as it lies in the store. `failures` counts the rows that are not ok, by status."""
+
+    name: str
+    size: int
+    sha256: str
+    rows: int
+    masks: int
+    failures: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A complete run: one part per planned chunk, in plan order."""
+
+    plan_sha256: str
+    parts: tuple[CountedPart, ...]
+
+    @property
+    def images(self) -> int:
+        return sum(part.rows for part in self.parts)
+
+    @property
+    def masks(self) -> int:
+        return sum(part.masks for part in self.parts)
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """By status, the most frequent first."""
+        total: Counter[str] = Counter()
+        for part in self.parts:
+            total.update(part.failures)
+        return dict(total.most_common())
+
+
+def committed_chunks(plan: Plan, *, out: str, store: Store) -> set[str]:
+    """Ids of the chunks whose part is there, by listing; objects of other names are nobody's part."""
+    suffix = PART_SUFFIX[plan.shape.format]
+    try:
+        names = [info.uri.rpartition("/")[2] for info in store.list(data_uri(out))]
+    except NotFoundError:
+        return set()
+    there = {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
+    return there & {chunk.chunk_id for chunk in plan.chunks()} if there else there
+
+
+def recount(plan: Plan, *, out: str, store: Store) -> Manifest:
+    """Read every part and count its rows.
+
+    raises  StorageError if a part is gone or does not hold its chunk's rows
+    """
+
+    def count(chunk: Chunk) -> CountedPart:
+        return _count(chunk, plan, out=out, store=store)
+
+    with ThreadPoolExecutor(RECOUNT_THREADS) as pool:
+        parts = tuple(pool.map(count, plan.chunks()))
+    manifest = Manifest(plan_sha256=plan.sha256, parts=parts)
+    if manifest.images != plan.image_count:
+        raise ContractError(f"{out}: {plan.image_count} images planned, {manifest.images} rows counted")
+    return manifest
+
+
+def _count(chunk: Chunk, plan: Plan, *, out: str, store: Store) -> CountedPart:
+    uri = part_uri(out, plan, chunk)
+    data = store.read(uri)
+    part = read_part(data, format=plan.shape.format)
+    planned_rows, of_plan = chunk.stop - chunk.start, part.metadata.get("plan_sha256", "unknown")
+    if len(part.rows) != planned_rows or of_plan != plan.sha256:
+        raise StorageError(
+            f"{uri} holds {len(part.rows)} rows of plan {of_plan[:12]}, expected {planned_rows} of {plan.sha256[:12]}: "
+            "something else wrote it; delete it and repeat the command"
+        )
+    statuses = Counter(str(row.status) for row in part.rows)
+    statuses.pop(str(Status.OK), None)
+    return CountedPart(
+        name=part_name(plan, chunk),
+        size=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        rows=len(part.rows),
+        masks=sum(len(row.masks) for row in part.rows),
+        failures=dict(sorted(statuses.items())),
+    )
+
+
+def publish(manifest: Manifest, *, out: str, store: Store) -> None:
+    """manifest.json, then _SUCCESS. Harmless if another driver was first: its manifest says the same."""
+    store.put_if_absent(manifest_uri(out), manifest_to_json(manifest))
+    store.put_if_absent(success_uri(out), b"")
+
+
+def find_manifest(plan: Plan, *, out: str, store: Store) -> Manifest | None:
+    """The manifest of a finished run; None if _SUCCESS is not there yet."""
+    try:
+        store.head(success_uri(out))
+        document = json.loads(store.read(manifest_uri(out)))
+    except NotFoundError:
+        return None
+    if document["plan_sha256"] != plan.sha256:
+        raise StorageError(f"{manifest_uri(out)} is of another plan; delete it and _SUCCESS and repeat the command")
+    return Manifest(plan_sha256=plan.sha256, parts=_parts(document["parts"]))
+
+
+def _parts(entries: Iterable[dict[str, object]]) -> tuple[CountedPart, ...]:
+    return tuple(CountedPart(**entry) for entry in entries)  # pyright: ignore[reportArgumentType]  # our own JSON
+
+
+def manifest_to_json(manifest: Manifest) -> bytes:
+    document = {
+        "schema_version": MANIFEST_VERSION,
+        "plan_sha256": manifest.plan_sha256,
+        "images": manifest.images,
+        "masks": manifest.masks,
+        "failures": manifest.failures,
+        "parts": [asdict(part) for part in manifest.parts],
+    }
+    return json.dumps(document, sort_keys=True, indent=1).encode() + b"\n"

@@ -1,0 +1,203 @@
+"""The plan: what a run is made of, frozen before the first image is touched.
+
+Owns the plan's record, its JSON and its hashes, and the names of everything below OUT. Nothing here depends on
+where OUT is, on time, host or number of workers. Making and loading plans is planning.py's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+from pipeline.errors import ConfigError
+from pipeline.records import Chunk, Shard
+from pipeline.run.ids import annotation_stride
+from pipeline.settings import CropRank, Format, Recipe, Settings
+from pipeline.storage.parts import PART_SUFFIX
+
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The settings that shape the output: two runs with the same source bytes and the same Shape give equal parts."""
+
+    source: str
+    format: Format
+    recipe: Recipe
+    model_name: str
+    weights_sha256: str
+    images_per_chunk: int
+    max_pixels: int
+
+    @classmethod
+    def of(cls, settings: Settings, *, weights_sha256: str) -> Shape:
+        return cls(
+            source=settings.source,
+            format=settings.format,
+            recipe=settings.recipe,
+            model_name=settings.model.name,
+            weights_sha256=weights_sha256,
+            images_per_chunk=settings.run.images_per_chunk,
+            max_pixels=settings.run.max_pixels,
+        )
+
+    def named(self) -> dict[str, Any]:
+        """Flat, under the names that a user types, JSON values only."""
+        named: dict[str, Any] = {"source": self.source, "format": str(self.format)}
+        for name, value in asdict(self.recipe).items():
+            named[f"recipe.{name}"] = str(value) if isinstance(value, StrEnum) else value
+        named |= {"model.name": self.model_name, "model.weights_sha256": self.weights_sha256}
+        return named | {"run.images_per_chunk": self.images_per_chunk, "run.max_pixels": self.max_pixels}
+
+    @classmethod
+    def from_named(cls, named: Mapping[str, Any]) -> Shape:
+        recipe = {f.name: named[f"recipe.{f.name}"] for f in fields(Recipe)}
+        recipe["crop_rank"] = CropRank(recipe["crop_rank"])
+        return cls(
+            source=named["source"],
+            format=Format(named["format"]),
+            recipe=Recipe(**recipe),
+            model_name=named["model.name"],
+            weights_sha256=named["model.weights_sha256"],
+            images_per_chunk=named["run.images_per_chunk"],
+            max_pixels=named["run.max_pixels"],
+        )
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(canonical_json(self.named())).hexdigest()
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """A shard with its place in the run. `members_sha256` names and proves the frozen member index."""
+
+    shard: Shard
+    first_ordinal: int
+    members_sha256: str
+
+    def chunk_count(self, images_per_chunk: int) -> int:
+        return -(-self.shard.member_count // images_per_chunk)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run, frozen."""
+
+    shape: Shape
+    shards: tuple[PlannedShard, ...]
+
+    @cached_property
+    def image_count(self) -> int:
+        return sum(planned.shard.member_count for planned in self.shards)
+
+    @cached_property
+    def ignored_count(self) -> int:
+        return sum(planned.shard.ignored_count for planned in self.shards)
+
+    @cached_property
+    def chunk_count(self) -> int:
+        return sum(planned.chunk_count(self.shape.images_per_chunk) for planned in self.shards)
+
+    @cached_property
+    def annotation_stride(self) -> int:
+        return annotation_stride(self.shape.recipe, images=self.image_count)
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(plan_to_json(self)).hexdigest()
+
+    @cached_property
+    def _by_name(self) -> dict[str, PlannedShard]:
+        return {planned.shard.name: planned for planned in self.shards}
+
+    def planned(self, shard_name: str) -> PlannedShard:
+        return self._by_name[shard_name]
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Every chunk, in plan order."""
+        size = self.shape.images_per_chunk
+        for planned in self.shards:
+            count = planned.shard.member_count
+            for index, start in enumerate(range(0, count, size)):
+                yield Chunk(shard=planned.shard.name, index=index, start=start, stop=min(start + size, count))
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one spelling of a JSON value that is hashed."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(
+        "utf-8", "surrogatepass"
+    )
+
+
+def plan_to_json(plan: Plan) -> bytes:
+    document = {
+        "schema_version": PLAN_VERSION,
+        "settings": plan.shape.named(),
+        "settings_sha256": plan.shape.sha256,
+        "images": plan.image_count,
+        "shards": [asdict(planned) for planned in plan.shards],
+    }
+    return json.dumps(document, sort_keys=True, indent=1, allow_nan=False).encode() + b"\n"
+
+
+def plan_from_json(data: bytes, *, uri: str) -> Plan:
+    """raises ConfigError naming `uri` if this is no plan that this version can read."""
+    try:
+        document = json.loads(data)
+        version = document["schema_version"]
+        if version != PLAN_VERSION:
+            raise ConfigError(
+                f"{uri} has plan version {version}, this Maskmill reads {PLAN_VERSION}; "
+                "finish that run with the version that began it, or choose another out="
+            )
+        shards = tuple(
+            PlannedShard(
+                shard=Shard(**entry["shard"]),
+                first_ordinal=entry["first_ordinal"],
+                members_sha256=entry["members_sha256"],
+            )
+            for entry in document["shards"]
+        )
+        return Plan(shape=Shape.from_named(document["settings"]), shards=shards)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{uri} is not a plan of Maskmill ({error!r}); choose another out=") from error
+
+
+def join(out: str, *parts: str) -> str:
+    return "/".join([out.rstrip("/"), *parts])
+
+
+def plan_uri(out: str) -> str:
+    return join(out, "_job", "plan.json")
+
+
+def members_uri(out: str, planned: PlannedShard) -> str:
+    """The name carries the content's hash: an index left behind by a planner that did not win is never mistaken."""
+    return join(out, "_job", "members", f"{planned.shard.name}-{planned.members_sha256[:16]}.parquet")
+
+
+def data_uri(out: str) -> str:
+    return join(out, "data")
+
+
+def part_name(plan: Plan, chunk: Chunk) -> str:
+    return chunk.chunk_id + PART_SUFFIX[plan.shape.format]
+
+
+def part_uri(out: str, plan: Plan, chunk: Chunk) -> str:
+    return join(data_uri(out), part_name(plan, chunk))
+
+
+def manifest_uri(out: str) -> str:
+    return join(out, "_job", "manifest.json")
+
+
+def success_uri(out: str) -> str:
+    return join(out, "_SUCCESS")

@@ -1,0 +1,97 @@
+"""What a run shows while it works: a bar on a terminal, a line every ten seconds elsewhere.
+
+Owns the pace and the wording. Where the lines go is the caller's.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol, TextIO
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a run is, now."""
+
+    images_done: int
+    images_total: int
+    masks: int
+    workers_ready: int
+    workers_wanted: int
+
+
+class Progress(Protocol):
+    def show(self, standing: Standing) -> None: ...
+
+    def say(self, sentence: str) -> None:
+        """An event: a worker died, a chunk is tried again."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def progress_on(stream: TextIO) -> Progress:
+    return Bar(stream) if stream.isatty() else Lines(stream)
+
+
+class Lines:
+    """One line at most every ten seconds; a log file stays readable."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._begun = self._last = time.monotonic()
+        self._done_at_first: int | None = None
+
+    def show(self, standing: Standing) -> None:
+        if self._done_at_first is None:
+            self._done_at_first = standing.images_done
+        now = time.monotonic()
+        if now - self._last < SECONDS_BETWEEN_LINES:
+            return
+        self._last = now
+        rate = (standing.images_done - self._done_at_first) / (now - self._begun)
+        self.say(f"{standing_line(standing)}, {rate:.2f} images/s")
+
+    def say(self, sentence: str) -> None:
+        self._stream.write(sentence + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        return
+
+
+class Bar:
+    """tqdm on a terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._bar: tqdm[Any] | None = None
+
+    def show(self, standing: Standing) -> None:
+        if self._bar is None:
+            self._bar = tqdm(
+                total=standing.images_total, initial=standing.images_done, unit="img", file=self._stream, leave=False
+            )
+        self._bar.set_postfix_str(
+            f"{standing.masks} masks, {standing.workers_ready}/{standing.workers_wanted} workers", refresh=False
+        )
+        self._bar.n = standing.images_done
+        self._bar.refresh()
+
+    def say(self, sentence: str) -> None:
+        tqdm.write(sentence, file=self._stream)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def standing_line(standing: Standing) -> str:
+    share = standing.images_done / standing.images_total if standing.images_total else 1.0
+    workers = f"{standing.workers_ready} of {standing.workers_wanted} workers ready"
+    return f"{standing.images_done}/{standing.images_total} images ({share:.0%}), {standing.masks} masks, {workers}"

@@ -1,0 +1,97 @@
+"""The summary at the end of a run, for a person.
+
+Owns the wording. Counts come from the manifest (the parts), speeds from this command's own workers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from pipeline.run.plan import data_uri
+from pipeline.run.session import Outcome
+from pipeline.settings import Format
+
+STAGES = ("read", "decode", "masks", "write")
+
+
+def summary(outcome: Outcome) -> str:
+    """Several lines, no line break at the end."""
+    lines = [_headline(outcome), *_images(outcome), *_speed(outcome), *_given_up(outcome), *_next(outcome)]
+    return "\n".join(lines)
+
+
+def _headline(outcome: Outcome) -> str:
+    total, found = outcome.plan.chunk_count, outcome.found_chunks
+    if outcome.manifest is None:
+        left = total - outcome.committed_chunks
+        why = "stopped by a signal" if outcome.stopped else "not finished"
+        return f"Maskmill: {why}, {outcome.committed_chunks} of {total} chunks committed, {left} left"
+    if found == total:
+        return f"Maskmill: nothing to do: all {total} chunks were already committed"
+    resumed = f" ({found} were already committed)" if found else ""
+    return f"Maskmill: finished, all {total} chunks committed{resumed}"
+
+
+def _images(outcome: Outcome) -> Iterator[str]:
+    if outcome.manifest is not None:
+        images, masks, failures = outcome.manifest.images, outcome.manifest.masks, outcome.manifest.failures
+    elif outcome.reports:
+        statuses = Counter[str]()
+        for report in outcome.reports:
+            statuses.update(report.images)
+        images, masks = statuses.total(), sum(report.masks for report in outcome.reports)
+        failures = {status: count for status, count in statuses.most_common() if status != "ok"}
+    else:
+        return
+    of = "" if outcome.manifest is not None else " by this command"
+    failed = sum(failures.values())
+    reasons = f" ({', '.join(f'{count} {status}' for status, count in failures.items())})" if failed else ""
+    yield f"  images   {images - failed:,} ok, {failed:,} failed{reasons}{of}"
+    if outcome.plan.ignored_count:
+        yield f"  ignored  {outcome.plan.ignored_count:,} entries of the source that are no images by name"
+    mean = masks / (images - failed) if images > failed else 0.0
+    yield f"  masks    {masks:,}, {mean:.1f} per image{of}"
+    if outcome.too_many_failed:
+        yield (
+            f"  failed   {failed / images:.1%} of the images, more than run.max_failed_fraction="
+            f"{outcome.max_failed_fraction}: see the columns status and error"
+        )
+
+
+def _speed(outcome: Outcome) -> Iterator[str]:
+    if not outcome.reports:
+        return
+    images = sum(sum(report.images.values()) for report in outcome.reports)
+    yield f"  speed    {images / max(outcome.work_s, 1e-9):.2f} images/s ({images:,} images in {outcome.work_s:.1f} s)"
+    seconds = Counter[str]()
+    for report in outcome.reports:
+        seconds.update(report.seconds)
+    spent = max(sum(seconds.values()), 1e-9)
+    shares = ", ".join(f"{stage} {seconds[stage] / spent:.0%}" for stage in STAGES)
+    yield f"  time     {shares} of the workers' busy time"
+    lost = sum(not report.won for report in outcome.reports)
+    if lost:
+        yield f"  shared   {lost} chunks were committed by another driver first"
+
+
+def _given_up(outcome: Outcome) -> Iterator[str]:
+    for given_up in outcome.given_up[:10]:
+        yield f"  given up {given_up.chunk.chunk_id}: {given_up.why}"
+    if len(outcome.given_up) > 10:
+        yield f"  given up {len(outcome.given_up) - 10} more"
+
+
+def _next(outcome: Outcome) -> Iterator[str]:
+    yield f"  output   {outcome.out}"
+    if outcome.manifest is None:
+        yield "  next     repeat the same command: it does what is left"
+        return
+    yield f"  load     {load_snippet(outcome.plan.shape.format, outcome.out)}"
+
+
+def load_snippet(format: Format, out: str) -> str:
+    """One line of Python that opens the finished dataset."""
+    if format is Format.PARQUET:
+        return f"import pyarrow.dataset as ds; table = ds.dataset({data_uri(out)!r}).to_table()"
+    return f"SA-1B annotation JSONs, one per image, in the tars at {data_uri(out)}"

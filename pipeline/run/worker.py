@@ -1,0 +1,130 @@
+"""The Ray actor: one process, one model, one chunk at a time.
+
+Owns the process-wide torch settings and the loading of the model. Does not know the other workers or the order of
+the work.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import ray
+import torch
+
+from model.load import CheckpointError, load_segmenter, weights_sha256
+from pipeline.errors import ConfigError, ContractError, DeniedError, NotFoundError
+from pipeline.masks.generator import generate_masks
+from pipeline.masks.segmenter import Segmenter
+from pipeline.records import Chunk, ChunkReport
+from pipeline.run.chunk import Bench, process_chunk
+from pipeline.run.plan import Plan
+from pipeline.settings import ModelSettings, StoreSettings
+from pipeline.storage.store import Store, connect
+
+LoadSegmenter = Callable[[Store], Segmenter]
+"""How a worker gets its model: travels to the worker pickled and is called there once."""
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """All that a worker is told, once."""
+
+    out: str
+    plan: Plan
+    store: StoreSettings
+    load: LoadSegmenter
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Where a worker turned out to live."""
+
+    pid: int
+    node_id: str
+    gpu_ids: tuple[str, ...]
+
+
+def segmenter_loader(model: ModelSettings) -> LoadSegmenter:
+    """Loads `model` from its checkpoint in the store, or from the bundled weights."""
+    return partial(_load, model)
+
+
+def _load(model: ModelSettings, store: Store) -> Segmenter:
+    try:
+        return load_segmenter(name=model.name, checkpoint=_read(model, store), device=model.device)
+    except CheckpointError as error:
+        raise ConfigError(f"model.checkpoint={model.checkpoint}: {error}") from error
+
+
+def checkpoint_sha256(model: ModelSettings, store: Store) -> str:
+    """What the weights are, without making a model of them. Raises ConfigError if there are none."""
+    try:
+        return weights_sha256(model.name, _read(model, store))
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _read(model: ModelSettings, store: Store) -> bytes | None:
+    """The checkpoint's bytes, None for the bundled weights."""
+    if model.checkpoint is None:
+        return None
+    try:
+        return store.read(model.checkpoint)
+    except (NotFoundError, DeniedError) as error:
+        raise ConfigError(f"model.checkpoint={model.checkpoint} cannot be read: {error}") from error
+
+
+class Worker:
+    """Made empty; `start` loads, so that what goes wrong there comes back as itself and not as a dead actor."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
+        self._bench: Bench | None = None
+
+    def start(self) -> Hello:
+        """Load the model. Raises what the loader raises."""
+        spec = self._spec
+        _fix_torch(spec.threads)
+        store = connect(spec.store)
+        segmenter = spec.load(store)
+        recipe = spec.plan.shape.recipe
+        self._bench = Bench(
+            out=spec.out,
+            plan=spec.plan,
+            store=store,
+            generate=lambda images_HW3: generate_masks(images_HW3, segmenter, recipe),
+        )
+        context = ray.get_runtime_context()
+        gpu_ids = tuple(str(gpu) for gpu in ray.get_gpu_ids())
+        return Hello(pid=os.getpid(), node_id=context.get_node_id(), gpu_ids=gpu_ids)
+
+    def run(self, chunk: Chunk) -> ChunkReport:
+        """Raises what `process_chunk` raises."""
+        if self._bench is None:
+            raise ContractError(f"{chunk.chunk_id} was sent to a worker that has not started")
+        return process_chunk(chunk, self._bench)
+
+
+def _fix_torch(threads: int) -> None:
+    """The same sums in the same order, whatever the machine."""
+    torch.set_num_threads(threads)
+    # Read by cuBLAS when the first handle is made; without it deterministic matrix products are refused.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.use_deterministic_algorithms(True, warn_only=True)  # noqa: FBT003  # torch's own signature
+
+
+def worker_actor(*, num_cpus: float, num_gpus: float) -> Any:
+    """The actor class with its resources.
+
+    No restarts and no retries of Ray's own: the driver makes replacements, because a restarted actor hides why it
+    died (an out-of-memory kill looks like an unavailable actor) and delays the news by seconds.
+    """
+    make: Any = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_restarts=0, max_task_retries=0)
+    return make(Worker)
