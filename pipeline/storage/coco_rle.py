@@ -1,0 +1,188 @@
+"""A part as a tar of SA-1B annotation files: one JSON per image that has masks, and a ledger of all images.
+
+Owns the JSON's keys and types, which are exactly those of the published dataset, because its strictest readers accept
+no others. Images without masks have no JSON, because several readers fail on an empty list; the ledger names them.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import posixpath
+import re
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pipeline.errors import ContractError, StorageError
+from pipeline.records import ImageRow, Mask, Status
+
+LEDGER = "__maskmill__"
+"""The first member: WebDataset readers skip names of this form."""
+_LONGEST_NAME = 200
+"""Bytes; a file name may have 255."""
+
+
+def write_coco_rle(rows: Sequence[ImageRow], metadata: Mapping[str, str]) -> bytes:
+    """The same rows and metadata give the same bytes, in any process."""
+    names = _names(rows)
+    ledger = {
+        "metadata": dict(sorted(metadata.items())),
+        "images": [_ledger_entry(row, name) for row, name in zip(rows, names, strict=True)],
+    }
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        _add(tar, LEDGER, ledger)
+        for row, name in zip(rows, names, strict=True):
+            if name is not None:
+                _add(tar, name, sa1b_annotation(row))
+    return sink.getvalue()
+
+
+def read_coco_rle(data: bytes) -> tuple[tuple[ImageRow, ...], dict[str, str]]:
+    """raises  StorageError if `data` is no part of this format, or was damaged."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+            found = {info.name: _load(tar, info) for info in tar}
+        ledger = found.pop(LEDGER)
+        rows = tuple(_row(entry, found.pop(entry["json"]) if entry["json"] else None) for entry in ledger["images"])
+        if found:
+            raise StorageError(f"this part holds files that its {LEDGER} does not name: {sorted(found)[:3]}")
+        return rows, dict(ledger["metadata"])
+    except (tarfile.TarError, KeyError, ValueError, TypeError, EOFError) as error:
+        raise StorageError(
+            f"this part is damaged ({type(error).__name__}: {error}); delete it and run again"
+        ) from error
+
+
+def sa1b_annotation(row: ImageRow) -> dict[str, Any]:
+    """The image and its masks as SA-1B's own JSON: 4 image keys, 8 annotation keys, ints and floats kept apart."""
+    return {
+        "image": {
+            "image_id": row.image_id,
+            "width": row.width,
+            "height": row.height,
+            "file_name": posixpath.basename(row.file_name),
+        },
+        "annotations": [
+            {
+                "bbox": _floats(mask.bbox_xywh),
+                "area": int(mask.area),
+                "segmentation": {"size": [row.height, row.width], "counts": mask.counts},
+                "predicted_iou": float(mask.predicted_iou),
+                "point_coords": [_floats(mask.point_xy)],
+                "crop_box": _floats(mask.crop_box_xywh),
+                "id": annotation_id,
+                "stability_score": float(mask.stability_score),
+            }
+            for annotation_id, mask in enumerate(row.masks, start=row.first_annotation_id)
+        ],
+    }
+
+
+def mask_of(annotation: Mapping[str, Any], *, crop_layer: int, multimask_index: int) -> Mask:
+    """The mask that an SA-1B annotation describes; the two numbers have no place in it."""
+    x, y = annotation["point_coords"][0]
+    bx, by, bw, bh = annotation["bbox"]
+    cx, cy, cw, ch = annotation["crop_box"]
+    return Mask(
+        counts=annotation["segmentation"]["counts"],
+        bbox_xywh=(bx, by, bw, bh),
+        area=annotation["area"],
+        predicted_iou=annotation["predicted_iou"],
+        stability_score=annotation["stability_score"],
+        point_xy=(x, y),
+        crop_box_xywh=(cx, cy, cw, ch),
+        crop_layer=crop_layer,
+        multimask_index=multimask_index,
+    )
+
+
+def _floats(values: Iterable[float]) -> list[float]:
+    return [float(value) for value in values]
+
+
+def _ledger_entry(row: ImageRow, name: str | None) -> dict[str, Any]:
+    """What the strict JSON has no place for; `json` is the member that holds the rest, null without masks."""
+    return {
+        "image_id": row.image_id,
+        "file_name": row.file_name,
+        "source": row.source,
+        "status": str(row.status),
+        "error": row.error,
+        "width": row.width,
+        "height": row.height,
+        "exif_orientation": row.exif_orientation,
+        "sha256": row.sha256,
+        "masks": len(row.masks),
+        "json": name,
+        "crop_layer": [mask.crop_layer for mask in row.masks],
+        "multimask_index": [mask.multimask_index for mask in row.masks],
+    }
+
+
+def _names(rows: Sequence[ImageRow]) -> list[str | None]:
+    """Member names: the image's own where that is safe and new (in any case), else `sa_<image_id>.json`."""
+    used: set[str] = set()
+    names: list[str | None] = []
+    for row in rows:
+        if row.status is not Status.OK or not row.masks:
+            names.append(None)
+            continue
+        own = posixpath.splitext(row.file_name)[0] + ".json"
+        again = (f"sa_{row.image_id}_{count}.json" for count in itertools.count())
+        candidates = itertools.chain([own] if _is_safe(own) else [], [f"sa_{row.image_id}.json"], again)
+        name = next(name for name in candidates if name.casefold() not in used)
+        used.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def _is_safe(name: str) -> bool:
+    """Whether the name stays below the folder that a user unpacks into, on any system, and shows as what it is."""
+    segments = name.split("/")
+    return (
+        name.isprintable()
+        and "\\" not in name
+        and len(name.encode("utf-8", "surrogatepass")) <= _LONGEST_NAME
+        and not re.match(r"[A-Za-z]:", name)
+        and not any(segment in ("", ".", "..", ".json") for segment in segments)
+    )
+
+
+def _add(tar: tarfile.TarFile, name: str, content: dict[str, Any]) -> None:
+    try:
+        data = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError as error:
+        raise ContractError(f"{name}: a mask holds a number that JSON cannot: {error}") from error
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))
+
+
+def _load(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Any:
+    file = tar.extractfile(info)
+    if file is None:
+        raise StorageError(f"this part holds {info.name!r}, which is no plain file")
+    return json.load(file)
+
+
+def _row(entry: dict[str, Any], annotation: dict[str, Any] | None) -> ImageRow:
+    annotations: list[dict[str, Any]] = annotation["annotations"] if annotation else []
+    if len(annotations) != entry["masks"]:
+        raise StorageError(f"image {entry['image_id']} has {len(annotations)} masks, but {entry['masks']} were written")
+    layers = zip(annotations, entry["crop_layer"], entry["multimask_index"], strict=True)
+    return ImageRow(
+        image_id=entry["image_id"],
+        file_name=entry["file_name"],
+        source=entry["source"],
+        status=Status(entry["status"]),
+        error=entry["error"],
+        width=entry["width"],
+        height=entry["height"],
+        exif_orientation=entry["exif_orientation"],
+        sha256=entry["sha256"],
+        masks=tuple(mask_of(each, crop_layer=layer, multimask_index=index) for each, layer, index in layers),
+        first_annotation_id=annotations[0]["id"] if annotations else 0,
+    )

@@ -1,0 +1,55 @@
+"""The one object that a chunk becomes: rows to bytes and back, in the format that the run asks for.
+
+Owns the choice of the format and what every part says of itself. Knows no store and no names of objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from pipeline.records import ImageRow
+from pipeline.settings import Format
+from pipeline.storage.coco_rle import read_coco_rle, sa1b_annotation, write_coco_rle
+from pipeline.storage.parquet import read_parquet, write_parquet
+
+__all__ = ["PART_SUFFIX", "SCHEMA_VERSION", "Part", "read_part", "sa1b_annotation", "write_part"]
+
+PART_SUFFIX: Mapping[Format, str] = MappingProxyType({Format.PARQUET: ".parquet", Format.COCO_RLE: ".tar"})
+
+SCHEMA_VERSION = "1"
+_OF_EVERY_PART = {
+    "schema_version": SCHEMA_VERSION,
+    "bbox_convention": "XYWH, w = xmax - xmin, h = ymax - ymin, inclusive pixel indices (SA-1B's; COCO's is 1 larger)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part as it was written: its rows, in order, and what it says of how they were made."""
+
+    rows: tuple[ImageRow, ...]
+    metadata: dict[str, str]
+
+
+def write_part(rows: Sequence[ImageRow], *, format: Format, metadata: Mapping[str, str]) -> bytes:
+    """The same rows and metadata give the same bytes. The metadata gains `schema_version` and `bbox_convention`."""
+    said = {**metadata, **_OF_EVERY_PART}
+    match format:
+        case Format.PARQUET:
+            return write_parquet(rows, said)
+        case Format.COCO_RLE:
+            return write_coco_rle(rows, said)
+
+
+def read_part(data: bytes, *, format: Format) -> Part:
+    """What `write_part` was given; only the first annotation id of a row without masks is not kept (0).
+
+    raises  StorageError if the bytes are no such part, or were damaged
+    """
+    match format:
+        case Format.PARQUET:
+            return Part(*read_parquet(data))
+        case Format.COCO_RLE:
+            return Part(*read_coco_rle(data))
