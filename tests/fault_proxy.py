@@ -1,0 +1,155 @@
+"""A loopback proxy in front of the S3 server that does one scripted harm per request, to see who survives it.
+
+`proxy.harm("PUT", Answer(503, "SlowDown"), Break.LOST_ANSWER)` hurts the next two PUTs, each in its way; requests
+beyond the script pass. Every connection carries one request, so `proxy.seen` counts attempts.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import struct
+import threading
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum, auto
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An error said by the proxy; the server never hears of the request."""
+
+    status: int
+    code: str
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The server's answer with its full length announced, and the line closed after `count` bytes of the body."""
+
+    count: int
+
+
+class Break(Enum):
+    """A line that breaks without a word."""
+
+    BEFORE = auto()
+    """The server never hears of the request."""
+    LOST_ANSWER = auto()
+    """The server did the work, and the answer is lost."""
+    HALF_BODY = auto()
+    """The request's body is dropped after its first half."""
+
+
+Harm = Answer | Cut | Break
+
+
+class FaultProxy(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.upstream = urlsplit(upstream).netloc
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.seen: list[str] = []
+        """Each request as `METHOD what was done to it`."""
+        self._harms: defaultdict[str, deque[Harm]] = defaultdict(deque)
+        self._lock = threading.Lock()
+
+    def harm(self, method: str, *harms: Harm) -> None:
+        """Script the next requests with this method."""
+        self._harms[method].extend(harms)
+
+    def forget(self) -> None:
+        """Drop the script and the log."""
+        self._harms.clear()
+        self.seen.clear()
+
+    def next_harm(self, method: str) -> Harm | None:
+        with self._lock:
+            harm = self._harms[method].popleft() if self._harms[method] else None
+            self.seen.append(f"{method} {harm or 'passed'}")
+            return harm
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Broken lines are what this server is for."""
+
+
+@contextmanager
+def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
+    proxy = FaultProxy(upstream)
+    thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        proxy.shutdown()
+        proxy.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # so that a client that asks to go on before its body is told to
+    server: FaultProxy  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """`seen` is the log."""
+
+    def _serve(self) -> None:
+        self.close_connection = True
+        harm = self.server.next_harm(self.command)
+        length = int(self.headers.get("Content-Length") or 0)
+        if harm is Break.BEFORE:
+            return self._reset()
+        if harm is Break.HALF_BODY:
+            self.rfile.read(length // 2)
+            return self._reset()
+        body = self.rfile.read(length)
+        if isinstance(harm, Answer):
+            text = f"<?xml version='1.0'?><Error><Code>{harm.code}</Code><Message>scripted</Message></Error>".encode()
+            return self._answer(harm.status, [("Content-Type", "application/xml")], len(text), text)
+        status, headers, length, data = self._ask(body)
+        if harm is Break.LOST_ANSWER:
+            return self._reset()
+        if isinstance(harm, Cut):
+            data = data[: harm.count]
+        return self._answer(status, headers, length, data)
+
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _serve
+
+    def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], int, bytes]:
+        connection = http.client.HTTPConnection(self.server.upstream, timeout=30)
+        try:
+            headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
+            connection.request(self.command, self.path, body=body, headers=headers)
+            answer = connection.getresponse()
+            data = answer.read()
+            kept = [
+                (name, value)
+                for name, value in answer.getheaders()
+                if name.lower() not in ("connection", "content-length", "transfer-encoding")
+            ]
+            return answer.status, kept, int(answer.getheader("Content-Length") or len(data)), data
+        finally:
+            connection.close()
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], length: int, data: bytes) -> None:
+        self.send_response_only(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(length))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def _reset(self) -> None:
+        """Close so that the other side gets a reset, not an orderly end."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.rfile.close()
+        self.connection.close()
