@@ -6,8 +6,8 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
+from boto3.session import Session
 
 from tests.s3_server import running_server
 
@@ -34,7 +34,7 @@ def s3_endpoint() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def s3_client(s3_endpoint: str) -> Iterator[Any]:
     """A plain boto3 client of that server, for what a test does behind the store's back."""
-    client = boto3.session.Session().client("s3", endpoint_url=s3_endpoint)
+    client = Session().client("s3", endpoint_url=s3_endpoint)
     yield client
     client.close()
 

@@ -38,7 +38,7 @@ def one_writer_at_a_time(application: Application) -> Application:
 
 
 def main() -> None:
-    from moto.server import DomainDispatcherApplication, create_backend_app
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
     application = one_writer_at_a_time(DomainDispatcherApplication(create_backend_app))

@@ -29,7 +29,7 @@ def store(running_proxy: FaultProxy) -> S3Store:
     return S3Store(StoreSettings(endpoint_url=running_proxy.url, retry_deadline_s=20))
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def proxy(running_proxy: FaultProxy) -> FaultProxy:
     running_proxy.forget()
     return running_proxy
