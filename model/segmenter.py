@@ -43,7 +43,7 @@ class TorchSegmenter:
     """A checked, evaluated Sam on one device. `weights_sha256` names the checkpoint file it came from."""
 
     def __init__(self, sam: Sam, *, weights_sha256: str) -> None:
-        self.sam = sam.eval().requires_grad_(False)  # noqa: FBT003  (torch's own signature)
+        self.sam = sam.eval().requires_grad_(requires_grad=False)
         self.weights_sha256 = weights_sha256
         self._device = sam.pixel_mean.device
         with torch.inference_mode():

@@ -1,0 +1,162 @@
+"""Our Segment Anything against the two public implementations, on the same random weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from model.config import CONFIGS, SamConfig
+from model.layouts import to_hugging_face
+from model.sam import Sam
+from model.segmenter import TorchSegmenter
+from tests.official import OfficialSegmenter, build_official
+
+TOLERANCE = 1e-4
+SIZES = ["tiny", "vit_b"]
+
+
+def random_sam(config: SamConfig) -> Sam:
+    """Weights large enough that every part of the network shows in the output."""
+    torch.manual_seed(11)
+    sam = Sam(config).eval().requires_grad_(requires_grad=False)
+    for module in sam.modules():
+        for parameter in module.parameters(recurse=False):
+            scale = parameter.shape[-1] ** -0.5 if parameter.dim() > 1 else 0.1
+            offset = 1.0 if isinstance(module, nn.LayerNorm) and parameter is module.weight else 0.0
+            parameter.copy_(offset + scale * torch.randn_like(parameter))
+    return sam
+
+
+def hugging_face(sam: Sam) -> Any:
+    """transformers' SamModel of the same sizes and weights."""
+    from transformers import SamConfig as HuggingFaceConfig
+    from transformers import SamModel
+
+    c = sam.config
+    model = SamModel(
+        HuggingFaceConfig(
+            vision_config={
+                "hidden_size": c.embed_dim,
+                "num_hidden_layers": c.depth,
+                "num_attention_heads": c.heads,
+                "global_attn_indexes": list(c.global_blocks),
+                "image_size": c.input_side,
+                "patch_size": c.patch,
+                "window_size": c.window,
+                "output_channels": c.decoder_dim,
+                "num_pos_feats": c.decoder_dim // 2,
+                "mlp_dim": c.mlp_ratio * c.embed_dim,
+            },
+            prompt_encoder_config={
+                "hidden_size": c.decoder_dim,
+                "image_size": c.input_side,
+                "patch_size": c.patch,
+                "image_embedding_size": c.grid_side,
+            },
+            mask_decoder_config={
+                "hidden_size": c.decoder_dim,
+                "mlp_dim": c.decoder_mlp,
+                "num_hidden_layers": c.decoder_depth,
+                "iou_head_hidden_dim": c.iou_head_dim,
+                "iou_head_depth": c.iou_head_depth,
+            },
+        )
+    )
+    model.load_state_dict(to_hugging_face(sam.state_dict()))
+    return model.eval()
+
+
+def assert_close(ours: Tensor, theirs: Tensor) -> None:
+    """Absolutely within the tolerance, or relatively where values exceed 1."""
+    assert ours.shape == theirs.shape
+    scale = max(1.0, float(theirs.abs().max())) if theirs.numel() else 1.0
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=TOLERANCE * scale)
+
+
+@pytest.mark.parametrize("name", SIZES)
+@torch.inference_mode()
+def test_embedding_logits_and_scores_equal_the_released_code(name: str) -> None:
+    """Every claim of equal masks rests on this."""
+    sam = random_sam(CONFIGS[name])
+    official = build_official(sam.config)
+    official.load_state_dict(sam.state_dict())
+    side, mask_side = sam.config.input_side, sam.config.mask_side
+    images_13SS = torch.randn(1, 3, side, side)
+    embedding = sam.image_encoder(images_13SS)
+    assert_close(embedding, official.image_encoder(images_13SS))
+    assert_close(sam.prompt_encoder.get_dense_pe(), official.prompt_encoder.get_dense_pe())
+
+    coords, labels = torch.rand(3, 2, 2, dtype=torch.float64) * side, torch.tensor([[1, 0], [1, 1], [0, 1]])
+    boxes, masks = torch.rand(3, 4) * side, torch.randn(3, 1, mask_side, mask_side)
+    combinations = [(1, 0, 0), (1, 1, 1)] if name == "vit_b" else [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)]
+    for points_given, box_given, mask_given in combinations:
+        points = (coords, labels) if points_given else None
+        box, mask = boxes if box_given else None, masks if mask_given else None
+        sparse, dense = sam.prompt_encoder(points=points, boxes_P4=box, masks_P1hw=mask)
+        copied = (coords.clone(), labels) if points_given else None  # the released code writes into its input
+        their_sparse, their_dense = official.prompt_encoder(points=copied, boxes=box, masks=mask)
+        assert_close(sparse, their_sparse)
+        assert_close(dense, their_dense)
+        for multimask in (True, False):
+            prompt = {
+                "image_embeddings": embedding,
+                "image_pe": sam.prompt_encoder.get_dense_pe(),
+                "sparse_prompt_embeddings": sparse,
+                "dense_prompt_embeddings": dense,
+                "multimask_output": multimask,
+            }
+            for ours, theirs in zip(sam.mask_decoder(**prompt), official.mask_decoder(**prompt), strict=True):
+                assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("name", SIZES)
+@torch.inference_mode()
+def test_embedding_logits_and_scores_equal_transformers(name: str) -> None:
+    """The second witness, from another team, through the other checkpoint layout."""
+    sam = random_sam(CONFIGS[name])
+    theirs = hugging_face(sam)
+    side = sam.config.input_side
+    images_13SS = torch.randn(1, 3, side, side)
+    embedding = sam.image_encoder(images_13SS)
+    assert_close(embedding, theirs.get_image_embeddings(images_13SS))
+    coords, labels = torch.rand(4, 1, 2) * side, torch.ones(4, 1, dtype=torch.int64)
+    sparse, dense = sam.prompt_encoder(points=(coords, labels))
+    logits, predicted_iou = sam.mask_decoder(
+        image_embeddings=embedding,
+        image_pe=sam.prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        multimask_output=True,
+    )
+    answer = theirs(
+        image_embeddings=embedding, input_points=coords[None], input_labels=labels[None], multimask_output=True
+    )
+    assert_close(logits, answer.pred_masks[0])
+    assert_close(predicted_iou, answer.iou_scores[0])
+
+
+@pytest.mark.parametrize("crop_hw", [(97, 300), (300, 97), (256, 256), (1, 1), (40, 1000)])
+def test_a_segmenter_predicts_what_the_released_predictor_predicts(crop_hw: tuple[int, int]) -> None:
+    """Resizing, padding and the float64 point frame are where wrappers of Segment Anything usually drift."""
+    sam = random_sam(CONFIGS["tiny"])
+    official = build_official(sam.config)
+    official.load_state_dict(sam.state_dict())
+    rng = np.random.default_rng(5)
+    crop_HW3 = rng.integers(0, 256, (*crop_hw, 3), dtype=np.uint8)
+    points_xy_P2 = rng.random((9, 2)) * np.array([crop_hw[1], crop_hw[0]])
+    ours, theirs = TorchSegmenter(sam, weights_sha256=""), OfficialSegmenter(official)
+    [encoded], [their_encoded] = ours.encode([crop_HW3]), theirs.encode([crop_HW3])
+    assert encoded.resized_hw == tuple(their_encoded.resized_hw)
+    everything = theirs.decode(their_encoded, points_xy_P2, pred_iou_thresh=-1e9)
+    threshold = float(everything.predicted_iou_N.sort().values[13:15].mean())  # between two, not on one
+    for limit in (-1e9, threshold, 1e9):
+        mine = ours.decode(encoded, points_xy_P2, pred_iou_thresh=limit)
+        other = theirs.decode(their_encoded, points_xy_P2, pred_iou_thresh=limit)
+        assert torch.equal(mine.point_index_N, other.point_index_N)
+        assert torch.equal(mine.mask_index_N, other.mask_index_N)
+        assert_close(mine.predicted_iou_N, other.predicted_iou_N)
+        assert_close(mine.logits_Nhw, other.logits_Nhw)
