@@ -36,9 +36,11 @@ def generate(settings: Settings, *, find_weights: FindWeights | None = None) -> 
     from pipeline.run.report import summary
     from pipeline.run.session import run_settings, weights_from_settings
 
-    outcome = run_settings(
-        settings, progress=progress_on(sys.stderr), find_weights=find_weights or weights_from_settings
-    )
+    progress = progress_on(sys.stderr)
+    try:
+        outcome = run_settings(settings, progress=progress, find_weights=find_weights or weights_from_settings)
+    finally:
+        progress.close()
     sys.stdout.write(summary(outcome) + "\n")
     return outcome.exit_code
 

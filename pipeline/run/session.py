@@ -130,7 +130,6 @@ def _work(
             ending = driver.run(stop)
         ledger.note_committed(look_around())
     work_s = time.monotonic() - begun
-    progress.close()
     if ending is Ending.DONE and not ledger.is_complete and not ledger.given_up:
         raise RunError(f"{out}: {plan.chunk_count - len(ledger.committed)} chunks were neither committed nor given up")
     return Outcome(

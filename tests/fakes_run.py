@@ -1,0 +1,151 @@
+"""Stand-ins for the run's seams: a segmenter that costs microseconds, images that are drawn on the spot.
+
+Importable by Ray workers as well as by tests, so it holds no fixtures.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import tarfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from pipeline.run.session import Weights
+from pipeline.settings import Settings
+from pipeline.storage.store import Store
+
+POISON_RGB = (255, 0, 255)
+"""An image whose first pixel has this colour kills the process that segments it."""
+
+Image_HW3 = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class FakeCrop:
+    pixels_HW3: Image_HW3
+
+    @property
+    def crop_hw(self) -> tuple[int, int]:
+        return self.pixels_HW3.shape[0], self.pixels_HW3.shape[1]
+
+    @property
+    def resized_hw(self) -> tuple[int, int]:
+        scale = FakeSegmenter.input_side / max(self.crop_hw)
+        return round(self.crop_hw[0] * scale), round(self.crop_hw[1] * scale)
+
+
+@dataclass(frozen=True)
+class FakePredictions:
+    point_index_N: torch.Tensor
+    mask_index_N: torch.Tensor
+    predicted_iou_N: torch.Tensor
+    logits_Nhw: torch.Tensor
+
+
+class FakeSegmenter:
+    """Three squares around every point; the score is the pixel under it, so that other pixels give other masks."""
+
+    input_side = 64
+    outputs_per_prompt = 3
+    side = 16
+
+    def __init__(self, seconds_per_image: float = 0.0) -> None:
+        self._seconds = seconds_per_image
+
+    def encode(self, crops_HW3: Sequence[Image_HW3]) -> list[FakeCrop]:
+        for crop_HW3 in crops_HW3:
+            time.sleep(self._seconds)
+            if tuple(int(value) for value in crop_HW3[0, 0]) == POISON_RGB:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return [FakeCrop(crop_HW3) for crop_HW3 in crops_HW3]
+
+    def decode(
+        self, crop: FakeCrop, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float
+    ) -> FakePredictions:
+        height, width = crop.crop_hw
+        points, outputs, scores, logits = [], [], [], []
+        for index, (x, y) in enumerate(points_xy_P2):
+            value = int(crop.pixels_HW3[min(int(y), height - 1), min(int(x), width - 1)].sum())
+            for output in range(3):
+                score = 0.85 + value / 5000 + output / 1000
+                if score > pred_iou_thresh:
+                    points.append(index)
+                    outputs.append(output)
+                    scores.append(score)
+                    logits.append(self._square(crop, x, y, radius=1 + output))
+        empty_Nhw = torch.zeros(0, self.side, self.side)
+        return FakePredictions(
+            torch.tensor(points, dtype=torch.int64),
+            torch.tensor(outputs, dtype=torch.int64),
+            torch.tensor(scores, dtype=torch.float32),
+            torch.stack(logits) if logits else empty_Nhw,
+        )
+
+    def _square(self, crop: FakeCrop, x: float, y: float, *, radius: int) -> torch.Tensor:
+        cell = self.side / max(crop.crop_hw)
+        column, row = int(x * cell), int(y * cell)
+        logits_hw = torch.full((self.side, self.side), -10.0)
+        logits_hw[max(0, row - radius) : row + radius + 1, max(0, column - radius) : column + radius + 1] = 10.0
+        return logits_hw
+
+
+def load_fake(_store: Store, *, seconds_per_image: float = 0.0) -> Any:
+    return FakeSegmenter(seconds_per_image)
+
+
+def load_broken(_store: Store) -> Any:
+    raise RuntimeError("the accelerator is on fire")
+
+
+def fake_weights(_settings: Settings, _store: Store, *, seconds_per_image: float = 0.0) -> Weights:
+    return Weights(sha256="f" * 64, load=partial(load_fake, seconds_per_image=seconds_per_image))
+
+
+def broken_weights(_settings: Settings, _store: Store) -> Weights:
+    return Weights(sha256="f" * 64, load=load_broken)
+
+
+def drawn_image(seed: int, *, first_rgb: tuple[int, int, int] | None = None) -> bytes:
+    """A PNG of smooth noise, 40 to 60 pixels a side."""
+    random = np.random.default_rng(seed)
+    height, width = random.integers(40, 60, 2)
+    small = Image.fromarray(random.integers(0, 255, (4, 5, 3), dtype=np.uint8))
+    image = small.resize((int(width), int(height)), Image.Resampling.BILINEAR)
+    if first_rgb is not None:
+        image.putpixel((0, 0), first_rgb)
+    return as_png(image)
+
+
+def as_png(image: Image.Image) -> bytes:
+    sink = io.BytesIO()
+    image.save(sink, "PNG")
+    return sink.getvalue()
+
+
+def write_folder(folder: Path, images: Mapping[str, bytes]) -> Path:
+    for name, data in images.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+def write_tar(path: Path, images: Mapping[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in images.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return path

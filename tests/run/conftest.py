@@ -1,0 +1,67 @@
+"""What the tests of a run share: one Ray session with more CPUs than the machine, and small sources."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jobs.generate import LOCAL_RAY
+from pipeline.settings import Recipe, RunSettings, Settings, StoreSettings
+from pipeline.storage.store import Store, connect
+from tests.fakes_run import drawn_image, write_folder, write_tar
+
+os.environ.update(LOCAL_RAY)
+os.environ.pop("RAY_ADDRESS", None)
+
+RECIPE = Recipe(points_per_side=4)
+"""Sixteen points an image: enough for masks, cheap enough for many runs."""
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    """The address of a Ray session that in-process drivers find, and other processes may join."""
+    import ray
+
+    context = ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=100 * 2**20,
+    )
+    yield context.address_info["gcs_address"]
+    ray.shutdown()
+
+
+@pytest.fixture
+def store() -> Store:
+    return connect(StoreSettings(retry_deadline_s=1.0))
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with eight images and a tar with five: two shards."""
+    folder = tmp_path_factory.mktemp("source")
+    write_folder(folder, {f"im{number}.png": drawn_image(number) for number in range(8)})
+    write_tar(folder / "more.tar", {f"sa_{number}.png": drawn_image(100 + number) for number in range(5)})
+    return folder
+
+
+@pytest.fixture
+def settings(source: Path, tmp_path: Path) -> Settings:
+    """Five chunks of the two shards, into a new OUT."""
+    run = RunSettings(images_per_chunk=3, max_workers=2)
+    return Settings(source=str(source), out=str(tmp_path / "out"), recipe=RECIPE, run=run)
+
+
+def with_run(settings: Settings, **changes: object) -> Settings:
+    return replace(settings, run=replace(settings.run, **changes))  # type: ignore[arg-type]
+
+
+def parts_of(out: str | Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((Path(out) / "data").iterdir())}

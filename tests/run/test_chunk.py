@@ -1,0 +1,195 @@
+"""One chunk without Ray: every member becomes one row, and the part is the commit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from pipeline.errors import ContractError, StorageError
+from pipeline.masks.generator import generate_masks
+from pipeline.records import ChunkReport, ImageMasks, ImageRow
+from pipeline.run.chunk import Bench, process_chunk
+from pipeline.run.plan import Plan, Shape, members_uri, part_uri
+from pipeline.run.planning import create_or_load_plan
+from pipeline.settings import Settings
+from pipeline.storage.parts import Part, read_part
+from pipeline.storage.store import Store
+from tests.fakes_run import FakeSegmenter, as_png, drawn_image, write_folder, write_tar
+from tests.run.conftest import RECIPE, with_run
+
+generate = partial(generate_masks, segmenter=FakeSegmenter(), recipe=RECIPE)
+
+
+def bench_of(settings: Settings, store: Store) -> Bench:
+    shape = Shape.of(settings, weights_sha256="w" * 64)
+    plan = create_or_load_plan(shape, out=settings.out, store=store).plan
+    return Bench(out=settings.out, plan=plan, store=store, generate=lambda images_HW3: generate(images_HW3))
+
+
+def work(bench: Bench) -> list[ChunkReport]:
+    return [process_chunk(chunk, bench) for chunk in bench.plan.chunks()]
+
+
+def part_of(bench: Bench, number: int = 0) -> Part:
+    chunk = list(bench.plan.chunks())[number]
+    return read_part(bench.store.read(part_uri(bench.out, bench.plan, chunk)), format=bench.plan.shape.format)
+
+
+def rows_of(bench: Bench) -> list[ImageRow]:
+    return [row for number in range(bench.plan.chunk_count) for row in part_of(bench, number).rows]
+
+
+def from_folder(settings: Settings, folder: Path, images: dict[str, bytes]) -> Settings:
+    return replace(settings, source=str(write_folder(folder, images)))
+
+
+def test_rows_are_the_members_in_order_with_masks_and_hashes(settings: Settings, store: Store, source: Path):
+    """The plan says which rows there are; the part says what became of them."""
+    bench = bench_of(settings, store)
+    reports = work(bench)
+    rows = rows_of(bench)
+    assert [row.file_name for row in rows[:8]] == [f"im{number}.png" for number in range(8)]
+    assert {str(row.status) for row in rows} == {"ok"}
+    data = (source / "im3.png").read_bytes()
+    with Image.open(source / "im3.png") as image:
+        assert (rows[3].width, rows[3].height) == image.size
+    assert rows[3].sha256 == hashlib.sha256(data).hexdigest()
+    assert rows[3].source == str(source / "im3.png")
+    assert sum(report.masks for report in reports) == sum(len(row.masks) for row in rows) > 13
+    assert all(report.won for report in reports)
+    assert set(reports[0].seconds) == {"read", "decode", "masks", "write"}
+
+
+def test_annotation_ids_are_ordinal_times_stride(settings: Settings, store: Store):
+    """Unique over the run, whatever any other chunk holds."""
+    bench = bench_of(settings, store)
+    work(bench)
+    stride = bench.plan.annotation_stride
+    assert stride == 64
+    assert [row.first_annotation_id for row in rows_of(bench)] == [ordinal * stride for ordinal in range(13)]
+
+
+def test_metadata_says_how_and_not_where_or_when(settings: Settings, store: Store):
+    """A part must explain itself, and be the same wherever it was made."""
+    bench = bench_of(settings, store)
+    report = process_chunk(next(bench.plan.chunks()), bench)
+    metadata = part_of(bench).metadata
+    assert json.loads(metadata["recipe"])["points_per_side"] == 4
+    assert metadata["model_name"] == "tiny"
+    assert metadata["plan_sha256"] == bench.plan.sha256
+    assert metadata["settings_sha256"] == bench.plan.shape.sha256
+    funnel = json.loads(metadata["funnel"])
+    assert funnel["kept"] == report.masks
+    assert funnel["candidates"] == 3 * 48
+    assert not any(str(settings.out) in value for value in metadata.values())
+
+
+def test_the_second_writer_of_a_chunk_changes_nothing(settings: Settings, store: Store):
+    """First wins: what a reader has seen stays."""
+    bench = bench_of(settings, store)
+    chunk = next(bench.plan.chunks())
+    assert process_chunk(chunk, bench).won
+    before = store.read(part_uri(bench.out, bench.plan, chunk))
+    assert not process_chunk(chunk, bench).won
+    assert store.read(part_uri(bench.out, bench.plan, chunk)) == before
+
+
+def test_bad_images_are_rows_and_their_neighbours_are_untouched(settings: Settings, store: Store, tmp_path: Path):
+    """Nothing is lost and nothing else changes: design section 8."""
+    good = drawn_image(1)
+    settings = from_folder(
+        with_run(settings, max_pixels=100 * 100),
+        tmp_path / "mixed",
+        {
+            "a-good.png": good,
+            "b-empty.jpg": b"",
+            "c-garbage.jpg": b"not an image",
+            "d-cut.png": good[: len(good) // 2],
+            "e-large.png": as_png(Image.new("RGB", (200, 100))),
+            "f-good.png": good,
+        },
+    )
+    bench = bench_of(settings, store)
+    work(bench)
+    rows = rows_of(bench)
+    assert [str(row.status) for row in rows] == ["ok", "unreadable", "unreadable", "unreadable", "too_large", "ok"]
+    assert all(row.error and not row.masks for row in rows[1:5])
+    assert rows[0].masks == rows[5].masks
+    assert rows[2].sha256 == hashlib.sha256(b"not an image").hexdigest()
+
+
+def test_images_that_went_or_changed_after_planning_are_rows(settings: Settings, store: Store, tmp_path: Path):
+    """Hours lie between plan and read in a large run."""
+    folder = tmp_path / "images"
+    settings = from_folder(settings, folder, {f"{name}.png": drawn_image(ord(name)) for name in "abc"})
+    bench = bench_of(settings, store)
+    (folder / "a.png").unlink()
+    (folder / "b.png").write_bytes(drawn_image(77) + b"longer")
+    work(bench)
+    rows = rows_of(bench)
+    assert [str(row.status) for row in rows] == ["missing", "changed", "ok"]
+    assert "a.png" in rows[0].error
+
+
+def test_a_source_that_is_gone_altogether_stops_the_chunk(settings: Settings, store: Store, tmp_path: Path):
+    """An unmounted disk must not become a committed dataset of `missing` rows."""
+    folder = tmp_path / "images"
+    settings = from_folder(settings, folder, {f"{name}.png": drawn_image(ord(name)) for name in "abc"})
+    bench = bench_of(settings, store)
+    shutil.rmtree(folder)
+    with pytest.raises(StorageError, match="shows nothing any more"):
+        work(bench)
+    assert not (Path(settings.out) / "data").exists()
+
+
+def test_the_rest_of_a_cut_tar_is_one_unreadable_row(settings: Settings, store: Store, tmp_path: Path):
+    """Members before the cut are whole and are done."""
+    tar = write_tar(tmp_path / "cut.tar", {f"{name}.png": drawn_image(ord(name)) for name in "abc"})
+    data = tar.read_bytes()
+    tar.write_bytes(data[: data.index(b"c.png") + 700])
+    bench = bench_of(replace(settings, source=str(tar)), store)
+    work(bench)
+    rows = rows_of(bench)
+    assert [str(row.status) for row in rows] == ["ok", "ok", "unreadable"]
+    assert "cut.tar" in rows[2].error
+
+
+def test_a_replaced_member_index_is_refused(settings: Settings, store: Store):
+    """The index is named in the plan by its hash; another one would make other rows."""
+    bench = bench_of(settings, store)
+    planned = bench.plan.shards[0]
+    Path(members_uri(bench.out, planned)).write_bytes(store.read(members_uri(bench.out, bench.plan.shards[1])))
+    with pytest.raises(StorageError, match="not the member index that was planned"):
+        process_chunk(next(bench.plan.chunks()), bench)
+
+
+def test_more_masks_than_ids_is_a_broken_promise(settings: Settings, store: Store):
+    """Overflowing ids would collide with the next image's."""
+    bench = bench_of(settings, store)
+
+    def too_many(images_HW3: Sequence[npt.NDArray[np.uint8]]) -> list[ImageMasks]:
+        (result,) = generate(images_HW3)
+        return [replace(result, masks=result.masks * 64)]
+
+    with pytest.raises(ContractError, match="annotation ids"):
+        process_chunk(next(bench.plan.chunks()), replace(bench, generate=too_many))
+
+
+def test_plan_and_members_agree_on_counts_or_the_chunk_fails(settings: Settings, store: Store):
+    """rows in = rows out starts with the right number of members."""
+    bench = bench_of(settings, store)
+    first = bench.plan.shards[0]
+    longer = replace(first, shard=replace(first.shard, member_count=9))
+    plan = Plan(shape=bench.plan.shape, shards=(longer, *bench.plan.shards[1:]))
+    with pytest.raises(ContractError, match="3 images planned, but its index holds 2"):
+        process_chunk(list(plan.chunks())[2], replace(bench, plan=plan))

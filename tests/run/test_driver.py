@@ -1,0 +1,240 @@
+"""The driver on a real Ray session: any number of workers, deaths, retries, signals it was not asked for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import ConfigError, RunError
+from pipeline.run.progress import Standing
+from pipeline.run.report import load_snippet, summary
+from pipeline.run.session import FindWeights, Outcome, Weights, run_settings
+from pipeline.settings import Format, Settings
+from pipeline.storage.store import Store
+from tests.fakes_run import POISON_RGB, FakeSegmenter, broken_weights, drawn_image, fake_weights, write_folder
+from tests.run.conftest import parts_of, with_run
+
+
+class Notes:
+    """A Progress that remembers."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+        self.standings: list[Standing] = []
+
+    def show(self, standing: Standing) -> None:
+        self.standings.append(standing)
+
+    def say(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+    def close(self) -> None:
+        return
+
+
+def run(settings: Settings, *, find_weights: FindWeights = fake_weights, notes: Notes | None = None) -> Outcome:
+    return run_settings(settings, progress=notes or Notes(), find_weights=find_weights)
+
+
+def load_stumbling(store: Store, *, marks: str) -> Any:
+    """A segmenter whose first three images over all processes fail with an exception."""
+    return StumblingSegmenter(Path(marks))
+
+
+class StumblingSegmenter(FakeSegmenter):
+    def __init__(self, marks: Path) -> None:
+        super().__init__()
+        self._marks = marks
+
+    def encode(self, crops_HW3: Any) -> Any:
+        for number in range(3):
+            try:
+                (self._marks / str(number)).touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            raise RuntimeError(f"stumbled {number}")
+        return super().encode(crops_HW3)
+
+
+def load_refused(_store: Store) -> Any:
+    raise ConfigError("the checkpoint is not a vit_b: 3 keys differ")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_one_and_three_workers_write_the_same_bytes(settings: Settings, tmp_path: Path):
+    """Nothing in a part may depend on who else was working, or on where OUT is."""
+    one = run(with_run(replace(settings, out=str(tmp_path / "one")), max_workers=1))
+    notes = Notes()
+    three = run(with_run(replace(settings, out=str(tmp_path / "three")), max_workers=3), notes=notes)
+    assert one.exit_code == three.exit_code == 0
+    assert parts_of(one.out) == parts_of(three.out)
+    assert len(parts_of(one.out)) == 5
+    manifests = [(tmp_path / out / "_job" / "manifest.json").read_bytes() for out in ("one", "three")]
+    assert manifests[0] == manifests[1]
+    assert max(standing.workers_wanted for standing in notes.standings) == 3
+
+
+@pytest.mark.usefixtures("cluster")
+def test_finished_run_has_a_manifest_that_recounts_its_parts(settings: Settings):
+    """The last objects are written from what lies in the store."""
+    outcome = run(settings)
+    document = json.loads((Path(settings.out) / "_job" / "manifest.json").read_text())
+    assert (Path(settings.out) / "_SUCCESS").exists()
+    parts = parts_of(settings.out)
+    assert [part["name"] for part in document["parts"]] == sorted(parts)
+    assert {part["name"]: part["size"] for part in document["parts"]} == {n: len(data) for n, data in parts.items()}
+    rows = pq.read_table(Path(settings.out) / "data")
+    assert document["images"] == rows.num_rows == 13
+    assert document["masks"] == sum(len(masks) for masks in rows["annotations"].to_pylist())
+    text = summary(outcome)
+    assert "13 ok, 0 failed" in text
+    assert "images/s" in text
+
+
+@pytest.mark.usefixtures("cluster")
+def test_repeated_run_does_nothing_and_says_so(settings: Settings):
+    """A retrying scheduler repeats commands; that must be free and harmless."""
+    run(settings)
+    before = {path: path.stat().st_mtime_ns for path in Path(settings.out).rglob("*")}
+    again = run(settings, find_weights=broken_loader)
+    assert again.exit_code == 0
+    assert "nothing to do: all 5 chunks were already committed" in summary(again)
+    assert {path: path.stat().st_mtime_ns for path in Path(settings.out).rglob("*")} == before
+
+
+def broken_loader(settings: Settings, store: Store) -> Weights:
+    """The same weights; a worker that loads them would fail, so none may be started."""
+    return replace(fake_weights(settings, store), load=broken_weights(settings, store).load)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_deleted_part_is_made_again_with_the_same_bytes(settings: Settings):
+    """Resume is the plan minus the listing; the manifest of the finished run still fits."""
+    run(settings)
+    before = parts_of(settings.out)
+    for gone in ("data/more-00001.parquet", "_SUCCESS"):
+        (Path(settings.out) / gone).unlink()
+    outcome = run(settings)
+    assert outcome.found_chunks == 4
+    assert "4 were already committed" in summary(outcome)
+    assert parts_of(settings.out) == before
+
+
+@pytest.mark.usefixtures("cluster")
+def test_chunk_that_fails_is_tried_again_until_it_works(settings: Settings, tmp_path: Path):
+    """An exception costs an attempt, not the run."""
+    (tmp_path / "marks").mkdir()
+    notes = Notes()
+
+    def stumbling(settings: Settings, store: Store) -> Weights:
+        return replace(fake_weights(settings, store), load=partial(load_stumbling, marks=str(tmp_path / "marks")))
+
+    settings = with_run(settings, chunk_attempts=4, max_workers=1)
+    outcome = run(settings, find_weights=stumbling, notes=notes)
+    assert outcome.exit_code == 0
+    assert sum("stumbled" in sentence for sentence in notes.sentences) == 3
+
+
+@pytest.mark.usefixtures("cluster")
+def test_image_that_kills_workers_costs_its_chunk_and_nobody_elses(settings: Settings, tmp_path: Path):
+    """The other chunks are committed, the run says which one is missing and why, and exits with 3."""
+    images = {f"im{number}.png": drawn_image(number) for number in range(6)}
+    images["im2.png"] = drawn_image(2, first_rgb=POISON_RGB)
+    folder = write_folder(tmp_path / "poisoned", images)
+    notes = Notes()
+    outcome = run(
+        with_run(replace(settings, source=str(folder)), images_per_chunk=1, chunk_attempts=2, max_workers=1),
+        notes=notes,
+    )
+    assert outcome.exit_code == 3
+    assert sorted(parts_of(settings.out)) == [f"poisoned-{n:05d}.parquet" for n in (0, 1, 3, 4, 5)]
+    assert [given_up.chunk.chunk_id for given_up in outcome.given_up] == ["poisoned-00002"]
+    assert not (Path(settings.out) / "_SUCCESS").exists()
+    assert "given up poisoned-00002: its worker died" in summary(outcome)
+    assert "1 left" in summary(outcome)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_workers_that_cannot_start_stop_the_run_with_their_own_error(settings: Settings):
+    """Waiting for ever for workers that cannot be would be a silent hang."""
+    with pytest.raises(RunError, match="the accelerator is on fire"):
+        run(settings, find_weights=broken_weights)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_checkpoint_that_a_worker_refuses_is_a_configuration_error(settings: Settings):
+    """The sentence of the loader reaches the user unwrapped, at the first worker."""
+
+    def refused(settings: Settings, store: Store) -> Weights:
+        return replace(fake_weights(settings, store), load=load_refused)
+
+    with pytest.raises(ConfigError, match=r"^the checkpoint is not a vit_b: 3 keys differ$"):
+        run(settings, find_weights=refused)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_source_that_vanishes_stops_the_run_and_says_where(settings: Settings, tmp_path: Path):
+    """Not one `missing` row is committed for it."""
+    folder = write_folder(tmp_path / "mount", {f"{name}.png": drawn_image(ord(name)) for name in "abcd"})
+    settings = with_run(replace(settings, source=str(folder)), chunk_attempts=1)
+
+    def unmounting(settings: Settings, store: Store) -> Weights:
+        return fake_weights(settings, store)
+
+    from pipeline.run.plan import Shape
+    from pipeline.run.planning import create_or_load_plan
+    from pipeline.storage.store import connect
+
+    store = connect(settings.store)
+    create_or_load_plan(Shape.of(settings, weights_sha256="f" * 64), out=settings.out, store=store)
+    for image in folder.iterdir():
+        image.unlink()
+    with pytest.raises(RunError, match="mount shows nothing any more"):
+        run(settings, find_weights=unmounting)
+    assert not (Path(settings.out) / "data").exists()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_too_many_failed_images_exit_with_3_after_committing_all(settings: Settings, tmp_path: Path):
+    """The dataset is whole; the caller's script still notices."""
+    images = {f"im{number}.png": drawn_image(number) for number in range(4)} | {"bad.png": b"bad"}
+    settings = replace(settings, source=str(write_folder(tmp_path / "images", images)))
+    strict = run(settings)
+    assert strict.exit_code == 3
+    assert (Path(settings.out) / "_SUCCESS").exists()
+    assert "20.0% of the images" in summary(strict)
+    assert "1 unreadable" in summary(strict)
+    assert run(with_run(settings, max_failed_fraction=0.2)).exit_code == 0
+
+
+@pytest.mark.usefixtures("cluster")
+def test_load_snippet_loads_the_dataset(settings: Settings):
+    """What the summary tells a person to type must work as it stands."""
+    outcome = run(settings)
+    names: dict[str, Any] = {}
+    exec(load_snippet(Format.PARQUET, outcome.out), names)
+    assert names["table"].num_rows == 13
+
+
+@pytest.mark.usefixtures("cluster")
+def test_coco_rle_run_holds_the_same_masks_as_parquet(settings: Settings, tmp_path: Path):
+    """The format is a choice of container, not of content."""
+    from pipeline.storage.parts import read_part
+
+    run(settings)
+    coco = replace(settings, out=str(tmp_path / "coco"), format=Format.COCO_RLE)
+    assert run(coco).exit_code == 0
+    for (_, one), (name, other) in zip(parts_of(settings.out).items(), parts_of(coco.out).items(), strict=True):
+        assert name.endswith(".tar")
+        rows = read_part(one, format=Format.PARQUET).rows
+        others = read_part(other, format=Format.COCO_RLE).rows
+        assert [row.image_id for row in rows] == [row.image_id for row in others]
+        assert [[mask.counts for mask in row.masks] for row in rows] == [
+            [mask.counts for mask in row.masks] for row in others
+        ]
