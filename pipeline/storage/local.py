@@ -127,9 +127,10 @@ def _sync_folder(folder: str) -> None:
 def _walk(folder: str, seen: set[tuple[int, int]]) -> Iterator[ObjectInfo]:
     """Files in byte order of their paths, which needs a folder to sort as its name with the slash."""
     with _translated(folder), os.scandir(folder) as scan:
-        entries = sorted(((os.fsencode(e.name) + (b"/" if e.is_dir() else b""), e) for e in scan), key=lambda e: e[0])
-    for _, entry in entries:
-        if entry.is_dir():
+        entries = [(_is_folder(entry), entry) for entry in scan]
+    entries.sort(key=lambda pair: os.fsencode(pair[1].name) + b"/" * pair[0])
+    for is_folder, entry in entries:
+        if is_folder:
             identity = _identity(entry.path, entry.path)
             if identity not in seen:
                 seen.add(identity)
@@ -138,6 +139,11 @@ def _walk(folder: str, seen: set[tuple[int, int]]) -> Iterator[ObjectInfo]:
             info = _listed(entry)
             if info is not None:
                 yield info
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Or a link to one; a link that leads nowhere, or in circles, is no folder."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def _listed(entry: os.DirEntry[str]) -> ObjectInfo | None:
@@ -188,6 +194,6 @@ def _translated(uri: str) -> Generator[None]:
             raise DeniedError(f"{uri}: the file system is read-only; choose another folder") from error
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(f"{uri}: no space left ({error.strerror}); free some and run again") from error
-        if error.errno == errno.ENAMETOOLONG:
-            raise NotFoundError(f"{uri[:200]}...: the name is too long for this file system") from error
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise NotFoundError(f"{uri[:200]} cannot exist ({error.strerror}); check the path") from error
         raise StorageError(f"{uri}: {error.strerror or error}") from error

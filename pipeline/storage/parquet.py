@@ -69,7 +69,6 @@ def write_parquet(rows: Sequence[ImageRow], metadata: Mapping[str, str]) -> byte
         use_dictionary=False,  # counts never repeat, and the rest is small
         write_page_checksum=True,
         write_page_index=True,
-        store_schema=False,  # the schema is plain Parquet, and the copy would double the metadata
     )
     return sink.getvalue()
 

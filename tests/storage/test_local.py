@@ -1,0 +1,194 @@
+"""The store on local disk: whole files or none, whoever dies or races."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ChangedError, ConfigError, DeniedError, NotFoundError, StorageError
+from pipeline.settings import StoreSettings
+from pipeline.storage.store import Store, connect
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def store() -> Store:
+    return pickle.loads(pickle.dumps(connect(StoreSettings())))
+
+
+def test_a_created_file_can_be_read_headed_and_listed_by_path_and_by_file_uri(store: Store, tmp_path: Path) -> None:
+    """Users write either."""
+    path = tmp_path / "new" / "deep" / "50%25 é.bin"
+    assert store.put_if_absent(str(path), b"0123456789")
+    info = store.head(path.as_uri())
+    assert (info.uri, info.size) == (str(path), 10)
+    assert list(store.list(str(tmp_path) + "/")) == [info]
+    assert store.read(path.as_uri(), offset=2, length=3, etag=info.etag) == b"234"
+    assert store.read(str(path), offset=8) == b"89"
+    with store.open(str(path), etag=info.etag) as stream:
+        assert stream.read() == b"0123456789"
+
+
+def test_a_tilde_is_the_home_folder(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell does not expand it behind `SHARD=`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    store.put_if_absent("~/a/b", b"x")
+    assert (tmp_path / "a" / "b").read_bytes() == b"x"
+
+
+def test_a_second_creator_loses_and_changes_nothing(store: Store, tmp_path: Path) -> None:
+    """The first writer wins: a committed part never changes."""
+    uri = str(tmp_path / "part")
+    assert store.put_if_absent(uri, b"first")
+    assert not store.put_if_absent(uri, b"second")
+    assert store.read(uri) == b"first"
+
+
+def test_of_16_concurrent_creators_exactly_one_wins_and_its_bytes_stay(store: Store, tmp_path: Path) -> None:
+    """Two workers may finish the same chunk at the same moment."""
+    for turn in range(5):
+        uri, won, gate = str(tmp_path / str(turn) / "part"), list[int](), threading.Barrier(16)
+
+        def create(writer: int, uri: str = uri, won: list[int] = won, gate: threading.Barrier = gate) -> None:
+            gate.wait()
+            if store.put_if_absent(uri, bytes([writer]) * 100_000):
+                won.append(writer)
+
+        threads = [threading.Thread(target=create, args=(writer,)) for writer in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(won) == 1
+        assert store.read(uri) == bytes([won[0]]) * 100_000
+        assert os.listdir(tmp_path / str(turn)) == ["part"]
+
+
+def test_a_creator_killed_in_the_middle_leaves_nothing_under_a_final_name(store: Store, tmp_path: Path) -> None:
+    """SIGKILL at any moment: every file that a reader sees is whole, and the rest can be created again."""
+    script = (
+        "import sys\n"
+        "from pipeline.settings import StoreSettings\n"
+        "from pipeline.storage.store import connect\n"
+        "store = connect(StoreSettings())\n"
+        "for number in range(10**6):\n"
+        "    store.put_if_absent(f'{sys.argv[1]}/{number:07d}', b'%07d' % number * 1_000_000)\n"
+        "    sys.stdout.write('.'); sys.stdout.flush()\n"
+    )
+    interrupted = 0
+    for turn in range(6):
+        folder = tmp_path / str(turn)
+        with subprocess.Popen([sys.executable, "-c", script, str(folder)], cwd=ROOT, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.read(2 + turn)
+            process.send_signal(signal.SIGKILL)
+        found = list(store.list(str(folder)))
+        assert len(found) >= 2 + turn
+        for number, info in enumerate(found):
+            assert info.uri == f"{folder}/{number:07d}"
+            assert store.read(info.uri) == b"%07d" % number * 1_000_000
+        interrupted += any(name.startswith(".tmp-") for name in os.listdir(folder))
+        assert store.put_if_absent(f"{folder}/{len(found):07d}", b"")
+    assert interrupted, "no kill hit a file being written; the test has shown nothing"
+
+
+def test_a_file_changed_since_planning_is_refused(store: Store, tmp_path: Path) -> None:
+    """The plan names an identity; other bytes under the same name are another image."""
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"planned")
+    etag = store.head(str(path)).etag
+    path.write_bytes(b"edited!")
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(ChangedError, match="was changed"):
+        store.read(str(path), etag=etag)
+    with pytest.raises(ChangedError, match="was changed"):
+        store.open(str(path), etag=etag)
+
+
+def test_a_range_beyond_the_end_is_a_changed_file(store: Store, tmp_path: Path) -> None:
+    """Fewer bytes than planned must never pass for the image."""
+    (tmp_path / "a").write_bytes(b"0123")
+    with pytest.raises(ChangedError, match="ends at byte 4, but 12 bytes were planned"):
+        store.read(str(tmp_path / "a"), offset=2, length=10)
+
+
+def test_what_is_not_there_is_named(store: Store, tmp_path: Path) -> None:
+    """A folder, a file used as a folder, a NUL or an endless name are no files either; no other exception leaks."""
+    (tmp_path / "file").write_bytes(b"")
+    for path in (tmp_path / "none", tmp_path / "file" / "x", tmp_path, tmp_path / ("n" * 300)):
+        with pytest.raises(NotFoundError, match=r"check the path|is a folder"):
+            store.read(str(path))
+    assert list(store.list(str(tmp_path / "none"))) == []
+    with pytest.raises(ConfigError, match="NUL"):
+        store.head("a\0b")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(store: Store, tmp_path: Path) -> None:
+    """Opening a FIFO blocks for ever."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(NotFoundError, match="no regular file"):
+        store.read(str(tmp_path / "pipe.jpg"))
+    assert list(store.list(str(tmp_path))) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_forbidden_folder_is_a_denied_error(store: Store, tmp_path: Path) -> None:
+    """The user must act, not the retry."""
+    tmp_path.chmod(0o500)
+    with pytest.raises(DeniedError, match="give this user access"):
+        store.put_if_absent(str(tmp_path / "x"), b"")
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_of_ours(store: Store, tmp_path: Path) -> None:
+    """Somebody has a file where the output folder should be."""
+    (tmp_path / "out").write_bytes(b"")
+    with pytest.raises(StorageError):
+        store.put_if_absent(str(tmp_path / "out" / "data" / "part"), b"")
+
+
+def test_listing_is_in_byte_order_and_skips_only_our_own_temporaries(store: Store, tmp_path: Path) -> None:
+    """The order of S3: `b.jpg` before `b/1.jpg`, capitals first; a user's `.tmp-mine.jpg` is the user's."""
+    names = ["b/1.jpg", "b.jpg", "Z.jpg", "é.jpg", "b-1.jpg", ".tmp-mine.jpg"]
+    for name in [*names, "b/.tmp-0123456789abcdef0123456789abcdef"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    wanted = [f"{tmp_path}/{name}" for name in sorted(names, key=str.encode)]
+    assert [info.uri for info in store.list(str(tmp_path))] == wanted
+
+
+def test_loops_of_symbolic_links_end_and_each_folder_is_listed_once(store: Store, tmp_path: Path) -> None:
+    """A link to a parent must not hang the plan, nor bring every image twice."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.jpg").write_bytes(b"x")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    (tmp_path / "self").symlink_to(tmp_path / "self")
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    listed = [info.uri.removeprefix(f"{tmp_path}/") for info in store.list(str(tmp_path))]
+    assert listed == ["a/1.jpg", "gone.jpg", "self"]
+    with pytest.raises(NotFoundError):
+        store.read(str(tmp_path / "gone.jpg"))
+
+
+def test_a_name_that_is_no_utf8_keeps_a_uri_that_reads_it(store: Store, tmp_path: Path) -> None:
+    """Old archives unpack to such names; they must reach the plan, which is UTF-8."""
+    with open(os.fsencode(tmp_path) + b"/caf\xe9.jpg", "wb") as file:
+        file.write(b"bytes")
+    (info,) = store.list(str(tmp_path))
+    assert info.uri.encode("utf-8").endswith(b"/caf%E9.jpg")
+    assert store.read(info.uri, etag=info.etag) == b"bytes"
+    assert store.head(info.uri) == info
+
+
+def test_an_unknown_scheme_is_refused_with_the_known_ones(store: Store) -> None:
+    """gs:// and https:// are what people try."""
+    with pytest.raises(ConfigError, match=r"no store for gs://; use s3://"):
+        store.head("gs://bucket/a.jpg")
