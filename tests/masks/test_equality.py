@@ -1,0 +1,129 @@
+"""Our generator against `SamAutomaticMaskGenerator` of segment_anything 1.0, on the same weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from pycocotools import mask as coco_mask
+
+from model.config import CONFIGS
+from model.load import BUNDLED, load_sam
+from pipeline.masks.generator import generate_masks
+from pipeline.records import Funnel, Mask
+from pipeline.settings import Recipe
+from tests.masks.conftest import scene
+from tests.official import OfficialSegmenter, build_official, segment_anything
+
+Options = dict[str, Any]
+
+OPTIONS: list[tuple[tuple[int, int], Options]] = [
+    ((240, 320), {"points_per_side": 14}),
+    ((240, 320), {"points_per_side": 12, "points_per_batch": 7, "pred_iou_thresh": 0.8}),
+    ((301, 203), {"points_per_side": 9, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.9}),
+    ((240, 320), {"points_per_side": 6, "pred_iou_thresh": 0.95, "stability_score_thresh": 0.0}),
+    ((240, 320), {"points_per_side": 10, "stability_score_offset": 3.0, "stability_score_thresh": 0.8}),
+    ((240, 320), {"points_per_side": 10, "box_nms_thresh": 0.95}),
+    ((180, 260), {"points_per_side": 10, "box_nms_thresh": 0.95, "min_mask_region_area": 2}),
+    ((240, 320), {"points_per_side": 8, "crop_n_layers": 1}),
+    ((241, 323), {"points_per_side": 8, "crop_n_layers": 1, "crop_nms_thresh": 0.9, "box_nms_thresh": 0.8}),
+    ((303, 401), {"points_per_side": 8, "crop_n_layers": 2, "crop_n_points_downscale_factor": 2}),
+    ((303, 401), {"points_per_side": 5, "crop_n_layers": 1, "crop_overlap_ratio": 0.1, "points_per_batch": 1000}),
+    (
+        (303, 401),
+        {
+            "points_per_side": 8,
+            "crop_n_layers": 2,
+            "crop_n_points_downscale_factor": 2,
+            "min_mask_region_area": 40,
+            "box_nms_thresh": 0.95,
+            "crop_nms_thresh": 0.8,
+        },
+    ),
+    ((31, 977), {"points_per_side": 12}),
+    ((977, 31), {"points_per_side": 6, "crop_n_layers": 1, "min_mask_region_area": 30}),
+    ((31, 977), {"points_per_side": 4, "crop_n_layers": 2, "stability_score_thresh": 0.8}),
+    ((1, 1), {"points_per_side": 3, "min_mask_region_area": 5}),
+    ((2, 3), {"points_per_side": 3, "stability_score_thresh": 0.0}),
+    ((700, 640), {"points_per_side": 8, "min_mask_region_area": 100, "pred_iou_thresh": 0.85}),
+]
+
+
+def official_masks(sam: Any, image_HW3: npt.NDArray[np.uint8], options: Options) -> list[Options]:
+    return segment_anything.SamAutomaticMaskGenerator(sam, output_mode="coco_rle", **options).generate(image_HW3)
+
+
+def assert_equal(masks: tuple[Mask, ...], official: list[Options], hw: tuple[int, int]) -> None:
+    """Same masks in the same order; one in a hundred may differ by a pixel in ten thousand (none ever did)."""
+    assert len(masks) == len(official)
+    different = 0
+    for ours, theirs in zip(masks, official, strict=True):
+        assert ours.predicted_iou == pytest.approx(theirs["predicted_iou"], abs=1e-4)
+        # 0/0 pixels: the released score is NaN (and passes only where the threshold is switched off), ours 0.
+        assert ours.stability_score == pytest.approx(np.nan_to_num(theirs["stability_score"]), abs=1e-4)
+        assert [list(ours.point_xy)] == theirs["point_coords"]
+        assert list(ours.crop_box_xywh) == theirs["crop_box"]
+        if ours.counts == theirs["segmentation"]["counts"]:
+            assert list(ours.bbox_xywh) == theirs["bbox"]
+            assert ours.area == theirs["area"]
+        else:
+            different += 1
+            rle: Any = {"size": list(hw), "counts": ours.counts}
+            iou: Any = coco_mask.iou([rle], [theirs["segmentation"]], [False])
+            assert iou[0, 0] >= 0.9999
+    assert different <= len(masks) / 100
+
+
+@pytest.mark.parametrize(("hw", "options"), OPTIONS)
+def test_any_official_option_gives_the_released_generators_masks(
+    mini_sam: Any, hw: tuple[int, int], options: Options
+) -> None:
+    """The promise of `recipe=sam`: someone who knows the released generator gets what they know."""
+    image_HW3 = scene(*hw, seed=4)
+    [result] = generate_masks([image_HW3], OfficialSegmenter(mini_sam), Recipe(**options))
+    assert_equal(result.masks, official_masks(mini_sam, image_HW3, options), hw)
+
+
+def test_the_comparison_above_has_something_to_compare(mini_sam: Any) -> None:
+    """Two empty lists are equal too: every official step must have had work in some of those options."""
+    total = Funnel()
+    for hw, options in [OPTIONS[6], OPTIONS[11]]:
+        [result] = generate_masks([scene(*hw, seed=4)], OfficialSegmenter(mini_sam), Recipe(**options))
+        total += result.funnel
+    assert total.kept >= 30
+    assert total.low_predicted_iou > 100
+    assert total.low_stability > 50
+    assert total.at_crop_edge > 50
+    assert total.duplicate_in_crop > 100
+    assert total.duplicate_across_crops > 5
+    assert total.duplicate_after_clean > 0
+
+
+@pytest.mark.skipif(not BUNDLED["tiny"].exists(), reason="the bundled weights are not in this checkout")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"points_per_side": 8},
+        {"points_per_side": 4, "crop_n_layers": 1, "min_mask_region_area": 100, "pred_iou_thresh": 0.6},
+    ],
+)
+def test_the_bundled_model_gives_the_released_generators_masks(options: Options) -> None:
+    """Trained weights make other masks than random ones: whole objects, many duplicates, scores near each other."""
+    sam = build_official(CONFIGS["tiny"])
+    sam.load_state_dict(load_sam(BUNDLED["tiny"].read_bytes(), expected=CONFIGS["tiny"]).state_dict())
+    image_HW3 = scene(240, 320, seed=8)
+    [result] = generate_masks([image_HW3], OfficialSegmenter(sam), Recipe(**options))
+    assert_equal(result.masks, official_masks(sam, image_HW3, options), (240, 320))
+
+
+def test_where_no_mask_survives_any_crop_the_result_is_empty_and_the_released_code_fails(mini_sam: Any) -> None:
+    """segment-anything#614: an image without masks is a result, not an error."""
+    image_HW3 = scene(120, 160, seed=2)
+    options: Options = {"points_per_side": 4, "crop_n_layers": 1, "pred_iou_thresh": 100.0}
+    with pytest.raises(IndexError):
+        official_masks(mini_sam, image_HW3, options)
+    [result] = generate_masks([image_HW3], OfficialSegmenter(mini_sam), Recipe(**options))
+    assert result.masks == ()
+    assert result.funnel.candidates == result.funnel.low_predicted_iou == 5 * 16 * 3
