@@ -278,7 +278,8 @@ def _names(shards: Iterable[tuple[str, ShardKind]]) -> list[str]:
 
 def _slug(uri: str) -> str:
     name = base_name(uri)
-    if has_wildcard(name):
-        name = base_name(parent(uri))
     stem = posixpath.splitext(name)[0] if _file_kind(uri) else name
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem)[:_LONGEST_NAME].strip("-") or "shard"
+    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", stem)[:_LONGEST_NAME].strip("-")
+    if not slug and has_wildcard(uri):
+        return _slug(split_glob(uri)[0])
+    return slug or "shard"

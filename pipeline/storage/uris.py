@@ -68,7 +68,7 @@ def join(base: str, relative: str) -> str:
     base = absolute(base)
     if is_s3(base):
         return f"{base}/{relative}"
-    return local_uri(os.path.join(local_path(base), relative))
+    return local_uri(os.path.abspath(os.path.join(local_path(base), relative)))
 
 
 def parent(uri: str) -> str:

@@ -1,0 +1,361 @@
+"""What a source names, and what is found inside a shard; damaged and hostile ones above all."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.settings import StoreSettings
+from pipeline.storage.shards import FoundMember, ShardKind, ShardSource, find_shards, index_shard
+from pipeline.storage.store import Store, connect
+
+BLOCK = 512
+
+
+@pytest.fixture
+def store() -> Store:
+    return connect(StoreSettings())
+
+
+def tar_of(*members: tuple[str | tarfile.TarInfo, bytes], layout: int = tarfile.PAX_FORMAT) -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=layout) as tar:
+        for named, data in members:
+            info = tarfile.TarInfo(named) if isinstance(named, str) else named
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return sink.getvalue()
+
+
+def put(folder: Path, **files: bytes) -> None:
+    for name, data in files.items():
+        path = folder / name.replace("__", "/").replace("_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def index(store: Store, path: Path, kind: ShardKind) -> tuple[tuple[FoundMember, ...], int]:
+    found = index_shard(ShardSource("name", str(path), kind), store)
+    return found.members, found.ignored_count
+
+
+def read_back(store: Store, member: FoundMember) -> bytes:
+    return store.read(member.uri, offset=member.offset, length=member.length or None, etag=member.etag)
+
+
+# ---- what the source names
+
+
+def test_a_folder_is_one_shard_and_each_tar_in_it_is_another(store: Store, tmp_path: Path) -> None:
+    """A folder like SA-1B's holds a thousand tars; loose images beside them count as well."""
+    put(tmp_path, a_jpg=b"x", deep__sa1_tar=tar_of(), sa0_tar=tar_of(), notes_txt=b"x", deep__b_PNG=b"x")
+    assert find_shards(str(tmp_path), store) == [
+        ShardSource(tmp_path.name, str(tmp_path), ShardKind.FOLDER),
+        ShardSource("sa1", f"{tmp_path}/deep/sa1.tar", ShardKind.TAR),
+        ShardSource("sa0", f"{tmp_path}/sa0.tar", ShardKind.TAR),
+    ]
+    members, ignored = index(store, tmp_path, ShardKind.FOLDER)
+    assert [member.key for member in members] == ["a.jpg", "deep/b.PNG"]
+    assert ignored == 1
+
+
+def test_tars_lists_and_single_images_are_known_by_their_names(store: Store, tmp_path: Path) -> None:
+    """One mechanism for everything that SHARD= may be, several with commas, in one order."""
+    put(tmp_path, b_tar=tar_of(), a_txt=b"", c_jsonl=b"", d_jpeg=b"x")
+    source = ", ".join(str(tmp_path / name) for name in ("d.jpeg", "b.tar", "c.jsonl", "a.txt", "b.tar"))
+    assert [(shard.name, shard.kind) for shard in find_shards(source, store)] == [
+        ("a", ShardKind.LIST),
+        ("b", ShardKind.TAR),
+        ("c", ShardKind.LIST),
+        ("d", ShardKind.LIST),
+    ]
+    ((member,), _) = index(store, tmp_path / "d.jpeg", ShardKind.LIST)
+    assert (member.key, read_back(store, member)) == ("d.jpeg", b"x")
+
+
+def test_a_glob_of_tars_names_several_and_one_of_images_is_one_shard(store: Store, tmp_path: Path) -> None:
+    """Ten thousand images of a glob must not become ten thousand shards."""
+    put(tmp_path, s__1_tar=tar_of(), s__2_tar=tar_of(), s__1_jpg=b"x", s__2_jpg=b"y", s__3_png=b"z", s__d__4_jpg=b"")
+    assert [shard.name for shard in find_shards(f"{tmp_path}/s/?.tar", store)] == ["1", "2"]
+    (images,) = find_shards(f"{tmp_path}/*/*.jpg", store)
+    assert (images.kind, images.name) == (ShardKind.FOLDER, tmp_path.name)
+    assert [member.key for member in index_shard(images, store).members] == ["s/1.jpg", "s/2.jpg"]
+
+
+def test_a_glob_of_folders_names_each(store: Store, tmp_path: Path) -> None:
+    """Folders per day or per camera."""
+    put(tmp_path, day1__a_jpg=b"x", day1__b__c_jpg=b"x", day2__a_jpg=b"x", night__a_jpg=b"x")
+    assert [shard.name for shard in find_shards(f"{tmp_path}/day*", store)] == ["day1", "day2"]
+
+
+def test_a_name_with_wildcards_that_is_there_is_itself(store: Store, tmp_path: Path) -> None:
+    """`photos [2024]` is a common folder name."""
+    put(tmp_path / "photos [2024]", a_jpg=b"x")
+    (shard,) = find_shards(f"{tmp_path}/photos [2024]", store)
+    assert shard.name == "photos-2024"
+    assert [member.key for member in index_shard(shard, store).members] == ["a.jpg"]
+
+
+def test_a_folder_whose_name_ends_like_a_file_is_a_folder(store: Store, tmp_path: Path) -> None:
+    """Unpacked archives often keep `.tar` or a version in their names."""
+    put(tmp_path / "sa_000020.tar", a_jpg=b"x")
+    put(tmp_path / "v1.2", a_jpg=b"x")
+    assert [shard.kind for shard in find_shards(f"{tmp_path}/sa_000020.tar,{tmp_path}/v1.2", store)] == [
+        ShardKind.FOLDER,
+        ShardKind.FOLDER,
+    ]
+
+
+def test_shard_names_are_safe_in_paths_and_unique(store: Store, tmp_path: Path) -> None:
+    """A part is named after its shard, also on file systems that ignore case."""
+    put(tmp_path, x__Sa_tar=tar_of(), y__sa_tar=tar_of(), z__other_tar=tar_of())
+    for hostile in ("..", "\n<b>é", "a" * 220):
+        (tmp_path / f"{hostile} .tar").write_bytes(tar_of())
+    names = [shard.name for shard in find_shards(f"{tmp_path}/z,{tmp_path}/x,{tmp_path}/y,{tmp_path}/*.tar", store)]
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,90}", name) for name in names)
+    assert len({name.casefold() for name in names}) == len(names) == 6
+    assert sum(bool(re.fullmatch(r"[Ss]a-[0-9a-f]{8}", name)) for name in names) == 2
+    assert "other" in names
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("none", "nothing is at"),
+        ("none/", "nothing is at"),
+        ("none.tar", "nothing is at"),
+        ("*.none", "nothing matches"),
+        ("**/*.jpg", "name the folder"),
+        ("docs", r"holds no image and no \.tar \(but readme\.md\)"),
+        ("a.parquet", "of no known kind"),
+        ("a.tar.gz", "unpack it to a plain .tar"),
+        ("a.zip", "unpack it to a plain .tar"),
+        (" , ", "source is empty"),
+    ],
+)
+def test_a_source_that_names_nothing_usable_says_what_it_may_be(
+    store: Store, tmp_path: Path, name: str, said: str
+) -> None:
+    """The first command of a new user is often a little wrong."""
+    put(tmp_path, docs__readme_md=b"x", a_parquet=b"x", a_tar_gz=b"x", a_zip=b"x", b_jpg=b"x")
+    with pytest.raises(ConfigError, match=said):
+        find_shards(name if "," in name else f"{tmp_path}/{name}", store)
+
+
+def test_s3_sources_are_found_like_local_ones(s3_endpoint: str, s3_client: Any, s3_bucket: str) -> None:
+    """The same words, over a real server."""
+    store = connect(StoreSettings(endpoint_url=s3_endpoint))
+    data = tar_of(("1.jpg", b"one"), ("1.json", b"{}"), ("2.jpg", b"two two"))
+    for key, body in {"in/s 0.tar": data, "in/s 1.tar": data, "in/x/a.jpg": b"x", "in/l.txt": b"x/a.jpg\n"}.items():
+        s3_client.put_object(Bucket=s3_bucket, Key=key, Body=body)
+    root = f"s3://{s3_bucket}/in"
+    assert [shard.name for shard in find_shards(root, store)] == ["in", "s-0", "s-1"]
+    assert [shard.name for shard in find_shards(f"{root}/s*1.tar", store)] == ["s-1"]
+    assert find_shards(f"s3://{s3_bucket}", store)[0].uri == f"s3://{s3_bucket}"
+    found = index_shard(ShardSource("s", f"{root}/s 0.tar", ShardKind.TAR), store)
+    assert [(member.key, read_back(store, member)) for member in found.members] == [
+        ("1.jpg", b"one"),
+        ("2.jpg", b"two two"),
+    ]
+    assert found.ignored_count == 1
+    (listed,) = index_shard(ShardSource("l", f"{root}/l.txt", ShardKind.LIST), store).members
+    assert (listed.uri, read_back(store, listed)) == (f"{root}/x/a.jpg", b"x")
+
+
+# ---- what is inside
+
+
+def test_a_folder_is_searched_for_images_and_the_rest_is_counted(store: Store, tmp_path: Path) -> None:
+    """Extensions in any case; macOS companions are no images; an empty file is one, to be reported later."""
+    put(tmp_path, a_JPG=b"x", b_webp=b"", c_json=b"{}", d__e_TiFF=b"x", d__f=b"x")
+    (tmp_path / "._a.JPG").write_bytes(b"fork")
+    members, ignored = index(store, tmp_path, ShardKind.FOLDER)
+    assert [(member.key, member.length) for member in members] == [("a.JPG", 1), ("b.webp", 0), ("d/e.TiFF", 1)]
+    assert ignored == 3
+    assert [read_back(store, member) for member in members] == [b"x", b"", b"x"]
+
+
+@pytest.mark.parametrize("layout", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_tar_members_are_found_where_they_lie(store: Store, tmp_path: Path, layout: int) -> None:
+    """Offsets must be right in every dialect, with long and foreign names."""
+    bodies = {f"{'d' * 90}/{'n' * length}é.jpg": bytes([length]) * (length * 37) for length in (1, 50, 80)}
+    (tmp_path / "a.tar").write_bytes(tar_of(*bodies.items(), ("a.json", b"{}"), layout=layout))
+    members, ignored = index(store, tmp_path / "a.tar", ShardKind.TAR)
+    assert {member.key: read_back(store, member) for member in members} == bodies
+    assert ignored == 1
+
+
+def test_a_size_in_a_pax_header_overrules_the_old_field(store: Store, tmp_path: Path) -> None:
+    """Files over 8 GiB, and some writers always, say the size there."""
+    info = tarfile.TarInfo("big.jpg")
+    info.pax_headers = {"size": "3000", "comment": "x=y\nz"}
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(info)
+    header = sink.getvalue()[: 3 * BLOCK]
+    after = tar_of(("next.jpg", b"next"))
+    (tmp_path / "a.tar").write_bytes(header + b"b" * 3000 + bytes(72) + after)
+    members, _ = index(store, tmp_path / "a.tar", ShardKind.TAR)
+    assert [(m.key, read_back(store, m)) for m in members] == [("big.jpg", b"b" * 3000), ("next.jpg", b"next")]
+
+
+def test_entries_that_are_no_files_are_ignored_or_recorded(store: Store, tmp_path: Path) -> None:
+    """A directory is nothing; a link or an empty file with an image's name was meant to be an image."""
+    folder, link = tarfile.TarInfo("folder.jpg"), tarfile.TarInfo("link.jpg")
+    folder.type, link.type, link.linkname = tarfile.DIRTYPE, tarfile.SYMTYPE, "../../etc/passwd"
+    (tmp_path / "a.tar").write_bytes(tar_of((folder, b""), (link, b""), ("empty.jpg", b""), ("._a.jpg", b"fork")))
+    members, ignored = index(store, tmp_path / "a.tar", ShardKind.TAR)
+    assert [(member.key, member.length) for member in members] == [("link.jpg", 0), ("empty.jpg", 0)]
+    assert "it is a link" in members[0].broken
+    assert "empty file" in members[1].broken
+    assert ignored == 2
+
+
+def test_duplicate_and_hostile_names_in_a_tar_are_kept_as_data(store: Store, tmp_path: Path) -> None:
+    """Names go to a column, never to a path; the same name twice is two images."""
+    names = [
+        "a.jpg",
+        "a.jpg",
+        "../../up.jpg",
+        "/etc/x.jpg",
+        "new\nline.jpg",
+        "<script>.jpg",
+        "é𝒳.jpg",
+        "x" * 5000 + ".jpg",
+    ]
+    (tmp_path / "a.tar").write_bytes(tar_of(*((name, name.encode()) for name in names)))
+    members, _ = index(store, tmp_path / "a.tar", ShardKind.TAR)
+    assert [member.key for member in members] == names
+    assert [read_back(store, member) for member in members] == [name.encode() for name in names]
+    assert os.listdir(tmp_path) == ["a.tar"]
+
+
+def test_a_name_in_a_tar_that_is_no_utf8_becomes_readable_text(store: Store, tmp_path: Path) -> None:
+    """The plan and the output are UTF-8; the image must not be lost to its name."""
+    info = tarfile.TarInfo("caf\udce9.jpg")
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.GNU_FORMAT, errors="surrogateescape") as tar:
+        info.size = 1
+        tar.addfile(info, io.BytesIO(b"x"))
+    (tmp_path / "a.tar").write_bytes(sink.getvalue())
+    ((member,), _) = index(store, tmp_path / "a.tar", ShardKind.TAR)
+    assert member.key == "caf\\xe9.jpg"
+
+
+def good_tar() -> bytes:
+    return tar_of(("1.jpg", b"1" * 700), ("2.jpg", b"2" * 700), ("3.jpg", b"3" * 700))
+
+
+def with_bad_third_header(data: bytes) -> bytes:
+    return data[: 6 * BLOCK] + b"garbage!" + data[6 * BLOCK + 8 :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "kept", "offset", "said"),
+    [
+        (with_bad_third_header, 2, 6 * BLOCK, r"expected a tar header, found b'garbage!"),
+        (lambda d: d[: 6 * BLOCK + 100], 2, 6 * BLOCK, "expected a header of 512 bytes, found 100"),
+        (lambda d: d[: 8 * BLOCK], 2, 6 * BLOCK, r"expected 700 bytes of '3\.jpg', found 512"),
+        (lambda d: d[: 6 * BLOCK], 2, 6 * BLOCK, "expected an end-of-archive mark"),
+        (lambda d: d[: 7 * BLOCK + 700], 3, 7 * BLOCK + 700, "expected an end-of-archive mark"),
+        (lambda d: d + b"tail" * 200, 3, 10240, "expected a tar header"),
+        (lambda _: b"", 0, 0, "empty file"),
+        (lambda _: b"not a tar at all" * 100, 0, 0, "expected a tar header"),
+        (lambda _: b"short", 0, 0, "expected a header of 512 bytes, found 5"),
+    ],
+    ids=["header", "cut-header", "cut-data", "cut-between", "cut-mark", "tail", "empty", "text", "short"],
+)
+def test_a_damaged_tar_keeps_what_came_before_and_records_the_rest_as_one(
+    store: Store, tmp_path: Path, damage: Callable[[bytes], bytes], kept: int, offset: int, said: str
+) -> None:
+    """Nothing is lost in silence, and nothing that can be read is thrown away."""
+    path = tmp_path / "a.tar"
+    path.write_bytes(damage(good_tar()))
+    members, _ = index(store, path, ShardKind.TAR)
+    assert [read_back(store, member) for member in members[:kept]] == [b"%d" % n * 700 for n in range(1, kept + 1)]
+    (broken,) = members[kept:]
+    assert (broken.key, broken.length) == (f"a.tar@{offset}", 0)
+    assert re.search(rf"{re.escape(str(path))} is damaged at byte {offset}: .*{said}", broken.broken)
+
+
+def test_a_tar_cut_anywhere_ends_in_a_record_and_never_in_an_error(store: Store, tmp_path: Path) -> None:
+    """Uploads break at any byte, inside extension headers too."""
+    data = tar_of(("é" * 200 + ".jpg", b"1" * 700), ("2.jpg", b"2"))
+    path, whole = tmp_path / "a.tar", len(index_of_bytes(data, tmp_path, store))
+    for size in range(0, 7 * BLOCK, 37):
+        path.write_bytes(data[:size])
+        members, _ = index(store, path, ShardKind.TAR)
+        assert members[-1].broken
+        assert len(members) <= whole + 1
+
+
+def index_of_bytes(data: bytes, folder: Path, store: Store) -> tuple[FoundMember, ...]:
+    (folder / "whole.tar").write_bytes(data)
+    return index(store, folder / "whole.tar", ShardKind.TAR)[0]
+
+
+def test_tars_put_end_to_end_are_read_as_one(store: Store, tmp_path: Path) -> None:
+    """`cat a.tar b.tar` is a common way to join shards; most readers lose the second half."""
+    (tmp_path / "a.tar").write_bytes(tar_of(("1.jpg", b"one")) + tar_of(("2.jpg", b"two")))
+    members, _ = index(store, tmp_path / "a.tar", ShardKind.TAR)
+    assert [(member.key, read_back(store, member)) for member in members] == [("1.jpg", b"one"), ("2.jpg", b"two")]
+
+
+def test_a_compressed_tar_under_a_plain_name_is_refused_with_the_cure(store: Store, tmp_path: Path) -> None:
+    """Members of a compressed tar have no place of their own."""
+    with tarfile.open(tmp_path / "a.tar", "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("1.jpg"))
+    with pytest.raises(ConfigError, match=r"compressed \(gzip\).*unpack it"):
+        index(store, tmp_path / "a.tar", ShardKind.TAR)
+
+
+def test_a_list_names_uris_relative_to_itself(store: Store, tmp_path: Path) -> None:
+    """A list travels with its images; comments and blank lines are for people."""
+    text = "\ufeff# my images\n\n  a b.jpg \r\n../up.jpg\n/abs/c.jpg\ns3://b/k#1.jpg\nfile:///x/%41.jpg\n"
+    put(tmp_path / "lists", all_txt=text.encode())
+    members, ignored = index(store, tmp_path / "lists" / "all.txt", ShardKind.LIST)
+    assert [(member.key, member.uri) for member in members] == [
+        ("a b.jpg", f"{tmp_path}/lists/a b.jpg"),
+        ("../up.jpg", f"{tmp_path}/up.jpg"),
+        ("/abs/c.jpg", "/abs/c.jpg"),
+        ("s3://b/k#1.jpg", "s3://b/k#1.jpg"),
+        ("file:///x/%41.jpg", "/x/A.jpg"),
+    ]
+    assert {(member.offset, member.length, member.etag) for member in members} == {(0, 0, "")}
+    assert ignored == 0
+
+
+def test_a_jsonl_list_names_uris_in_objects(store: Store, tmp_path: Path) -> None:
+    """Names with line breaks need it, and other keys are the user's."""
+    lines = [{"uri": "a\nb.jpg", "label": 3}, {"uri": "s3://b/k"}]
+    put(tmp_path, all_jsonl="\n".join(map(json.dumps, lines)).encode())
+    members, _ = index(store, tmp_path / "all.jsonl", ShardKind.LIST)
+    assert [member.uri for member in members] == [f"{tmp_path}/a\nb.jpg", "s3://b/k"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("l.jsonl", b'{"uri": "a.jpg"}\n{"url": "b.jpg"}', r"l\.jsonl:2: expected an object like"),
+        ("l.jsonl", b'["a.jpg"]', r"l\.jsonl:1: expected an object"),
+        ("l.jsonl", b'{"uri": "\\ud800"}', r"l\.jsonl:1: expected an object"),
+        ("l.txt", b"a.jpg\nhttps://x/b.jpg", r"l\.txt:2: .*no store for https://"),
+        ("l.txt", b"\xff\xd8\xff", "is not UTF-8 text"),
+    ],
+)
+def test_a_list_that_is_none_says_in_which_line(
+    store: Store, tmp_path: Path, name: str, data: bytes, said: str
+) -> None:
+    """Lists are made by scripts, and scripts have bugs."""
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ConfigError, match=said):
+        index(store, tmp_path / name, ShardKind.LIST)
