@@ -1,0 +1,80 @@
+"""Run lengths."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.masks.rle import decode_mask, encode_mask, paste_rle, rle_area
+from tests.official import segment_anything
+
+amg = segment_anything.utils.amg
+Mask_HW = npt.NDArray[np.bool_]
+
+
+def named_masks() -> dict[str, Mask_HW]:
+    masks = {name: np.zeros((7, 9), dtype=np.bool_) for name in ["empty", "pixel", "last_pixel", "column", "row"]}
+    masks["pixel"][2, 3] = True
+    masks["last_pixel"][-1, -1] = True
+    masks["column"][:, 4] = True
+    masks["row"][5] = True
+    checks = (np.indices((40, 41)).sum(axis=0) % 2).astype(np.bool_)
+    tall = np.zeros((3000, 800), dtype=np.bool_)
+    tall[:, 300:] = True  # runs of more than a million: several characters each
+    first = np.zeros((7, 9), dtype=np.bool_)
+    first[0, 0] = True
+    one = np.ones((1, 1), dtype=np.bool_)
+    return masks | {
+        "full": np.ones((7, 9), dtype=np.bool_),
+        "first_pixel": first,
+        "checks": checks,
+        "tall": tall,
+        "one_by_one": one,
+        "one_by_one_empty": ~one,
+    }
+
+
+def released_counts(mask_HW: Mask_HW) -> str:
+    [runs] = amg.mask_to_rle_pytorch(torch.from_numpy(mask_HW.copy())[None])
+    return amg.coco_encode_rle(runs)["counts"]
+
+
+@pytest.mark.parametrize("name", named_masks())
+def test_named_masks_encode_as_released_and_come_back(name: str) -> None:
+    """These are the masks on which other encoders fail (transformers#35664)."""
+    mask_HW = named_masks()[name]
+    rle = encode_mask(mask_HW)
+    assert rle.hw == mask_HW.shape
+    assert rle.counts == released_counts(mask_HW)
+    assert np.array_equal(decode_mask(rle), mask_HW)
+    assert rle_area(rle) == mask_HW.sum()
+    assert json.loads(json.dumps(rle.counts)) == rle.counts
+
+
+@settings(deadline=None)
+@given(st.integers(1, 50), st.integers(1, 50), st.floats(0, 1), st.integers(0, 2**31))
+def test_any_mask_encodes_as_released_and_comes_back(height: int, width: int, share: float, seed: int) -> None:
+    """Every reader of the output decodes with pycocotools' rules."""
+    mask_HW = np.random.default_rng(seed).random((height, width)) < share
+    rle = encode_mask(mask_HW)
+    assert rle.counts == released_counts(mask_HW)
+    assert np.array_equal(decode_mask(rle), mask_HW)
+    assert rle_area(rle) == mask_HW.sum()
+
+
+@pytest.mark.parametrize("name", named_masks())
+def test_pasting_equals_padding_the_pixels(name: str) -> None:
+    """Masks of a crop are kept in its small frame until they have survived."""
+    mask_HW = named_masks()[name]
+    height, width = mask_HW.shape
+    frame_HW: Any = np.pad(mask_HW, [(5, 3), (2, 11)])
+    pasted = paste_rle(encode_mask(mask_HW), at_xy=(2, 5), frame_hw=(height + 8, width + 13))
+    assert pasted == encode_mask(frame_HW)
+    assert paste_rle(encode_mask(mask_HW), at_xy=(0, 0), frame_hw=(height, width)) == encode_mask(mask_HW)
