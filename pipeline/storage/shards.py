@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from pipeline.errors import ConfigError, NotFoundError
+from pipeline.errors import ConfigError, DeniedError, NotFoundError
 from pipeline.storage.globs import glob_matches, has_wildcard, is_glob, split_glob
 from pipeline.storage.kinds import IMAGE_EXTENSIONS, extension, is_compressed, is_image, is_list, is_tar
 from pipeline.storage.protocol import ObjectInfo, Store
@@ -80,7 +80,7 @@ def find_shards(source: str, store: Store) -> list[ShardSource]:
     source  one or several (comma-separated) of: folder, s3:// prefix, .tar, .txt/.jsonl list, image, or a glob of these
     raises  ConfigError if nothing is there, or nothing that could be used; StorageError
     """
-    named = [part.strip() for part in source.split(",") if part.strip()]
+    named = _named(source.strip(), store)
     if not named:
         raise ConfigError(f"source is empty; name {_KNOWN}")
     found = {(uri, kind) for part in named for uri, kind in _shards_at(part, store)}
@@ -100,6 +100,24 @@ def index_shard(shard: ShardSource, store: Store) -> ShardIndex:
             return _index_tar(shard.uri, store)
         case ShardKind.LIST:
             return _index_list(shard.uri, store)
+
+
+def _named(source: str, store: Store) -> list[str]:
+    """What stands between the commas; a source that is there letter for letter, commas and all, is one."""
+    if "," in source and _is_there(absolute(source), store):
+        return [source]
+    return [part.strip() for part in source.split(",") if part.strip()]
+
+
+def _is_there(uri: str, store: Store) -> bool:
+    try:
+        store.head(uri)
+    except (NotFoundError, DeniedError):
+        try:
+            return next(iter(store.list(uri)), None) is not None
+        except (NotFoundError, DeniedError):
+            return False
+    return True
 
 
 def _shards_at(named: str, store: Store) -> list[tuple[str, ShardKind]]:
