@@ -55,8 +55,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(source: Path, tmp_path: Path) -> Settings:
     """Five chunks of the two shards, into a new OUT."""
+    return small_run(source, tmp_path / "out")
+
+
+def small_run(source: Path, out: Path) -> Settings:
     run = RunSettings(images_per_chunk=3, max_workers=2)
-    return Settings(source=str(source), out=str(tmp_path / "out"), recipe=RECIPE, run=run)
+    return Settings(source=str(source), out=str(out), recipe=RECIPE, run=run)
 
 
 def with_run(settings: Settings, **changes: object) -> Settings:

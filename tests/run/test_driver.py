@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,13 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ConfigError, RunError
+from pipeline.run.plan import Shape
+from pipeline.run.planning import create_or_load_plan
 from pipeline.run.progress import Standing
 from pipeline.run.report import load_snippet, summary
 from pipeline.run.session import FindWeights, Outcome, Weights, run_settings
 from pipeline.settings import Format, Settings
+from pipeline.storage.parts import read_part
 from pipeline.storage.store import Store
 from tests.fakes_run import POISON_RGB, FakeSegmenter, broken_weights, drawn_image, fake_weights, write_folder
-from tests.run.conftest import parts_of, with_run
+from tests.run.conftest import parts_of, small_run, with_run
 
 
 class Notes:
@@ -66,28 +70,33 @@ def load_refused(_store: Store) -> Any:
     raise ConfigError("the checkpoint is not a vit_b: 3 keys differ")
 
 
-@pytest.mark.usefixtures("cluster")
-def test_one_and_three_workers_write_the_same_bytes(settings: Settings, tmp_path: Path):
+@pytest.fixture(scope="module")
+def finished(cluster: str, source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Outcome]:
+    """A run that one worker has finished; read only."""
+    settings = small_run(source, tmp_path_factory.mktemp("finished") / "out")
+    return settings, run(with_run(settings, max_workers=1))
+
+
+def test_one_and_three_workers_write_the_same_bytes(finished: tuple[Settings, Outcome], tmp_path: Path):
     """Nothing in a part may depend on who else was working, or on where OUT is."""
-    one = run(with_run(replace(settings, out=str(tmp_path / "one")), max_workers=1))
+    settings, one = finished
     notes = Notes()
     three = run(with_run(replace(settings, out=str(tmp_path / "three")), max_workers=3), notes=notes)
     assert one.exit_code == three.exit_code == 0
     assert parts_of(one.out) == parts_of(three.out)
     assert len(parts_of(one.out)) == 5
-    manifests = [(tmp_path / out / "_job" / "manifest.json").read_bytes() for out in ("one", "three")]
+    manifests = [(Path(out) / "_job" / "manifest.json").read_bytes() for out in (one.out, three.out)]
     assert manifests[0] == manifests[1]
     assert max(standing.workers_wanted for standing in notes.standings) == 3
 
 
-@pytest.mark.usefixtures("cluster")
-def test_finished_run_has_a_manifest_that_recounts_its_parts(settings: Settings):
+def test_finished_run_has_a_manifest_that_recounts_its_parts(finished: tuple[Settings, Outcome]):
     """The last objects are written from what lies in the store."""
-    outcome = run(settings)
+    settings, outcome = finished
     document = json.loads((Path(settings.out) / "_job" / "manifest.json").read_text())
     assert (Path(settings.out) / "_SUCCESS").exists()
     parts = parts_of(settings.out)
-    assert [part["name"] for part in document["parts"]] == sorted(parts)
+    assert sorted(part["name"] for part in document["parts"]) == sorted(parts)
     assert {part["name"]: part["size"] for part in document["parts"]} == {n: len(data) for n, data in parts.items()}
     rows = pq.read_table(Path(settings.out) / "data")
     assert document["images"] == rows.num_rows == 13
@@ -97,10 +106,16 @@ def test_finished_run_has_a_manifest_that_recounts_its_parts(settings: Settings)
     assert "images/s" in text
 
 
-@pytest.mark.usefixtures("cluster")
-def test_repeated_run_does_nothing_and_says_so(settings: Settings):
+def test_load_snippet_loads_the_dataset(finished: tuple[Settings, Outcome]):
+    """What the summary tells a person to type must work as it stands."""
+    names: dict[str, Any] = {}
+    exec(load_snippet(Format.PARQUET, finished[1].out), names)
+    assert names["table"].num_rows == 13
+
+
+def test_repeated_run_does_nothing_and_says_so(finished: tuple[Settings, Outcome]):
     """A retrying scheduler repeats commands; that must be free and harmless."""
-    run(settings)
+    settings, _ = finished
     before = {path: path.stat().st_mtime_ns for path in Path(settings.out).rglob("*")}
     again = run(settings, find_weights=broken_loader)
     assert again.exit_code == 0
@@ -113,17 +128,16 @@ def broken_loader(settings: Settings, store: Store) -> Weights:
     return replace(fake_weights(settings, store), load=broken_weights(settings, store).load)
 
 
-@pytest.mark.usefixtures("cluster")
-def test_deleted_part_is_made_again_with_the_same_bytes(settings: Settings):
+def test_deleted_part_is_made_again_with_the_same_bytes(finished: tuple[Settings, Outcome], tmp_path: Path):
     """Resume is the plan minus the listing; the manifest of the finished run still fits."""
-    run(settings)
-    before = parts_of(settings.out)
+    settings = replace(finished[0], out=str(tmp_path / "copy"))
+    shutil.copytree(finished[0].out, settings.out)
     for gone in ("data/more-00001.parquet", "_SUCCESS"):
         (Path(settings.out) / gone).unlink()
     outcome = run(settings)
     assert outcome.found_chunks == 4
     assert "4 were already committed" in summary(outcome)
-    assert parts_of(settings.out) == before
+    assert parts_of(settings.out) == parts_of(finished[0].out)
 
 
 @pytest.mark.usefixtures("cluster")
@@ -179,24 +193,15 @@ def test_checkpoint_that_a_worker_refuses_is_a_configuration_error(settings: Set
 
 
 @pytest.mark.usefixtures("cluster")
-def test_source_that_vanishes_stops_the_run_and_says_where(settings: Settings, tmp_path: Path):
+def test_source_that_vanishes_stops_the_run_and_says_where(settings: Settings, store: Store, tmp_path: Path):
     """Not one `missing` row is committed for it."""
     folder = write_folder(tmp_path / "mount", {f"{name}.png": drawn_image(ord(name)) for name in "abcd"})
     settings = with_run(replace(settings, source=str(folder)), chunk_attempts=1)
-
-    def unmounting(settings: Settings, store: Store) -> Weights:
-        return fake_weights(settings, store)
-
-    from pipeline.run.plan import Shape
-    from pipeline.run.planning import create_or_load_plan
-    from pipeline.storage.store import connect
-
-    store = connect(settings.store)
     create_or_load_plan(Shape.of(settings, weights_sha256="f" * 64), out=settings.out, store=store)
     for image in folder.iterdir():
         image.unlink()
     with pytest.raises(RunError, match="mount shows nothing any more"):
-        run(settings, find_weights=unmounting)
+        run(settings)
     assert not (Path(settings.out) / "data").exists()
 
 
@@ -213,21 +218,9 @@ def test_too_many_failed_images_exit_with_3_after_committing_all(settings: Setti
     assert run(with_run(settings, max_failed_fraction=0.2)).exit_code == 0
 
 
-@pytest.mark.usefixtures("cluster")
-def test_load_snippet_loads_the_dataset(settings: Settings):
-    """What the summary tells a person to type must work as it stands."""
-    outcome = run(settings)
-    names: dict[str, Any] = {}
-    exec(load_snippet(Format.PARQUET, outcome.out), names)
-    assert names["table"].num_rows == 13
-
-
-@pytest.mark.usefixtures("cluster")
-def test_coco_rle_run_holds_the_same_masks_as_parquet(settings: Settings, tmp_path: Path):
+def test_coco_rle_run_holds_the_same_masks_as_parquet(finished: tuple[Settings, Outcome], tmp_path: Path):
     """The format is a choice of container, not of content."""
-    from pipeline.storage.parts import read_part
-
-    run(settings)
+    settings, _ = finished
     coco = replace(settings, out=str(tmp_path / "coco"), format=Format.COCO_RLE)
     assert run(coco).exit_code == 0
     for (_, one), (name, other) in zip(parts_of(settings.out).items(), parts_of(coco.out).items(), strict=True):
