@@ -32,7 +32,7 @@ class Scene:
     labels_3HW: npt.NDArray[np.uint16]
 
 
-def draw_scene(seed: int, index: int, *, size_hw: tuple[int, int] = (512, 512)) -> Scene:
+def draw_scene(seed: int, index: int, *, size_hw: tuple[int, int] = (384, 384)) -> Scene:
     """The scene with this number; the same pixels on every call."""
     canvas = _Canvas(np.random.default_rng([seed, index]), size_hw)
     rng = canvas.rng
@@ -107,7 +107,9 @@ class _Canvas:
             return
         h, w = mask_hw.shape
         pad = max(2, min(h, w) // 8)
-        soft = cv2.blur(cv2.copyMakeBorder(mask_hw, pad, pad, pad, pad, cv2.BORDER_CONSTANT).astype(np.float32), (pad, pad))
+        soft = cv2.blur(
+            cv2.copyMakeBorder(mask_hw, pad, pad, pad, pad, cv2.BORDER_CONSTANT).astype(np.float32), (pad, pad)
+        )
         dy, dx = (self.light * (h, w)).astype(int)
         y, x = at_yx[0] - pad + dy, at_yx[1] - pad + dx
         height, width = self.rgb_HW3.shape[:2]
@@ -133,7 +135,9 @@ def _background(canvas: _Canvas) -> None:
     y = np.arange(height, dtype=np.float32)[:, None]
     for _ in range(int(rng.choice(4, p=(0.3, 0.4, 0.2, 0.1)))):
         angle = rng.normal(0, 0.15) + (np.pi / 2 if rng.random() < 0.3 else 0)
-        distance = (y - height * rng.uniform(0.15, 0.85)) * np.cos(angle) - (x - width * rng.uniform(0.2, 0.8)) * np.sin(angle)
+        distance = (y - height * rng.uniform(0.15, 0.85)) * np.cos(angle) - (
+            x - width * rng.uniform(0.2, 0.8)
+        ) * np.sin(angle)
         if rng.random() < 0.4:
             distance = distance + noise(rng, (height, width), smooth=True) * height * rng.uniform(0.02, 0.12)
         canvas.paint(WHOLE, (distance > 0).astype(np.uint8), (0, 0), like=0.3 * rng.random())

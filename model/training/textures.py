@@ -168,7 +168,9 @@ def _box(rng: np.random.Generator, *, rounded: bool) -> npt.NDArray[np.float64]:
     if rounded:
         t = np.linspace(0, 2 * np.pi, 40, endpoint=False)
         power = rng.uniform(0.15, 0.5)
-        corner = np.stack([np.sign(np.cos(t)) * np.abs(np.cos(t)) ** power, np.sign(np.sin(t)) * np.abs(np.sin(t)) ** power], 1)
+        corner = np.stack(
+            [np.sign(np.cos(t)) * np.abs(np.cos(t)) ** power, np.sign(np.sin(t)) * np.abs(np.sin(t)) ** power], 1
+        )
     if rng.random() < 0.25:
         corner[:, 0] *= 1 - rng.uniform(0, 0.5) * (corner[:, 1] * 0.5 + 0.5)
     if rng.random() < 0.4:

@@ -1,0 +1,190 @@
+"""Scenes -> batches: photographic views of scenes, points on them, and the truths that each point may mean.
+
+Owns cropping, photometric changes and the choice of points. Deterministic by (seed, batch number).
+Legend: B images, K points of an image, L levels, S input side, h w low-resolution cells, N things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from model.training.scenes import HELD_OUT_FROM, LEVELS, Scene, draw_scene
+
+SCENE_GROUPS = 4
+"""Batches of scenes that are taken in turn, so that neighbouring steps see different scenes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """images_B3SS uint8, padded at the bottom and right; sizes_hw the pixels before padding.
+
+    points_BK2     float32, (x, y) in pixels of the input square
+    truths_BKLhw   bool, the thing under the point on each level
+    valid_BKL      bool, whether that level has one there that is large enough
+    """
+
+    images_B3SS: Tensor
+    sizes_hw: tuple[tuple[int, int], ...]
+    points_BK2: Tensor
+    truths_BKLhw: Tensor
+    valid_BKL: Tensor
+
+
+def split_batch(batch: Batch, count: int) -> list[Batch]:
+    """At most `count` batches of about equally many images."""
+    size = -(-len(batch.sizes_hw) // count)
+    return [
+        Batch(
+            batch.images_B3SS[first : first + size],
+            batch.sizes_hw[first : first + size],
+            batch.points_BK2[first : first + size],
+            batch.truths_BKLhw[first : first + size],
+            batch.valid_BKL[first : first + size],
+        )
+        for first in range(0, len(batch.sizes_hw), size)
+    ]
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """What a view looks like."""
+
+    input_side: int
+    mask_side: int
+    points: int
+    min_cells: int
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """rgb_hw3 uint8 with its longer side at the input side; labels_Lhw on the padded low-resolution square."""
+
+    rgb_hw3: npt.NDArray[np.uint8]
+    labels_Lhw: npt.NDArray[np.uint16]
+
+
+class TrainingBatches(IterableDataset[Batch]):
+    """Endless batches from number `start` on. One worker process at most: each would draw every scene again."""
+
+    def __init__(self, seed: int, view: ViewSettings, *, batch: int, views_per_scene: int, start: int = 0) -> None:
+        self._seed, self._view, self._batch = seed, view, batch
+        self._views_per_scene, self._start = views_per_scene, start
+
+    def __iter__(self) -> Iterator[Batch]:
+        cv2.setNumThreads(1)
+        scene = lru_cache(maxsize=2 * SCENE_GROUPS * self._batch)(lambda index: draw_scene(self._seed, index))
+        number = self._start
+        while True:
+            block, within = divmod(number, SCENE_GROUPS * self._views_per_scene)
+            first = (block * SCENE_GROUPS + within % SCENE_GROUPS) * self._batch
+            rng = np.random.default_rng([self._seed, number, self._view.input_side])
+            yield make_batch([scene(first + i) for i in range(self._batch)], self._view, rng)
+            number += 1
+
+
+def held_out_batches(view: ViewSettings, *, images: int, batch: int) -> Iterator[Batch]:
+    """The fixed views on which a training is judged; their scenes are never trained on."""
+    for first in range(0, images, batch):
+        scenes = [draw_scene(0, HELD_OUT_FROM + i) for i in range(first, min(first + batch, images))]
+        yield make_batch(scenes, view, np.random.default_rng([first, 77]))
+
+
+def make_batch(scenes: list[Scene], settings: ViewSettings, rng: np.random.Generator) -> Batch:
+    """One view of each scene, with points."""
+    views = [make_view(scene, settings, rng) for scene in scenes]
+    side = settings.input_side
+    images = np.zeros((len(views), side, side, 3), np.uint8)
+    for image, view in zip(images, views, strict=True):
+        image[: view.rgb_hw3.shape[0], : view.rgb_hw3.shape[1]] = view.rgb_hw3
+    prompts = [choose_points(view.labels_Lhw, settings, rng) for view in views]
+    points, truths, valid = (np.stack(column) for column in zip(*prompts, strict=True))
+    return Batch(
+        torch.from_numpy(images.transpose(0, 3, 1, 2).copy()),
+        tuple(view.rgb_hw3.shape[:2] for view in views),
+        torch.from_numpy(points),
+        torch.from_numpy(truths),
+        torch.from_numpy(valid),
+    )
+
+
+def make_view(scene: Scene, settings: ViewSettings, rng: np.random.Generator) -> View:
+    """A random crop, scaled so that its longer side is the input side, flipped at times, with a camera's flaws."""
+    height, width = scene.rgb_HW3.shape[:2]
+    long = np.exp(rng.uniform(np.log(0.4), 0)) * min(height, width)
+    short = long * (rng.uniform(0.55, 0.85) if rng.random() < 0.6 else 1.0)
+    ch, cw = (round(short), round(long)) if rng.random() < 0.7 else (round(long), round(short))
+    y0, x0 = int(rng.integers(0, height - ch + 1)), int(rng.integers(0, width - cw + 1))
+    scale = settings.input_side / max(ch, cw)
+    h, w = round(ch * scale), round(cw * scale)
+    smaller = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    rgb_hw3 = cv2.resize(scene.rgb_HW3[y0 : y0 + ch, x0 : x0 + cw], (w, h), interpolation=smaller)
+    # Truth is read off at the centres of the low-resolution cells, so it has no bias to either side of an edge.
+    cell = settings.input_side / settings.mask_side
+    centres = (np.arange(settings.mask_side) + 0.5) * cell
+    rows = (y0 + centres[centres < h] * ch / h).astype(int)
+    columns = (x0 + centres[centres < w] * cw / w).astype(int)
+    labels_Lhw = np.zeros((LEVELS, settings.mask_side, settings.mask_side), np.uint16)
+    window = scene.labels_3HW[:, rows[:, None], columns[None, :]]
+    if rng.random() < 0.5:
+        rgb_hw3, window = rgb_hw3[:, ::-1], window[:, :, ::-1]
+    labels_Lhw[:, : len(rows), : len(columns)] = window
+    return View(_photograph(rgb_hw3, rng), labels_Lhw)
+
+
+def _photograph(rgb_hw3: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Exposure, colour cast, contrast, blur, sensor noise and JPEG, each at random."""
+    table = np.arange(256, dtype=np.float32)[:, None] / 255
+    table = table ** np.exp(rng.normal(0, 0.25)) * np.exp(rng.normal(0, 0.1, 3)) * np.exp(rng.normal(0, 0.12))
+    contrast = np.exp(rng.normal(0, 0.15))
+    table = np.clip((table - 0.5) * contrast + 0.5, 0, 1) * 255
+    rgb_hw3 = cv2.LUT(np.ascontiguousarray(rgb_hw3), table.astype(np.uint8)[None])
+    if rng.random() < 0.06:
+        rgb_hw3 = cv2.cvtColor(cv2.cvtColor(rgb_hw3, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    if rng.random() < 0.35:
+        rgb_hw3 = cv2.GaussianBlur(rgb_hw3, (0, 0), float(rng.uniform(0.3, 1.3)))
+    if rng.random() < 0.4:
+        grain = rng.standard_normal(rgb_hw3.shape[:2], np.float32)[..., None] * np.float32(rng.uniform(2, 12))
+        rgb_hw3 = np.clip(rgb_hw3 + grain, 0, 255).astype(np.uint8)
+    if rng.random() < 0.35:
+        quality = int(rng.integers(35, 95))
+        _, data = cv2.imencode(".jpg", rgb_hw3, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        rgb_hw3 = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return rgb_hw3
+
+
+def choose_points(
+    labels_Lhw: npt.NDArray[np.uint16], settings: ViewSettings, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Points and what each may mean: (K, 2) in input pixels, (K, L, h, w), (K, L).
+
+    Half of the points favour every thing alike, so that small ones are asked for; half every cell, as a grid does.
+    A view without any thing that is large enough has points with nothing valid.
+    """
+    areas = np.bincount(labels_Lhw.ravel(), minlength=1)
+    large = areas >= settings.min_cells
+    large[0] = False
+    valid_Lhw = large[labels_Lhw]
+    ids = np.flatnonzero(large)
+    anywhere = np.flatnonzero(valid_Lhw.any(axis=0))
+    w = labels_Lhw.shape[2]
+    cells = np.zeros(settings.points, np.int64)
+    for k in range(settings.points if len(ids) else 0):
+        inside = np.flatnonzero((labels_Lhw == rng.choice(ids)).any(axis=0)) if k % 2 else anywhere
+        cells[k] = rng.choice(inside)
+    rows, columns = np.divmod(cells, w)
+    chosen_KL = labels_Lhw[:, rows, columns].T
+    valid_KL = large[chosen_KL]
+    truths_KLhw = (labels_Lhw[None] == chosen_KL[:, :, None, None]) & valid_KL[:, :, None, None]
+    cell = settings.input_side / settings.mask_side
+    jitter = rng.uniform(0, 1, (settings.points, 2))
+    points_K2 = (np.stack([columns, rows], axis=1) + jitter) * cell - 0.5
+    return points_K2.astype(np.float32), truths_KLhw, valid_KL

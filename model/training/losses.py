@@ -1,0 +1,102 @@
+"""What a training minimises, for prompts that may mean several things.
+
+Legend: P prompts, M outputs of a prompt, L levels of truth, N assignments, h w low-resolution cells.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.training.settings import LossSettings
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLoss:
+    """Means over the prompts; `total` is the one to minimise, the rest is for the log."""
+
+    total: Tensor
+    mask: Tensor
+    iou: Tensor
+    true_iou_PML: Tensor
+    valid_PL: Tensor
+
+    def detach(self) -> PromptLoss:
+        """Without the graph."""
+        return replace(self, total=self.total.detach())
+
+    def figures(self) -> dict[str, float]:
+        """For the log: the two terms, the IoU of the best output for each truth, the share of good outputs."""
+        best_PL = self.true_iou_PML.amax(1)
+        return {
+            "mask": float(self.mask),
+            "iou": float(self.iou),
+            "truth_iou": float(best_PL[self.valid_PL].sum() / self.valid_PL.sum().clamp(min=1)),
+            "good": float((self.true_iou_PML.amax(2) > 0.88).float().mean()),
+        }
+
+
+def ambiguous_point_loss(
+    logits_PMhw: Tensor, predicted_iou_PM: Tensor, truths_PLhw: Tensor, valid_PL: Tensor, settings: LossSettings
+) -> PromptLoss:
+    """Loss of outputs that should between them cover every valid truth under their point.
+
+    Each valid truth is assigned an output of its own, whichever assignment costs least (M >= L); an output that got
+    none is drawn, weakly, to the truth nearest to it. Predicted IoU is compared with the IoU to the nearest truth.
+    A prompt without a valid truth counts for nothing.
+    """
+    cost_PML = pairwise_mask_cost(logits_PMhw, truths_PLhw, settings)
+    cost_PML = cost_PML.masked_fill(~valid_PL[:, None], 0.0)
+    orders_NL = torch.tensor(list(itertools.permutations(range(cost_PML.shape[1]), cost_PML.shape[2])))
+    levels_L = torch.arange(cost_PML.shape[2])
+    picked_P = cost_PML.detach()[:, orders_NL, levels_L].sum(-1).argmin(1)
+    assigned_PL = orders_NL[picked_P]
+    matched_PL = cost_PML.gather(1, assigned_PL[:, None]).squeeze(1)
+    used_PM = torch.zeros(cost_PML.shape[:2], dtype=torch.bool).scatter_(1, assigned_PL, valid_PL)
+    nearest_PM = cost_PML.masked_fill(~valid_PL[:, None], torch.inf).amin(2)
+    asked_P = valid_PL.any(1)
+    pull_PM = nearest_PM.masked_fill(used_PM | ~asked_P[:, None], 0.0)
+    asked = asked_P.sum().clamp(min=1)
+    mask = (matched_PL.sum() + settings.unused_pull * pull_PM.sum()) / asked
+    true_iou_PML = pairwise_iou(logits_PMhw.detach() > 0, truths_PLhw).masked_fill(~valid_PL[:, None], 0.0)
+    error_PM = (predicted_iou_PM - true_iou_PML.amax(2)).square()
+    iou = error_PM[asked_P].sum() / (asked * error_PM.shape[1])
+    return PromptLoss(mask + settings.iou_weight * iou, mask.detach(), iou.detach(), true_iou_PML, valid_PL)
+
+
+def single_mask_loss(logits_Phw: Tensor, predicted_iou_P: Tensor, truth_Phw: Tensor, settings: LossSettings) -> Tensor:
+    """Loss of the one output for prompts that leave no doubt; mean over the prompts."""
+    logits_P1hw, truth_P1hw = logits_Phw[:, None], truth_Phw[:, None]
+    mask = pairwise_mask_cost(logits_P1hw, truth_P1hw, settings).mean()
+    true_iou_P = pairwise_iou(logits_P1hw.detach() > 0, truth_P1hw)[:, 0, 0]
+    return mask + settings.iou_weight * (predicted_iou_P - true_iou_P).square().mean()
+
+
+def pairwise_mask_cost(logits_PMhw: Tensor, truths_PLhw: Tensor, settings: LossSettings) -> Tensor:
+    """(P, M, L): focal term (mean over cells) plus dice term of every output against every truth of its prompt.
+
+    source  focal arXiv:1708.02002 without its class weight, dice arXiv:1606.04797; SAM combines them 20 : 1
+    """
+    logits, truths = logits_PMhw.flatten(2).float(), truths_PLhw.flatten(2).float()
+    log_on, log_off = F.logsigmoid(logits), F.logsigmoid(-logits)
+    on = log_on.exp()
+    # The term is linear in the truth, so all pairs are two matrix products.
+    positive = -log_on * (1 - on) ** settings.focal_gamma if settings.focal_gamma else -log_on
+    negative = -log_off * on**settings.focal_gamma if settings.focal_gamma else -log_off
+    focal = ((positive - negative) @ truths.transpose(1, 2) + negative.sum(2, keepdim=True)) / logits.shape[2]
+    overlap = on @ truths.transpose(1, 2)
+    sizes = on.sum(2, keepdim=True) + truths.sum(2)[:, None]
+    dice = 1 - (2 * overlap + 1) / (sizes + 1)
+    return settings.focal_weight * focal + settings.dice_weight * dice
+
+
+def pairwise_iou(masks_PMhw: Tensor, truths_PLhw: Tensor) -> Tensor:
+    """(P, M, L) in [0, 1]; 0 where both are empty."""
+    masks, truths = masks_PMhw.flatten(2).float(), truths_PLhw.flatten(2).float()
+    overlap = masks @ truths.transpose(1, 2)
+    union = masks.sum(2, keepdim=True) + truths.sum(2)[:, None] - overlap
+    return overlap / union.clamp(min=1)
