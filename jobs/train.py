@@ -1,19 +1,21 @@
-"""Train a small model on drawn scenes, resumable by repeating the command: `python -m jobs.train train.minutes=70`."""
+"""Train a small model on drawn scenes: `python -m jobs.train train.minutes=70 checkpoint=tiny.pt`.
+
+Repeating the command goes on where it stopped; once the training is over, only the export is done again.
+"""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, field
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
 
-import hydra
 import torch
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
 
+from jobs.command import run_command
+from model.training.export import export_weights
 from model.training.loop import Training
-from model.training.settings import LossSettings, StageSettings, TrainSettings
+from model.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)
@@ -22,32 +24,28 @@ class TrainJob:
 
     checkpoint: str = "outputs/train/tiny.pt"
     """Where the training is kept; it goes on from there if the file exists."""
-    threads: int = 2
-    """torch threads."""
+    export: str = "outputs/train/tiny.safetensors"
+    """The averaged weights of the end, in half precision, ready for model.checkpoint."""
+    threads: int = 1
+    """torch threads inside an operator; `train.replicas` is the better use of cores."""
     train: TrainSettings = field(default_factory=TrainSettings)
 
 
-ConfigStore.instance().store(name="train_job", node=asdict(TrainJob()))
-
-
-def job_settings(tree: dict[str, Any]) -> TrainJob:
-    """The settings that a composed configuration stands for."""
-    train = dict(tree["train"])
-    train["stages"] = tuple(StageSettings(**stage) for stage in train["stages"])
-    train["loss"] = LossSettings(**train["loss"])
-    return TrainJob(**{**tree, "train": TrainSettings(**train)})
-
-
-@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
-def main(config: DictConfig) -> None:
-    """Train to the end."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
-    job = job_settings(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)))
+def train(job: TrainJob) -> int:
+    """Train to the end and export."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr, force=True)
     torch.set_num_threads(job.threads)
-    path = Path(job.checkpoint)
-    training = Training.resume(path, job.train) if path.exists() else Training(job.train)
-    training.run(path)
+    checkpoint = Path(job.checkpoint)
+    training = Training.resume(checkpoint, job.train) if checkpoint.exists() else Training(job.train)
+    evaluation = training.run(checkpoint)
+    export_weights(training, Path(job.export))
+    sys.stdout.write(f"{job.export}: {evaluation}\n")
+    return 0
+
+
+def main() -> int:
+    return run_command("train", TrainJob, train)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from model.training.photographs import photograph
 from model.training.scenes import HELD_OUT_FROM, LEVELS, Scene, draw_scene
 
 SCENE_GROUPS = 4
@@ -126,7 +127,8 @@ def make_view(scene: Scene, settings: ViewSettings, rng: np.random.Generator) ->
     scale = settings.input_side / max(ch, cw)
     h, w = round(ch * scale), round(cw * scale)
     smaller = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    rgb_hw3 = cv2.resize(scene.rgb_HW3[y0 : y0 + ch, x0 : x0 + cw], (w, h), interpolation=smaller)
+    crop_HW3 = scene.rgb_HW3[y0 : y0 + ch, x0 : x0 + cw]
+    rgb_hw3 = np.asarray(cv2.resize(crop_HW3, (w, h), interpolation=smaller), np.uint8)
     # Truth is read off at the centres of the low-resolution cells, so it has no bias to either side of an edge.
     cell = settings.input_side / settings.mask_side
     centres = (np.arange(settings.mask_side) + 0.5) * cell
@@ -137,28 +139,7 @@ def make_view(scene: Scene, settings: ViewSettings, rng: np.random.Generator) ->
     if rng.random() < 0.5:
         rgb_hw3, window = rgb_hw3[:, ::-1], window[:, :, ::-1]
     labels_Lhw[:, : len(rows), : len(columns)] = window
-    return View(_photograph(rgb_hw3, rng), labels_Lhw)
-
-
-def _photograph(rgb_hw3: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Exposure, colour cast, contrast, blur, sensor noise and JPEG, each at random."""
-    table = np.arange(256, dtype=np.float32)[:, None] / 255
-    table = table ** np.exp(rng.normal(0, 0.25)) * np.exp(rng.normal(0, 0.1, 3)) * np.exp(rng.normal(0, 0.12))
-    contrast = np.exp(rng.normal(0, 0.15))
-    table = np.clip((table - 0.5) * contrast + 0.5, 0, 1) * 255
-    rgb_hw3 = cv2.LUT(np.ascontiguousarray(rgb_hw3), table.astype(np.uint8)[None])
-    if rng.random() < 0.06:
-        rgb_hw3 = cv2.cvtColor(cv2.cvtColor(rgb_hw3, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    if rng.random() < 0.35:
-        rgb_hw3 = cv2.GaussianBlur(rgb_hw3, (0, 0), float(rng.uniform(0.3, 1.3)))
-    if rng.random() < 0.4:
-        grain = rng.standard_normal(rgb_hw3.shape[:2], np.float32)[..., None] * np.float32(rng.uniform(2, 12))
-        rgb_hw3 = np.clip(rgb_hw3 + grain, 0, 255).astype(np.uint8)
-    if rng.random() < 0.35:
-        quality = int(rng.integers(35, 95))
-        _, data = cv2.imencode(".jpg", rgb_hw3, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        rgb_hw3 = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    return rgb_hw3
+    return View(photograph(rgb_hw3, rng), labels_Lhw)
 
 
 def choose_points(

@@ -33,10 +33,13 @@ def decode(
     several: bool,
 ) -> tuple[Tensor, Tensor]:
     """(logits_PMhw, predicted_iou_PM) of prompts; three outputs for points alone (`several`), else one."""
-    sparse, dense = sam.prompt_encoder(points=points, boxes_P4=boxes_P4, masks_P1hw=masks_P1hw)
+    # bfloat16 keeps 8 bits of a position, too few to tell neighbouring cells apart.
+    with torch.autocast("cpu", enabled=False):
+        sparse, dense = sam.prompt_encoder(points=points, boxes_P4=boxes_P4, masks_P1hw=masks_P1hw)
+        image_pe = sam.prompt_encoder.get_dense_pe()
     return sam.mask_decoder(
         image_embeddings=embedding_PCgg,
-        image_pe=sam.prompt_encoder.get_dense_pe(),
+        image_pe=image_pe,
         sparse_prompt_embeddings=sparse,
         dense_prompt_embeddings=dense,
         multimask_output=several,

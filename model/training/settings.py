@@ -45,10 +45,14 @@ class TrainSettings:
     """Wall time to spend; the schedule follows the clock."""
     steps: int | None = None
     """If set, the schedule follows steps and `minutes` is ignored."""
-    stages: tuple[StageSettings, ...] = (
-        StageSettings(input_side=128, until=0.5, batch=8, learning_rate=1e-3),
-        StageSettings(input_side=256, until=1.0, batch=4, learning_rate=6e-4),
+    coarse: StageSettings = field(
+        default_factory=lambda: StageSettings(input_side=128, until=0.5, batch=8, learning_rate=1e-3)
     )
+    """A quarter of the tokens, so four times the images: where most is learned per hour."""
+    fine: StageSettings = field(
+        default_factory=lambda: StageSettings(input_side=256, until=1.0, batch=4, learning_rate=6e-4)
+    )
+    """The model's real input side."""
     replicas: int = 2
     """Threads that share the images of a step, one core each."""
     points_per_image: int = 8
@@ -72,3 +76,8 @@ class TrainSettings:
     evaluate_every_s: float = 420.0
     save_every_s: float = 120.0
     evaluation_images: int = 48
+
+    @property
+    def stages(self) -> tuple[StageSettings, ...]:
+        """In order."""
+        return self.coarse, self.fine

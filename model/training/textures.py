@@ -45,7 +45,8 @@ def noise(rng: np.random.Generator, hw: tuple[int, int], *, smooth: bool) -> Ima
     window = tile[y : y + side_h, x : x + side_w]
     if rng.random() < 0.5:
         window = window[:, ::-1]
-    return cv2.resize(np.ascontiguousarray(window), (hw[1], hw[0]), interpolation=cv2.INTER_LINEAR)
+    window = np.ascontiguousarray(window)
+    return np.asarray(cv2.resize(window, (hw[1], hw[0]), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def colour(rng: np.random.Generator) -> Image:
@@ -66,7 +67,7 @@ def surface(rng: np.random.Generator, hw: tuple[int, int], base_3: Image) -> Ima
         rgb_hw3 *= (1.0 + np.float32(rng.uniform(0.05, 0.35)) * _shading(rng, hw))[..., None]
     if rng.random() < 0.6:
         rgb_hw3 += (np.float32(rng.uniform(3, 28)) * noise(rng, hw, smooth=False))[..., None]
-    return np.clip(rgb_hw3, 0, 255)
+    return np.clip(rgb_hw3, 0, 255).astype(np.float32)
 
 
 def _grid(hw: tuple[int, int]) -> tuple[Image, Image]:
