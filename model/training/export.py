@@ -8,8 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-
 from model.training.loop import Training
 
 
@@ -19,6 +17,9 @@ def export_weights(training: Training, path: Path) -> None:
     Metadata, all text: `config` the model's sizes and `training` the settings (JSON), `steps`, `images`.
     raises  OverflowError if a weight does not fit float16
     """
+    # Imported here so that model/ imports on a bare machine.
+    from safetensors.torch import save_file
+
     weights = {key: value.to(torch.float16).contiguous() for key, value in training.average.items()}
     for key, value in weights.items():
         if not bool(torch.isfinite(value).all()):
