@@ -106,16 +106,19 @@ def check_overrides(arguments: Sequence[str], settings_type: type) -> None:
     """raises ConfigError for an override that cannot be read, or whose key nobody knows"""
     parser = OverridesParser.create()
     known = known_keys(settings_type)
+    if {"-m", "--multirun"} & set(arguments):
+        raise ConfigError(
+            "one command is one run: repeat it with other settings and another out= instead of --multirun"
+        )
     for argument in arguments:
         if argument.startswith("-") or "=" not in argument:
             continue
         try:
             override = parser.parse_override(argument)
         except HydraException as error:
-            raise ConfigError(
-                f"cannot read the override {argument!r} ({_first_line(error)}); "
-                'put text with special characters into double quotes: key="the text"'
-            ) from error
+            raise _unreadable(argument, _first_line(error)) from error
+        if override.is_sweep_override():
+            raise _unreadable(argument, "a comma separates the values of a sweep")
         key = override.key_or_group
         if key not in known and "/" not in key and not key.startswith("hydra"):
             raise _unknown(key, known)
@@ -162,6 +165,14 @@ def _member(choices: type[Enum], value: Any, key: str) -> Enum:
 
 def _spelled(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _unreadable(argument: str, why: str) -> ConfigError:
+    key, _, value = argument.partition("=")
+    return ConfigError(
+        f"cannot read the override {argument!r} ({why}); put text with special characters into double quotes: "
+        f"'{key}=\"{value}\"'"
+    )
 
 
 def _unknown(key: str, known: Sequence[str]) -> ConfigError:

@@ -1,18 +1,17 @@
 """The only loop: places chunks on workers, collects reports, replaces the dead.
 
-Owns the Ray session, the actors and the reaction to signals. Does not read images, write parts or decide what a
+Owns the Ray session and the actors. Does not read images, write parts or decide what a
 chunk is; what is committed is known from listing the store alone.
 """
 
 from __future__ import annotations
 
-import signal
+import socket
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import FrameType
 from typing import Any
 
 import ray as typed_ray
@@ -22,6 +21,7 @@ from pipeline.errors import ConfigError, MaskmillError, RunError, StorageError
 from pipeline.records import Chunk
 from pipeline.run.ledger import Ledger
 from pipeline.run.progress import Progress, Standing
+from pipeline.run.signals import StopFlag
 from pipeline.run.worker import Hello, WorkerSpec, worker_actor
 from pipeline.settings import RunSettings
 
@@ -49,17 +49,6 @@ class Ending(StrEnum):
     """A signal came; what is left can be resumed."""
 
 
-class StopFlag:
-    """Set by SIGTERM and SIGINT. A second signal ends the grace time."""
-
-    def __init__(self) -> None:
-        self.signals = 0
-
-    def __call__(self, _number: int, _frame: FrameType | None) -> None:
-        # Nothing but a flag: Ray's own shutdown inside a handler aborts the process.
-        self.signals += 1
-
-
 @dataclass(eq=False)
 class Seat:
     """One worker as the driver sees it. `hello` is None until it has started."""
@@ -82,20 +71,11 @@ def ray_session(address: str) -> Generator[None]:
         yield
         return
     try:
-        if address == "local":
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-                object_store_memory=OBJECT_STORE_BYTES,
-            )
-        else:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, ValueError) as error:
+        _connect(address)
+    except (OSError, ValueError) as error:
         raise ConfigError(
-            f"no Ray cluster answers at run.address={address} ({error}); start one with `ray start --head`, "
-            "or use run=local"
+            f"no Ray cluster answers at run.address={address} ({one_line(error)}); start one with "
+            "`ray start --head`, or use run=local"
         ) from error
     except SystemExit as error:
         # Ray's own SIGTERM handler is in force until ours is, and exits.
@@ -106,16 +86,16 @@ def ray_session(address: str) -> Generator[None]:
         ray.shutdown()
 
 
-@contextmanager
-def stop_on_signals() -> Generator[StopFlag]:
-    """Use inside `ray_session`: ray.init replaces the SIGTERM handler."""
-    flag = StopFlag()
-    before = {number: signal.signal(number, flag) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield flag
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _connect(address: str) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address == "local":
+        ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+        return
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and "/" not in host:
+        # Ray itself tries for more than two minutes.
+        socket.create_connection((host, int(port)), timeout=10).close()
+    ray.init(address=address, **quiet)
 
 
 class Driver:

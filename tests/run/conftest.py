@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,9 +25,11 @@ RECIPE = Recipe(points_per_side=4)
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
     """The address of a Ray session that in-process drivers find, and other processes may join."""
+    # Not at the top: Ray reads the environment above when it is imported.
     import ray
 
-    context = ray.init(
+    init: Any = ray.init
+    context = init(
         address="local",
         num_cpus=4,
         include_dashboard=False,

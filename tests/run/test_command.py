@@ -1,0 +1,214 @@
+"""From the command line to settings: strict, and with a sentence instead of a traceback."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from jobs.command import known_keys, run_command
+from jobs.generate import generate, main
+from pipeline.errors import ConfigError, StorageError
+from pipeline.run.checks import check_settings
+from pipeline.settings import CropRank, Format, ModelSettings, Recipe, RunSettings, Settings
+from tests.fakes_run import drawn_image, fake_weights, write_folder
+
+Compose = Callable[..., tuple[int, Settings | None, str]]
+
+
+@pytest.fixture
+def compose(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Compose:
+    """Overrides -> exit code, the settings that the job got (None if it was not reached), stderr."""
+
+    def run(*overrides: str) -> tuple[int, Settings | None, str]:
+        monkeypatch.setattr("sys.argv", ["generate", *overrides])
+        got: list[Settings] = []
+
+        def action(settings: Settings) -> int:
+            got.append(settings)
+            return 0
+
+        code = run_command("generate", Settings, action)
+        return code, got[0] if got else None, capsys.readouterr().err
+
+    return run
+
+
+def test_without_overrides_the_recipe_is_sa1b_and_all_else_is_default(compose: Compose):
+    """YAML states differences: everything that it does not say must come from settings.py."""
+    code, settings, _ = compose()
+    assert code == 0
+    assert settings == Settings(
+        recipe=Recipe(
+            crop_n_layers=2,
+            crop_n_points_downscale_factor=2,
+            min_mask_region_area=100,
+            drop_if_largest_below=100,
+            crop_rank=CropRank.LAYER,
+            max_area_fraction=0.95,
+        )
+    )
+
+
+def test_presets_and_overrides_compose(compose: Compose):
+    """The command of the documentation."""
+    code, settings, _ = compose(
+        "recipe=fast", "model=vit_b", "model.checkpoint=s3://w/b.pth", "run=cluster", "format=coco_rle",
+        "run.max_workers=4", "recipe.pred_iou_thresh=1", "recipe.crop_rank=layer",
+    )  # fmt: skip
+    assert code == 0
+    assert settings == Settings(
+        format=Format.COCO_RLE,
+        recipe=Recipe(points_per_side=16, pred_iou_thresh=1.0, crop_rank=CropRank.LAYER),
+        model=ModelSettings(name="vit_b", checkpoint="s3://w/b.pth"),
+        run=RunSettings(address="auto", max_workers=4),
+    )
+    assert settings is not None
+    assert isinstance(settings.recipe.pred_iou_thresh, float)
+
+
+@pytest.mark.parametrize("text", ["a b", "a,b", "k=v", "ünï/日本.tar", "x[1]{2}(3)*?", "s3://b/k:1"])
+def test_quoted_text_arrives_as_it_is(compose: Compose, text: str):
+    """What make writes: 'source="..."'."""
+    _, settings, errors = compose(f'source="{text}"')
+    assert settings is not None, errors
+    assert settings.source == text
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("recipe.points_per_sid=16", "no setting recipe.points_per_sid; did you mean recipe.points_per_side?"),
+        ("points_per_side=16", "no setting points_per_side; did you mean recipe.points_per_side?"),
+        ("run.workers=2", "did you mean run.max_workers?"),
+        ("+recipe.points_per_sid=16", "did you mean recipe.points_per_side?"),
+        ("recepi=sam", "did you mean recipe?"),
+        ("recipe=sa1", "Could not find 'recipe/sa1'"),
+        ("recipe.points_per_side=many", "recipe.points_per_side=many must be a whole number"),
+        ("recipe.points_per_side=16.5", "recipe.points_per_side=16.5 must be a whole number"),
+        ("recipe.points_per_side=true", "recipe.points_per_side=true must be a whole number"),
+        ("recipe.pred_iou_thresh=high", "recipe.pred_iou_thresh=high must be a number"),
+        ("run.images_per_chunk=null", "run.images_per_chunk=null must be a whole number"),
+        ("run.max_workers=few", "run.max_workers=few must be a whole number"),
+        ("format=coco", "format=coco must be one of parquet, coco_rle; did you mean coco_rle?"),
+        ("out=2024", "out=2024 must be text; write out='\"2024\"'"),
+        ("--multirun", "one command is one run"),
+        ("source=a b,c", "cannot read the override"),
+        ("source", "source"),
+    ],
+)
+def test_wrong_words_stop_with_2_and_name_what_was_meant(compose: Compose, override: str, words: str):
+    """A typo that is accepted silently costs a run of days."""
+    code, settings, errors = compose(override)
+    assert code == 2
+    assert settings is None
+    assert words in errors
+    assert "Traceback" not in errors
+    assert len(errors.strip().splitlines()) == 1
+
+
+def test_hydra_leaves_nothing_behind(compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """No outputs/ folder, no log file, no other working directory."""
+    monkeypatch.chdir(tmp_path)
+    assert compose()[0] == 0
+    assert Path.cwd() == tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_setting_has_a_key():
+    """Three samples of the tree; groups are keys as well."""
+    assert {"recipe", "recipe.crop_rank", "run.grace_s", "store.endpoint_url"} <= set(known_keys(Settings))
+
+
+@pytest.mark.parametrize(("error", "code"), [(ConfigError("c"), 2), (StorageError("s"), 3), (KeyboardInterrupt(), 130)])
+def test_errors_become_exit_codes_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int
+):
+    """A scheduler reads the code, a person the sentence."""
+    monkeypatch.setattr("sys.argv", ["generate"])
+
+    def action(_settings: Settings) -> int:
+        raise error
+
+    assert run_command("generate", Settings, action) == code
+    said = capsys.readouterr().err
+    assert said.startswith("Maskmill")
+    assert "Traceback" not in said
+
+
+@pytest.fixture
+def sigterm() -> Iterator[None]:
+    """The job replaces the handler."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("sigterm")
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["out=o"], "source= is missing"),
+        (["source=s"], "out= is missing"),
+        (["source=nowhere", "out=o", "model=vit_b"], "model vit_b comes without weights"),
+        (["source=nowhere", "out=o", "model.checkpoint=gone.pth"], "model.checkpoint=gone.pth cannot be read"),
+        (["source=nowhere", "out=o", "model.name=vit_x"], "vit_x"),
+        (["source=nowhere", "out=o", "recipe.points_per_side=0"], "recipe.points_per_side=0 must be 1 or more"),
+    ],
+)
+def test_wrong_configuration_is_said_before_ray_starts(
+    overrides: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """Seconds, not the minutes that a cluster takes to come up; and nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["generate", *overrides])
+    running = ray.is_initialized()
+    assert main() == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "Traceback" not in said
+    assert ray.is_initialized() == running
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("sigterm")
+def test_a_source_that_is_not_there_is_a_configuration_error(tmp_path: Path):
+    """Named, with what it may be."""
+    settings = Settings(source=str(tmp_path / "nowhere"), out=str(tmp_path / "out"))
+    with pytest.raises(ConfigError, match="nowhere"):
+        generate(settings, find_weights=fake_weights)
+
+
+@pytest.mark.usefixtures("sigterm")
+def test_no_cluster_at_the_address_is_a_configuration_error(tmp_path: Path):
+    """Joining a cluster that is not there says what to do."""
+    if ray.is_initialized():
+        pytest.skip("a shared session is running, which the driver would take")
+    folder = write_folder(tmp_path / "images", {"a.png": drawn_image(1)})
+    settings = Settings(source=str(folder), out=str(tmp_path / "out"), run=RunSettings(address="127.0.0.1:9"))
+    with pytest.raises(ConfigError, match=r"no Ray cluster answers at run\.address=127\.0\.0\.1:9 .*run=local"):
+        generate(settings, find_weights=fake_weights)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"recipe": Recipe(crop_n_layers=6, crop_n_points_downscale_factor=2)}, "leaves no point on the last layer"),
+        ({"recipe": Recipe(box_nms_thresh=1.5)}, r"recipe.box_nms_thresh=1.5 must be in \[0, 1\]"),
+        ({"recipe": Recipe(max_area_fraction=0.0)}, "recipe.max_area_fraction=0.0"),
+        ({"run": RunSettings(max_workers=0)}, "run.max_workers=0"),
+        ({"run": RunSettings(images_per_chunk=0)}, "run.images_per_chunk=0"),
+        ({"model": ModelSettings(device="tpu")}, "model.device=tpu"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(changes: dict[str, object], words: str):
+    """Said with the key that is typed."""
+    with pytest.raises(ConfigError, match=words):
+        check_settings(Settings(source="s", out="o", **changes))  # type: ignore[arg-type]

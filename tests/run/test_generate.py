@@ -1,0 +1,191 @@
+"""The command as a process: killed, stopped, started twice, on S3, and typed by make."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.records import ImageRow
+from pipeline.run.session import run_settings
+from pipeline.settings import Format, Settings, StoreSettings
+from pipeline.storage.parts import read_part
+from pipeline.storage.store import connect
+from tests.fakes_run import drawn_image, fake_weights, write_folder, write_tar
+from tests.run.conftest import parts_of, with_run
+from tests.run.test_driver import Notes
+
+ROOT = Path(__file__).parent.parent.parent
+IMAGES = 12
+
+
+def start(overrides: Sequence[str], *, seconds: float = 0.0) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.run.fake_generate", *overrides],
+        cwd=ROOT,
+        env={**os.environ, "FAKE_SECONDS": str(seconds), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], *, seconds: float = 120) -> tuple[int, str, str]:
+    try:
+        output, errors = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
+    return process.returncode, output, errors
+
+
+def overrides_of(settings: Settings) -> list[str]:
+    run = settings.run
+    return [
+        f'source="{settings.source}"',
+        f'out="{settings.out}"',
+        "recipe=sam",
+        f"recipe.points_per_side={settings.recipe.points_per_side}",
+        f"run.images_per_chunk={run.images_per_chunk}",
+        f"run.max_workers={run.max_workers}",
+        f"run.address={run.address}",
+        f"run.grace_s={run.grace_s}",
+        f"run.max_failed_fraction={run.max_failed_fraction}",
+    ]
+
+
+def wait_for_parts(out: str, count: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while len(list(Path(out).glob("data/*.parquet"))) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "no parts"
+        time.sleep(0.02)
+
+
+def names_of(out: str) -> Counter[str]:
+    return Counter(pq.read_table(Path(out) / "data", columns=["file_name"])["file_name"].to_pylist())
+
+
+@pytest.fixture
+def slow(settings: Settings, cluster: str, tmp_path: Path) -> Settings:
+    """Twelve chunks of one image each, on the shared Ray session, by two workers."""
+    folder = write_folder(tmp_path / "slow", {f"im{number:02d}.png": drawn_image(number) for number in range(IMAGES)})
+    return with_run(replace(settings, source=str(folder)), images_per_chunk=1, address=cluster)
+
+
+@pytest.fixture
+def every_image() -> Counter[str]:
+    return Counter(f"im{number:02d}.png" for number in range(IMAGES))
+
+
+def test_run_goes_on_after_its_driver_is_killed_with_every_image_once(slow: Settings, every_image: Counter[str]):
+    """SIGKILL leaves no time for anything: what is in the store must be enough."""
+    process = start(overrides_of(slow), seconds=0.3)
+    wait_for_parts(slow.out, 2, process)
+    process.kill()
+    finish(process)
+    before = parts_of(slow.out)
+    assert 2 <= len(before) < IMAGES
+    outcome = run_settings(slow, progress=Notes(), find_weights=fake_weights)
+    assert outcome.exit_code == 0
+    assert outcome.found_chunks >= len(before)
+    assert names_of(slow.out) == every_image
+    assert {name: parts_of(slow.out)[name] for name in before} == before
+    assert not list(Path(slow.out).rglob(".tmp-*.parquet"))
+
+
+def test_two_drivers_on_one_out_finish_one_run(slow: Settings, every_image: Counter[str]):
+    """A scheduler that starts a job twice must not get a dataset with doubles, nor a failed job."""
+    processes = [start(overrides_of(slow), seconds=0.2) for _ in range(2)]
+    results = [finish(process) for process in processes]
+    assert [code for code, _, _ in results] == [0, 0], results
+    assert names_of(slow.out) == every_image
+    assert all(f"all {IMAGES} chunks committed" in output for _, output, _ in results)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_finishes_what_is_in_flight_and_exits_130_resumable(
+    slow: Settings, every_image: Counter[str], number: signal.Signals
+):
+    """Preemption gives some seconds: they are used, and nothing is lost."""
+    process = start(overrides_of(slow), seconds=0.4)
+    wait_for_parts(slow.out, 1, process)
+    process.send_signal(number)
+    code, output, errors = finish(process, seconds=30)
+    assert code == 130, (output, errors)
+    assert "stopped by a signal" in output
+    assert "repeat the same command" in output
+    assert 1 <= len(parts_of(slow.out)) < IMAGES
+    assert run_settings(slow, progress=Notes(), find_weights=fake_weights).exit_code == 0
+    assert names_of(slow.out) == every_image
+
+
+def test_run_on_s3_gives_the_rows_of_a_run_on_disk(
+    settings: Settings, cluster: str, s3_endpoint: str, s3_client: Any, s3_bucket: str, tmp_path: Path
+):
+    """Through a private Ray session, over HTTP, input and output; the part's own bytes come back from the bucket."""
+    images = {f"im{number}.png": drawn_image(number) for number in range(5)} | {"bad.jpg": b"bad"}
+    write_folder(tmp_path / "disk" / "a", images)
+    write_tar(tmp_path / "disk" / "b.tar", {"sa_7.png": drawn_image(50), "note.txt": b"x"})
+    for path in sorted((tmp_path / "disk").rglob("*.*")):
+        key = f"in/{path.relative_to(tmp_path / 'disk').as_posix()}"
+        s3_client.put_object(Bucket=s3_bucket, Key=key, Body=path.read_bytes())
+    disk = with_run(replace(settings, source=str(tmp_path / "disk")), max_failed_fraction=0.5, max_workers=1)
+    remote = replace(disk, source=f"s3://{s3_bucket}/in", out=f"s3://{s3_bucket}/out")
+    # A process and a Ray session of its own: the shared one does not know this server's credentials.
+    code, output, errors = finish(start([*overrides_of(remote), f'store.endpoint_url="{s3_endpoint}"']))
+    assert code == 0, errors
+    assert "6 ok, 1 failed (1 unreadable)" in output
+    assert run_settings(with_run(disk, address=cluster), progress=Notes(), find_weights=fake_weights).exit_code == 0
+    on_s3 = rows_in(f"s3://{s3_bucket}/out", StoreSettings(endpoint_url=s3_endpoint))
+    on_disk = rows_in(disk.out, StoreSettings())
+    assert len(on_s3) == 7
+    assert [replace(row, source="", error="") for row in on_s3] == [
+        replace(row, source="", error="") for row in on_disk
+    ]
+    assert s3_client.head_object(Bucket=s3_bucket, Key="out/_SUCCESS")
+
+
+def rows_in(out: str, settings: StoreSettings) -> list[ImageRow]:
+    """By file name: shards are ordered by URI, and the two sources have other roots."""
+    store = connect(settings)
+    rows = [
+        row for info in store.list(f"{out}/data") for row in read_part(store.read(info.uri), format=Format.PARQUET).rows
+    ]
+    return sorted(rows, key=lambda row: row.file_name)
+
+
+def test_make_passes_any_path_to_the_job(cluster: str, tmp_path: Path):
+    """make, the shell and Hydra each have their own idea of special characters."""
+    name = "we ird, b=c d ünï[1] 日本 (x)"
+    folder = write_folder(tmp_path / name, {"im.png": drawn_image(1)})
+    args = f"recipe=sam recipe.points_per_side=4 run.address={cluster}"
+    printed = subprocess.run(
+        [
+            *["make", "-n", "-o", ".venv/.run-ready", "generate"],
+            *[f"SHARD={folder}", f"OUT={tmp_path / name} out", f"ARGS={args}"],
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    words = shlex.split(printed.strip().splitlines()[-1])
+    at = words.index("jobs.generate")
+    assert words[at - 1] == "-m"
+    code, output, errors = finish(start(words[at + 1 :]))
+    assert code == 0, errors
+    assert "1 ok, 0 failed" in output
+    assert names_of(f"{tmp_path / name} out") == {"im.png": 1}
+    assert "\r" not in errors, "a bar in a log file cannot be read"
+    assert "1 images in 1 chunks, 0 of them already committed" in errors

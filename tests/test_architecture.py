@@ -1,0 +1,125 @@
+"""Who may import whom, held by reading the source with the standard library alone."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import model
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("model", "pipeline", "jobs", "conf", "tests", "benchmarks")
+
+SHARED = {"pipeline.records", "pipeline.settings", "pipeline.errors", "pipeline"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "model": {"model"},
+    "pipeline.records": set(),
+    "pipeline.settings": set(),
+    "pipeline.errors": {"pipeline.records"},
+    "pipeline.masks": {"pipeline.masks"} | SHARED,
+    "pipeline.storage": {"pipeline.storage"} | SHARED,
+    "pipeline.run": {"pipeline.run", "pipeline.masks", "pipeline.storage", "model"} | SHARED,
+    "jobs": {"jobs", "pipeline.run", "pipeline.masks", "pipeline.storage", "model"} | SHARED,
+}
+"""Room -> what it may import of ours; a name covers everything below it, except `pipeline`, which is the package."""
+
+DOORS: dict[str, tuple[str, ...]] = {
+    "ray": ("pipeline/run/worker.py", "pipeline/run/driver.py"),
+    "hydra": ("jobs/",),
+    "omegaconf": ("jobs/",),
+    "boto3": ("pipeline/storage/",),
+    "botocore": ("pipeline/storage/",),
+    "pyarrow": ("pipeline/storage/",),
+    "PIL": ("pipeline/storage/",),
+    "torch": ("model/", "pipeline/masks/", "pipeline/run/worker.py", "jobs/"),
+    "tqdm": ("pipeline/run/progress.py",),
+}
+"""Package -> the files or folders through which it may come in."""
+
+FILES = sorted(path for room in ("model", "pipeline", "jobs") for path in (ROOT / room).rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(source: str, path: Path) -> Iterator[str]:
+    """Every imported module, wherever in the file, absolute; `from a import b` is a.b if that is a module."""
+    package = module_name(path).split(".")[: None if path.name == "__init__.py" else -1]
+    for node in ast.walk(ast.parse(source, str(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                whole = f"{origin}.{alias.name}"
+                yield whole if is_module(whole) else origin
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def room_of(module: str) -> str:
+    return next((room for room in sorted(MAY_IMPORT, key=len, reverse=True) if covers(room, module)), module)
+
+
+def covers(name: str, module: str) -> bool:
+    return module == name or (name != "pipeline" and module.startswith(name + "."))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down_and_through_the_doors(path: Path):
+    """A generator that knows storage, or a store that knows torch, cannot be used or tested alone."""
+    allowed = MAY_IMPORT.get(room_of(module_name(path)), set())
+    where = path.relative_to(ROOT).as_posix()
+    for imported in imports_of(path.read_text(), path):
+        top = imported.split(".")[0]
+        if top in ROOMS:
+            assert any(covers(name, imported) for name in allowed), f"{where} imports {imported}"
+        if top in DOORS:
+            assert where.startswith(DOORS[top]), f"{where} imports {top}; it comes in through {DOORS[top]}"
+
+
+def test_the_test_above_sees_every_spelling_of_an_import():
+    """A rule that misses an import inside a function is no rule."""
+    path = ROOT / "pipeline" / "masks" / "imagined.py"
+    source = "import a.b\nfrom pipeline import storage\nfrom ..run import driver\ndef f():\n    import ray as r\n"
+    assert set(imports_of(source, path)) == {"a.b", "pipeline.storage", "pipeline.run.driver", "ray"}
+
+
+def test_model_is_ours():
+    """`model` is a common name: another installed package of that name must not answer for it."""
+    assert model.__file__ is not None
+    assert Path(model.__file__).resolve().is_relative_to(ROOT)
+
+
+BARE = """
+import importlib, importlib.abc, pathlib, sys
+BLOCKED = {"ray", "hydra", "omegaconf", "boto3", "botocore", "pyarrow", "PIL", "safetensors"}
+
+class Block(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"{name} is not on a bare machine", name=name)
+
+sys.meta_path.insert(0, Block())
+for room in ("model", "pipeline/masks"):
+    for path in sorted(pathlib.Path(room).rglob("*.py")):
+        importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
+assert "cv2" in sys.modules and "torch" in sys.modules
+"""
+
+
+def test_model_and_masks_import_on_a_bare_machine():
+    """GPU boxes often have torch, numpy, opencv and pycocotools, and nothing else."""
+    result = subprocess.run([sys.executable, "-c", BARE], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
