@@ -18,20 +18,9 @@ from pipeline.errors import ChangedError, ConfigError, DeniedError, NotFoundErro
 from pipeline.storage.retry import Transient
 from pipeline.storage.uris import split_s3
 
-_TRANSIENT_CODES = {
-    "BadDigest",  # the bytes were hurt on their way up
-    "IncompleteBody",
-    "ConditionalRequestConflict",  # a concurrent creation of the same key; who won is not decided yet
-    "InternalError",
-    "OperationAborted",
-    "PriorRequestNotComplete",
-    "RequestTimeout",
-    "RequestTimeTooSkewed",
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequestsException",
-}
+# 409 is a concurrent creation of the same key: who won is not decided yet.
+_TRANSIENT_STATUSES = (408, 409, 429)
+_TRANSIENT_CODES = ("BadDigest", "IncompleteBody", "RequestTimeout", "Throttling", "ThrottlingException")
 _NO_IDENTITY = (
     boto.NoCredentialsError,
     boto.PartialCredentialsError,
@@ -93,6 +82,6 @@ def of_answer(uri: str, error: boto.ClientError) -> Exception:
         return ConfigError(f"{uri}: this store does not implement what is asked ({said}); choose another one")
     if status in (301, 307) or code in ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"):
         return ConfigError(f"{uri}: bucket {bucket!r} lives in another region ({error}); set store.region")
-    if status >= 500 or status in (408, 409, 429) or code in _TRANSIENT_CODES:
+    if status >= 500 or status in _TRANSIENT_STATUSES or code in _TRANSIENT_CODES:
         return Transient(f"the store answered {said}")
     return StorageError(f"{uri}: the store answered {said} ({error})")
