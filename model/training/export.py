@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+
 from model.training.loop import Training
 
 
@@ -23,9 +24,7 @@ def export_weights(training: Training, path: Path) -> None:
     weights = {key: value.to(torch.float16).contiguous() for key, value in training.average.items()}
     for key, value in weights.items():
         if not bool(torch.isfinite(value).all()):
-            raise OverflowError(
-                f"{key} does not fit float16; export an earlier checkpoint"
-            )
+            raise OverflowError(f"{key} does not fit float16; export an earlier checkpoint")
     metadata = {
         "config": json.dumps(asdict(training.sam.config)),
         "training": json.dumps(asdict(training.settings)),
