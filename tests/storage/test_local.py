@@ -83,7 +83,6 @@ def test_a_creator_killed_in_the_middle_leaves_nothing_under_a_final_name(store:
         "    store.put_if_absent(f'{sys.argv[1]}/{number:07d}', b'%07d' % number * 1_000_000)\n"
         "    sys.stdout.write('.'); sys.stdout.flush()\n"
     )
-    interrupted = 0
     for turn in range(6):
         folder = tmp_path / str(turn)
         with subprocess.Popen([sys.executable, "-c", script, str(folder)], cwd=ROOT, stdout=subprocess.PIPE) as process:
@@ -95,9 +94,24 @@ def test_a_creator_killed_in_the_middle_leaves_nothing_under_a_final_name(store:
         for number, info in enumerate(found):
             assert info.uri == f"{folder}/{number:07d}"
             assert store.read(info.uri) == b"%07d" % number * 1_000_000
-        interrupted += any(name.startswith(".tmp-") for name in os.listdir(folder))
+        assert _being_written(folder)
         assert store.put_if_absent(f"{folder}/{len(found):07d}", b"")
-    assert interrupted, "no kill hit a file being written; the test has shown nothing"
+
+
+def _being_written(folder: Path) -> bool:
+    return any(name.startswith(".tmp-") for name in os.listdir(folder))
+
+
+def _stop_while_writing(pid: int, folder: Path) -> None:
+    """Freeze the process at a moment at which it has a file half way."""
+    while True:
+        while not _being_written(folder):
+            pass
+        os.kill(pid, signal.SIGSTOP)
+        os.waitpid(pid, os.WUNTRACED)
+        if _being_written(folder):
+            return
+        os.kill(pid, signal.SIGCONT)
 
 
 def test_a_file_changed_since_planning_is_refused(store: Store, tmp_path: Path) -> None:
