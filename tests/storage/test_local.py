@@ -88,6 +88,7 @@ def test_a_creator_killed_in_the_middle_leaves_nothing_under_a_final_name(store:
         with subprocess.Popen([sys.executable, "-c", script, str(folder)], cwd=ROOT, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             process.stdout.read(2 + turn)
+            _stop_while_writing(process.pid, folder)
             process.send_signal(signal.SIGKILL)
         found = list(store.list(str(folder)))
         assert len(found) >= 2 + turn
