@@ -54,9 +54,14 @@ def to_pil_image(image_HW3: npt.NDArray[np.uint8]) -> Image.Image:
 
 
 def resize(image: Image.Image, size_hw: Sequence[int]) -> Image.Image:
-    """torchvision.transforms.functional.resize of a Pillow image: bilinear, which Pillow antialiases."""
+    """torchvision.transforms.functional.resize of a Pillow image: bilinear, which Pillow antialiases.
+
+    Along the rows first, as every Pillow did until 13, which picks the order by size (a grey level here and there).
+    """
     height, width = size_hw
-    return image.resize((width, height), Image.Resampling.BILINEAR)
+    return image.resize((width, image.height), Image.Resampling.BILINEAR).resize(
+        (width, height), Image.Resampling.BILINEAR
+    )
 
 
 @contextmanager
@@ -170,7 +175,8 @@ class OfficialSegmenter:
         crop_hw = crop_HW3.shape[0], crop_HW3.shape[1]
         height, width = self._transform.get_preprocess_shape(*crop_hw, self.input_side)
         resized_hw = max(height, 1), max(width, 1)
-        resized_HW3 = np.array(resize(to_pil_image(crop_HW3), resized_hw))
+        functions = segment_anything.utils.transforms  # torchvision's own where it is installed
+        resized_HW3 = np.array(functions.resize(functions.to_pil_image(crop_HW3), resized_hw))
         image_13HW = torch.as_tensor(resized_HW3).permute(2, 0, 1).contiguous()[None]
         embedding = self._sam.image_encoder(self._sam.preprocess(image_13HW))
         return OfficialCrop(embedding, crop_hw, resized_hw)

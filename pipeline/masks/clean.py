@@ -1,7 +1,8 @@
 """Small flaws of a mask: holes to fill, islands to remove. Components are 8-connected, for both.
 
 Owns one mask at a time; which masks are duplicates afterwards is not decided here.
-Legend: H W pixels. Source: arXiv:2304.02643 appendix B; order and ties as in segment_anything 1.0.
+Legend: H W pixels, L labels of components.
+Source: arXiv:2304.02643 appendix B; order and ties as in segment_anything 1.0.
 """
 
 from __future__ import annotations
@@ -20,27 +21,31 @@ def clean_mask(mask_HW: Mask_HW, *, below_area: int) -> Mask_HW:
 
 def largest_component_area(mask_HW: Mask_HW) -> int:
     """Pixels of the largest component; 0 for an empty mask."""
-    _, areas = _components(mask_HW)
-    return int(areas.max(initial=0))
+    _, areas_L = _components(mask_HW)
+    return int(areas_L[1:].max(initial=0))
 
 
 def _without_holes(mask_HW: Mask_HW, below_area: int) -> Mask_HW:
     """Any small component of the background is a hole, at the image's border too."""
-    labels_HW, areas = _components(~mask_HW)
-    small = np.flatnonzero(areas < below_area) + 1
-    return mask_HW | np.isin(labels_HW, small) if small.size else mask_HW
+    labels_HW, areas_L = _components(~mask_HW)
+    hole_L = areas_L < below_area
+    hole_L[0] = False
+    return mask_HW | hole_L[labels_HW] if hole_L.any() else mask_HW
 
 
 def _without_islands(mask_HW: Mask_HW, below_area: int) -> Mask_HW:
     """If all components are small, the (first) largest stays."""
-    labels_HW, areas = _components(mask_HW)
-    large = np.flatnonzero(areas >= below_area) + 1
-    if large.size == areas.size:
+    labels_HW, areas_L = _components(mask_HW)
+    stays_L = areas_L >= below_area
+    stays_L[0] = False
+    if stays_L[1:].all():
         return mask_HW
-    return np.isin(labels_HW, large if large.size else [int(areas.argmax()) + 1])
+    if not stays_L.any():
+        stays_L[1 + areas_L[1:].argmax()] = True
+    return stays_L[labels_HW]
 
 
 def _components(mask_HW: Mask_HW) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """(H, W) labels, 0 outside the mask, and the areas of labels 1, 2, ..."""
+    """(H, W) label of each pixel, and the area of each label; label 0 is what lies outside the mask."""
     _, labels_HW, stats, _ = cv2.connectedComponentsWithStats(mask_HW.astype(np.uint8), connectivity=8)
-    return labels_HW.astype(np.int32, copy=False), stats[1:, cv2.CC_STAT_AREA].astype(np.int32, copy=False)
+    return labels_HW.astype(np.int32, copy=False), stats[:, cv2.CC_STAT_AREA].astype(np.int32, copy=False)

@@ -16,7 +16,7 @@ from pipeline.masks.merge import merge_crops
 from pipeline.masks.rle import Rle, decode_mask
 from pipeline.records import Funnel, ImageMasks
 from pipeline.settings import CropRank, Recipe
-from tests.fakes import PaintedSegmenter, always, paint, same_colour
+from tests.fakes import Painted, PaintedSegmenter, always, paint, same_colour
 from tests.masks.conftest import scene
 from tests.official import OfficialSegmenter
 
@@ -128,6 +128,22 @@ def test_points_per_batch_changes_masks_of_a_network_by_rounding_only(mini_sam: 
         assert one.predicted_iou == pytest.approx(other.predicted_iou, abs=1e-3)
         assert one.area == pytest.approx(other.area, rel=1e-2)
         assert one.point_xy == other.point_xy
+
+
+def test_thresholds_are_strict_for_predicted_iou_and_inclusive_for_stability() -> None:
+    """As released: > for one, >= for the other, and a logit of exactly 0 lies outside the mask."""
+    logits_HW = np.full((10, 10), -9, dtype=np.float32)
+    logits_HW[0, :] = 9
+    logits_HW[1, :] = 0
+    segmenter = PaintedSegmenter(always(Painted(logits_HW, predicted_iou=0.5)), side=10)
+    black_HW3 = np.zeros((10, 10, 3), np.uint8)
+    at_both = Recipe(points_per_side=1, pred_iou_thresh=0.49, stability_score_thresh=0.5)
+    [result] = generate_masks([black_HW3], segmenter, at_both)
+    assert [(mask.stability_score, mask.area) for mask in result.masks] == [(0.5, 10)]
+    [result] = generate_masks([black_HW3], segmenter, replace(at_both, pred_iou_thresh=0.5))
+    assert result.funnel.low_predicted_iou == 1
+    [result] = generate_masks([black_HW3], segmenter, replace(at_both, stability_score_thresh=0.51))
+    assert result.funnel.low_stability == 1
 
 
 def test_crops_of_all_images_share_encoder_batches() -> None:
