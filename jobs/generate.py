@@ -7,7 +7,6 @@ Owns the process: environment, streams, exit code. Exit codes: 0 every chunk com
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,6 @@ LOCAL_RAY = {
 
 def generate(settings: Settings, *, find_weights: FindWeights | None = None) -> int:
     """Run to the end and print the summary. `find_weights` is the seam for another segmenter."""
-    signal.signal(signal.SIGTERM, _interrupt)
     if settings.run.address == "local":
         for name, value in LOCAL_RAY.items():
             os.environ.setdefault(name, value)
@@ -35,19 +33,17 @@ def generate(settings: Settings, *, find_weights: FindWeights | None = None) -> 
     from pipeline.run.progress import progress_on
     from pipeline.run.report import summary
     from pipeline.run.session import run_settings, weights_from_settings
+    from pipeline.run.signals import StopFlag
 
-    progress = progress_on(sys.stderr)
+    progress, stop = progress_on(sys.stderr), StopFlag()
+    find_weights = find_weights or weights_from_settings
     try:
-        outcome = run_settings(settings, progress=progress, find_weights=find_weights or weights_from_settings)
+        with stop.interrupting():
+            outcome = run_settings(settings, progress=progress, find_weights=find_weights, stop=stop)
     finally:
         progress.close()
     sys.stdout.write(summary(outcome) + "\n")
     return outcome.exit_code
-
-
-def _interrupt(_number: int, _frame: object) -> None:
-    """Before Ray runs there is nothing to drain: SIGTERM is SIGINT."""
-    raise KeyboardInterrupt
 
 
 def main() -> int:

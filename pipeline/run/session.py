@@ -18,7 +18,7 @@ from pipeline.run.manifest import Manifest, committed_chunks, find_manifest, pub
 from pipeline.run.plan import Plan, Shape
 from pipeline.run.planning import Planned, create_or_load_plan
 from pipeline.run.progress import Progress
-from pipeline.run.signals import stop_on_signals
+from pipeline.run.signals import StopFlag
 from pipeline.run.worker import LoadSegmenter, WorkerSpec, checkpoint_sha256, segmenter_loader
 from pipeline.settings import Settings
 from pipeline.storage.store import Store, connect
@@ -73,8 +73,10 @@ class Outcome:
         return 130 if self.stopped else 3
 
 
-def run_settings(settings: Settings, *, progress: Progress, find_weights: FindWeights) -> Outcome:
+def run_settings(settings: Settings, *, progress: Progress, find_weights: FindWeights, stop: StopFlag) -> Outcome:
     """Do, or finish, the run that `settings` describes.
+
+    stop    what its signals do while the driver works; before and after, they do what the caller has set up
 
     raises  ConfigError before a model is loaded, or when a worker finds the checkpoint wrong;
             StorageError, RunError if the work cannot go on
@@ -98,56 +100,78 @@ def run_settings(settings: Settings, *, progress: Progress, find_weights: FindWe
             committed_chunks=plan.chunk_count,
             max_failed_fraction=settings.run.max_failed_fraction,
         )
-    return _work(settings, planned, weights, out=out, store=store, progress=progress)
+    return _Work(settings, planned, weights, out, store, progress).run(stop)
 
 
-def _work(
-    settings: Settings, planned: Planned, weights: Weights, *, out: str, store: Store, progress: Progress
-) -> Outcome:
-    plan = planned.plan
+@dataclass(frozen=True)
+class _Work:
+    """A run that is not finished yet."""
 
-    def look_around() -> set[str]:
-        return committed_chunks(plan, out=out, store=store)
+    settings: Settings
+    planned: Planned
+    weights: Weights
+    out: str
+    store: Store
+    progress: Progress
 
-    ledger = Ledger.open(
-        plan,
-        committed=look_around(),
-        attempts_allowed=settings.run.chunk_attempts,
-        from_the_start=planned.created,
-    )
-    found = len(ledger.committed)
-    spec = WorkerSpec(
-        out=out, plan=plan, store=settings.store, load=weights.load, threads=settings.run.threads_per_worker
-    )
-    begun = time.monotonic()
-    ending = Ending.DONE
-    if not ledger.is_complete:
-        progress.say(f"{plan.image_count} images in {plan.chunk_count} chunks, {found} of them already committed")
-        with ray_session(settings.run.address), stop_on_signals() as stop:
-            driver = Driver(
-                ledger, spec, settings.run, device=settings.model.device, look_around=look_around, progress=progress
-            )
+    def run(self, stop: StopFlag) -> Outcome:
+        plan, settings = self.planned.plan, self.settings.run
+        ledger = Ledger.open(
+            plan,
+            committed=self._look_around(),
+            attempts_allowed=settings.chunk_attempts,
+            from_the_start=self.planned.created,
+        )
+        found = len(ledger.committed)
+        ending, work_s = (Ending.DONE, 0.0) if ledger.is_complete else self._drive(ledger, stop)
+        left = plan.chunk_count - len(ledger.committed)
+        if ending is Ending.DONE and left > len(ledger.given_up):
+            raise RunError(f"{self.out}: {left} chunks are not committed, and {len(ledger.given_up)} were given up")
+        return Outcome(
+            out=self.out,
+            plan=plan,
+            manifest=self._finish() if ledger.is_complete else None,
+            found_chunks=found,
+            committed_chunks=len(ledger.committed),
+            given_up=tuple(ledger.given_up.values()),
+            stopped=ending is Ending.STOPPED,
+            reports=tuple(ledger.reports),
+            work_s=work_s,
+            max_failed_fraction=settings.max_failed_fraction,
+        )
+
+    def _drive(self, ledger: Ledger, stop: StopFlag) -> tuple[Ending, float]:
+        plan, settings = self.planned.plan, self.settings
+        spec = WorkerSpec(
+            out=self.out,
+            plan=plan,
+            store=settings.store,
+            load=self.weights.load,
+            threads=settings.run.threads_per_worker,
+        )
+        self.progress.say(
+            f"{plan.image_count} images in {plan.chunk_count} chunks, {len(ledger.committed)} of them already committed"
+        )
+        with ray_session(settings.run.address), stop.flagging():
             begun = time.monotonic()
+            driver = Driver(
+                ledger,
+                spec,
+                settings.run,
+                device=settings.model.device,
+                look_around=self._look_around,
+                progress=self.progress,
+            )
             ending = driver.run(stop)
-        ledger.note_committed(look_around())
-    work_s = time.monotonic() - begun
-    if ending is Ending.DONE and not ledger.is_complete and not ledger.given_up:
-        raise RunError(f"{out}: {plan.chunk_count - len(ledger.committed)} chunks were neither committed nor given up")
-    return Outcome(
-        out=out,
-        plan=plan,
-        manifest=_finish(plan, out=out, store=store) if ledger.is_complete else None,
-        found_chunks=found,
-        committed_chunks=len(ledger.committed),
-        given_up=tuple(ledger.given_up.values()),
-        stopped=ending is Ending.STOPPED,
-        reports=tuple(ledger.reports),
-        work_s=work_s,
-        max_failed_fraction=settings.run.max_failed_fraction,
-    )
+            work_s = time.monotonic() - begun
+        # What others committed meanwhile counts as well.
+        ledger.note_committed(self._look_around())
+        return ending, work_s
 
+    def _look_around(self) -> set[str]:
+        return committed_chunks(self.planned.plan, out=self.out, store=self.store)
 
-def _finish(plan: Plan, *, out: str, store: Store) -> Manifest:
-    manifest = recount(plan, out=out, store=store)
-    publish(manifest, out=out, store=store)
-    return manifest
+    def _finish(self) -> Manifest:
+        manifest = recount(self.planned.plan, out=self.out, store=self.store)
+        publish(manifest, out=self.out, store=self.store)
+        return manifest

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -139,15 +138,6 @@ def test_errors_become_exit_codes_with_a_sentence(
     assert "Traceback" not in said
 
 
-@pytest.fixture
-def sigterm() -> Iterator[None]:
-    """The job replaces the handler."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.mark.usefixtures("sigterm")
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -178,7 +168,6 @@ def test_wrong_configuration_is_said_before_ray_starts(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("sigterm")
 def test_a_source_that_is_not_there_is_a_configuration_error(tmp_path: Path):
     """Named, with what it may be."""
     settings = Settings(source=str(tmp_path / "nowhere"), out=str(tmp_path / "out"))
@@ -186,7 +175,6 @@ def test_a_source_that_is_not_there_is_a_configuration_error(tmp_path: Path):
         generate(settings, find_weights=fake_weights)
 
 
-@pytest.mark.usefixtures("sigterm")
 def test_no_cluster_at_the_address_is_a_configuration_error(tmp_path: Path):
     """Joining a cluster that is not there says what to do."""
     if ray.is_initialized():

@@ -18,6 +18,7 @@ from pipeline.run.planning import create_or_load_plan
 from pipeline.run.progress import Standing
 from pipeline.run.report import load_snippet, summary
 from pipeline.run.session import FindWeights, Outcome, Weights, run_settings
+from pipeline.run.signals import StopFlag
 from pipeline.settings import Format, Settings
 from pipeline.storage.parts import read_part
 from pipeline.storage.store import Store
@@ -43,7 +44,7 @@ class Notes:
 
 
 def run(settings: Settings, *, find_weights: FindWeights = fake_weights, notes: Notes | None = None) -> Outcome:
-    return run_settings(settings, progress=notes or Notes(), find_weights=find_weights)
+    return run_settings(settings, progress=notes or Notes(), find_weights=find_weights, stop=StopFlag())
 
 
 def load_stumbling(store: Store, *, marks: str) -> Any:

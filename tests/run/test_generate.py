@@ -19,6 +19,7 @@ import pytest
 
 from pipeline.records import ImageRow
 from pipeline.run.session import run_settings
+from pipeline.run.signals import StopFlag
 from pipeline.settings import Format, Settings, StoreSettings
 from pipeline.storage.parts import read_part
 from pipeline.storage.store import connect
@@ -96,7 +97,7 @@ def test_run_goes_on_after_its_driver_is_killed_with_every_image_once(slow: Sett
     finish(process)
     before = parts_of(slow.out)
     assert 2 <= len(before) < IMAGES
-    outcome = run_settings(slow, progress=Notes(), find_weights=fake_weights)
+    outcome = run_settings(slow, progress=Notes(), find_weights=fake_weights, stop=StopFlag())
     assert outcome.exit_code == 0
     assert outcome.found_chunks >= len(before)
     assert names_of(slow.out) == every_image
@@ -126,7 +127,7 @@ def test_signal_finishes_what_is_in_flight_and_exits_130_resumable(
     assert "stopped by a signal" in output
     assert "repeat the same command" in output
     assert 1 <= len(parts_of(slow.out)) < IMAGES
-    assert run_settings(slow, progress=Notes(), find_weights=fake_weights).exit_code == 0
+    assert run_settings(slow, progress=Notes(), find_weights=fake_weights, stop=StopFlag()).exit_code == 0
     assert names_of(slow.out) == every_image
 
 
@@ -146,7 +147,12 @@ def test_run_on_s3_gives_the_rows_of_a_run_on_disk(
     code, output, errors = finish(start([*overrides_of(remote), f'store.endpoint_url="{s3_endpoint}"']))
     assert code == 0, errors
     assert "6 ok, 1 failed (1 unreadable)" in output
-    assert run_settings(with_run(disk, address=cluster), progress=Notes(), find_weights=fake_weights).exit_code == 0
+    assert (
+        run_settings(
+            with_run(disk, address=cluster), progress=Notes(), find_weights=fake_weights, stop=StopFlag()
+        ).exit_code
+        == 0
+    )
     on_s3 = rows_in(f"s3://{s3_bucket}/out", StoreSettings(endpoint_url=s3_endpoint))
     on_disk = rows_in(disk.out, StoreSettings())
     assert len(on_s3) == 7

@@ -1,0 +1,61 @@
+"""The whole way with the real model: checkpoint file, loader, actor, torch, part."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.config import CONFIGS
+from model.sam import Sam
+from pipeline.errors import ConfigError
+from pipeline.run.report import summary
+from pipeline.run.session import Outcome, run_settings, weights_from_settings
+from pipeline.run.signals import StopFlag
+from pipeline.settings import ModelSettings, Recipe, Settings
+from tests.fakes_run import drawn_image, write_folder
+from tests.run.conftest import parts_of, with_run
+from tests.run.test_driver import Notes
+
+
+def run(settings: Settings) -> Outcome:
+    return run_settings(settings, progress=Notes(), find_weights=weights_from_settings, stop=StopFlag())
+
+
+@pytest.fixture
+def untrained(settings: Settings, tmp_path: Path) -> Settings:
+    """The tiny model with random weights in a .pth; every candidate is kept."""
+    torch.manual_seed(0)
+    torch.save(Sam(CONFIGS["tiny"]).state_dict(), tmp_path / "tiny.pth")
+    folder = write_folder(tmp_path / "images", {f"im{number}.png": drawn_image(number) for number in range(4)})
+    recipe = Recipe(points_per_side=3, pred_iou_thresh=-1e9, stability_score_thresh=0.0, box_nms_thresh=1.0)
+    model = ModelSettings(checkpoint=str(tmp_path / "tiny.pth"), device="cpu")
+    return with_run(replace(settings, source=str(folder), recipe=recipe, model=model), images_per_chunk=2)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_real_model_gives_the_same_bytes_for_any_number_of_workers(untrained: Settings, tmp_path: Path):
+    """Float sums of another process must round alike: threads and torch's choices are fixed."""
+    one = run(with_run(untrained, max_workers=1))
+    two = run(with_run(replace(untrained, out=str(tmp_path / "two")), max_workers=2))
+    assert one.exit_code == two.exit_code == 0
+    assert one.manifest is not None
+    assert one.manifest.masks > 4, summary(one)
+    assert parts_of(one.out) == parts_of(two.out)
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("content", ["garbage", "other_model"])
+def test_wrong_checkpoint_is_a_configuration_error_that_names_it(untrained: Settings, tmp_path: Path, content: str):
+    """Found when the first worker loads it; nothing is committed."""
+    path = tmp_path / f"{content}.pth"
+    if content == "garbage":
+        path.write_bytes(b"no weights at all")
+    else:
+        torch.save({"linear.weight": torch.zeros(2, 2)}, path)
+    settings = replace(untrained, model=replace(untrained.model, checkpoint=str(path)))
+    with pytest.raises(ConfigError, match=path.name):
+        run(settings)
+    assert not (Path(settings.out) / "data").exists()
