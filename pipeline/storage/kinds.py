@@ -28,10 +28,10 @@ def is_image(name: str) -> bool:
     return extension(name) in IMAGE_EXTENSIONS and not _is_resource_fork(name)
 
 
+def extension(name: str) -> str:
+    return posixpath.splitext(name)[1].lower()
+
+
 def _is_resource_fork(name: str) -> bool:
     """The `._name` companions that macOS writes beside files it copies; they hold no image."""
     return posixpath.basename(name).startswith("._")
-
-
-def extension(name: str) -> str:
-    return posixpath.splitext(name)[1].lower()

@@ -1,13 +1,9 @@
-"""What a source names, and what is found inside a shard; damaged and hostile ones above all."""
+"""What a source names, and what is found inside folders and lists."""
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import re
-import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +13,12 @@ from pipeline.errors import ConfigError
 from pipeline.settings import StoreSettings
 from pipeline.storage.shards import FoundMember, ShardKind, ShardSource, find_shards, index_shard
 from pipeline.storage.store import Store, connect
-
-BLOCK = 512
+from tests.storage.samples import tar_of
 
 
 @pytest.fixture
 def store() -> Store:
     return connect(StoreSettings())
-
-
-def tar_of(*members: tuple[str | tarfile.TarInfo, bytes], layout: int = tarfile.PAX_FORMAT) -> bytes:
-    sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w", format=layout) as tar:
-        for named, data in members:
-            info = tarfile.TarInfo(named) if isinstance(named, str) else named
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return sink.getvalue()
 
 
 def put(folder: Path, **files: bytes) -> None:
@@ -182,140 +167,6 @@ def test_a_folder_is_searched_for_images_and_the_rest_is_counted(store: Store, t
     assert [(member.key, member.length) for member in members] == [("a.JPG", 1), ("b.webp", 0), ("d/e.TiFF", 1)]
     assert ignored == 3
     assert [read_back(store, member) for member in members] == [b"x", b"", b"x"]
-
-
-@pytest.mark.parametrize("layout", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_tar_members_are_found_where_they_lie(store: Store, tmp_path: Path, layout: int) -> None:
-    """Offsets must be right in every dialect, with long and foreign names."""
-    bodies = {f"{'d' * 90}/{'n' * length}é.jpg": bytes([length]) * (length * 37) for length in (1, 50, 80)}
-    (tmp_path / "a.tar").write_bytes(tar_of(*bodies.items(), ("a.json", b"{}"), layout=layout))
-    members, ignored = index(store, tmp_path / "a.tar", ShardKind.TAR)
-    assert {member.key: read_back(store, member) for member in members} == bodies
-    assert ignored == 1
-
-
-def test_a_size_in_a_pax_header_overrules_the_old_field(store: Store, tmp_path: Path) -> None:
-    """Files over 8 GiB, and some writers always, say the size there."""
-    info = tarfile.TarInfo("big.jpg")
-    info.pax_headers = {"size": "3000", "comment": "x=y\nz"}
-    sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        tar.addfile(info)
-    header = sink.getvalue()[: 3 * BLOCK]
-    after = tar_of(("next.jpg", b"next"))
-    (tmp_path / "a.tar").write_bytes(header + b"b" * 3000 + bytes(72) + after)
-    members, _ = index(store, tmp_path / "a.tar", ShardKind.TAR)
-    assert [(m.key, read_back(store, m)) for m in members] == [("big.jpg", b"b" * 3000), ("next.jpg", b"next")]
-
-
-def test_entries_that_are_no_files_are_ignored_or_recorded(store: Store, tmp_path: Path) -> None:
-    """A directory is nothing; a link or an empty file with an image's name was meant to be an image."""
-    folder, link = tarfile.TarInfo("folder.jpg"), tarfile.TarInfo("link.jpg")
-    folder.type, link.type, link.linkname = tarfile.DIRTYPE, tarfile.SYMTYPE, "../../etc/passwd"
-    (tmp_path / "a.tar").write_bytes(tar_of((folder, b""), (link, b""), ("empty.jpg", b""), ("._a.jpg", b"fork")))
-    members, ignored = index(store, tmp_path / "a.tar", ShardKind.TAR)
-    assert [(member.key, member.length) for member in members] == [("link.jpg", 0), ("empty.jpg", 0)]
-    assert "it is a link" in members[0].broken
-    assert "empty file" in members[1].broken
-    assert ignored == 2
-
-
-def test_duplicate_and_hostile_names_in_a_tar_are_kept_as_data(store: Store, tmp_path: Path) -> None:
-    """Names go to a column, never to a path; the same name twice is two images."""
-    names = [
-        "a.jpg",
-        "a.jpg",
-        "../../up.jpg",
-        "/etc/x.jpg",
-        "new\nline.jpg",
-        "<script>.jpg",
-        "é𝒳.jpg",
-        "x" * 5000 + ".jpg",
-    ]
-    (tmp_path / "a.tar").write_bytes(tar_of(*((name, name.encode()) for name in names)))
-    members, _ = index(store, tmp_path / "a.tar", ShardKind.TAR)
-    assert [member.key for member in members] == names
-    assert [read_back(store, member) for member in members] == [name.encode() for name in names]
-    assert os.listdir(tmp_path) == ["a.tar"]
-
-
-def test_a_name_in_a_tar_that_is_no_utf8_becomes_readable_text(store: Store, tmp_path: Path) -> None:
-    """The plan and the output are UTF-8; the image must not be lost to its name."""
-    info = tarfile.TarInfo("caf\udce9.jpg")
-    sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w", format=tarfile.GNU_FORMAT, errors="surrogateescape") as tar:
-        info.size = 1
-        tar.addfile(info, io.BytesIO(b"x"))
-    (tmp_path / "a.tar").write_bytes(sink.getvalue())
-    ((member,), _) = index(store, tmp_path / "a.tar", ShardKind.TAR)
-    assert member.key == "caf\\xe9.jpg"
-
-
-def good_tar() -> bytes:
-    return tar_of(("1.jpg", b"1" * 700), ("2.jpg", b"2" * 700), ("3.jpg", b"3" * 700))
-
-
-def with_bad_third_header(data: bytes) -> bytes:
-    return data[: 6 * BLOCK] + b"garbage!" + data[6 * BLOCK + 8 :]
-
-
-@pytest.mark.parametrize(
-    ("damage", "kept", "offset", "said"),
-    [
-        (with_bad_third_header, 2, 6 * BLOCK, r"expected a tar header, found b'garbage!"),
-        (lambda d: d[: 6 * BLOCK + 100], 2, 6 * BLOCK, "expected a header of 512 bytes, found 100"),
-        (lambda d: d[: 8 * BLOCK], 2, 6 * BLOCK, r"expected 700 bytes of '3\.jpg', found 512"),
-        (lambda d: d[: 6 * BLOCK], 2, 6 * BLOCK, "expected an end-of-archive mark"),
-        (lambda d: d[: 7 * BLOCK + 700], 3, 7 * BLOCK + 700, "expected an end-of-archive mark"),
-        (lambda d: d + b"tail" * 200, 3, 10240, "expected a tar header"),
-        (lambda _: b"", 0, 0, "empty file"),
-        (lambda _: b"not a tar at all" * 100, 0, 0, "expected a tar header"),
-        (lambda _: b"short", 0, 0, "expected a header of 512 bytes, found 5"),
-    ],
-    ids=["header", "cut-header", "cut-data", "cut-between", "cut-mark", "tail", "empty", "text", "short"],
-)
-def test_a_damaged_tar_keeps_what_came_before_and_records_the_rest_as_one(
-    store: Store, tmp_path: Path, damage: Callable[[bytes], bytes], kept: int, offset: int, said: str
-) -> None:
-    """Nothing is lost in silence, and nothing that can be read is thrown away."""
-    path = tmp_path / "a.tar"
-    path.write_bytes(damage(good_tar()))
-    members, _ = index(store, path, ShardKind.TAR)
-    assert [read_back(store, member) for member in members[:kept]] == [b"%d" % n * 700 for n in range(1, kept + 1)]
-    (broken,) = members[kept:]
-    assert (broken.key, broken.length) == (f"a.tar@{offset}", 0)
-    assert re.search(rf"{re.escape(str(path))} is damaged at byte {offset}: .*{said}", broken.broken)
-
-
-def test_a_tar_cut_anywhere_ends_in_a_record_and_never_in_an_error(store: Store, tmp_path: Path) -> None:
-    """Uploads break at any byte, inside extension headers too."""
-    data = tar_of(("é" * 200 + ".jpg", b"1" * 700), ("2.jpg", b"2"))
-    path, whole = tmp_path / "a.tar", len(index_of_bytes(data, tmp_path, store))
-    for size in range(0, 7 * BLOCK, 37):
-        path.write_bytes(data[:size])
-        members, _ = index(store, path, ShardKind.TAR)
-        assert members[-1].broken
-        assert len(members) <= whole + 1
-
-
-def index_of_bytes(data: bytes, folder: Path, store: Store) -> tuple[FoundMember, ...]:
-    (folder / "whole.tar").write_bytes(data)
-    return index(store, folder / "whole.tar", ShardKind.TAR)[0]
-
-
-def test_tars_put_end_to_end_are_read_as_one(store: Store, tmp_path: Path) -> None:
-    """`cat a.tar b.tar` is a common way to join shards; most readers lose the second half."""
-    (tmp_path / "a.tar").write_bytes(tar_of(("1.jpg", b"one")) + tar_of(("2.jpg", b"two")))
-    members, _ = index(store, tmp_path / "a.tar", ShardKind.TAR)
-    assert [(member.key, read_back(store, member)) for member in members] == [("1.jpg", b"one"), ("2.jpg", b"two")]
-
-
-def test_a_compressed_tar_under_a_plain_name_is_refused_with_the_cure(store: Store, tmp_path: Path) -> None:
-    """Members of a compressed tar have no place of their own."""
-    with tarfile.open(tmp_path / "a.tar", "w:gz") as tar:
-        tar.addfile(tarfile.TarInfo("1.jpg"))
-    with pytest.raises(ConfigError, match=r"compressed \(gzip\).*unpack it"):
-        index(store, tmp_path / "a.tar", ShardKind.TAR)
 
 
 def test_a_list_names_uris_relative_to_itself(store: Store, tmp_path: Path) -> None:
