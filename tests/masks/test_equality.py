@@ -11,10 +11,12 @@ from pycocotools import mask as coco_mask
 
 from model.config import CONFIGS
 from model.load import BUNDLED, load_sam
+from model.sam import Sam
+from model.segmenter import TorchSegmenter
 from pipeline.masks.generator import generate_masks
 from pipeline.records import Funnel, Mask
 from pipeline.settings import Recipe
-from tests.masks.conftest import scene
+from tests.masks.conftest import MINI, scene
 from tests.official import OfficialSegmenter, build_official, segment_anything
 
 Options = dict[str, Any]
@@ -99,6 +101,19 @@ def test_the_comparison_above_has_something_to_compare(mini_sam: Any) -> None:
     assert total.duplicate_in_crop > 100
     assert total.duplicate_across_crops > 5
     assert total.duplicate_after_clean > 0
+
+
+@pytest.mark.parametrize(("hw", "options"), [OPTIONS[6], OPTIONS[11]])
+def test_our_network_and_generator_together_give_the_released_masks(
+    mini_sam: Any, hw: tuple[int, int], options: Options
+) -> None:
+    """The two halves are each compared with the released code; the user runs them together."""
+    sam = Sam(MINI)
+    sam.load_state_dict(mini_sam.state_dict())
+    image_HW3 = scene(*hw, seed=4)
+    [result] = generate_masks([image_HW3], TorchSegmenter(sam, weights_sha256=""), Recipe(**options))
+    assert len(result.masks) > 10
+    assert_equal(result.masks, official_masks(mini_sam, image_HW3, options), hw)
 
 
 @pytest.mark.skipif(not BUNDLED["tiny"].exists(), reason="the bundled weights are not in this checkout")
