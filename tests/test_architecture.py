@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import model
+import pipeline
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("model", "pipeline", "jobs", "conf", "tests", "benchmarks")
@@ -100,6 +102,12 @@ def test_model_is_ours():
     """`model` is a common name: another installed package of that name must not answer for it."""
     assert model.__file__ is not None
     assert Path(model.__file__).resolve().is_relative_to(ROOT)
+
+
+def test_parts_carry_the_version_of_the_package():
+    """The version stands in the code, so that it is known where nothing is installed (`ray job submit`)."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert pipeline.__version__ == project["version"]
 
 
 BARE = """

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 
+from pipeline.records import Funnel
 from pipeline.run.plan import data_uri
 from pipeline.run.session import Outcome
 from pipeline.settings import Format
@@ -70,9 +72,18 @@ def _speed(outcome: Outcome) -> Iterator[str]:
     spent = max(sum(seconds.values()), 1e-9)
     shares = ", ".join(f"{stage} {seconds[stage] / spent:.0%}" for stage in STAGES)
     yield f"  time     {shares} of the workers' busy time"
+    yield f"  funnel   {_funnel(outcome)}"
     lost = sum(not report.won for report in outcome.reports)
     if lost:
         yield f"  shared   {lost} chunks were committed by another driver first"
+
+
+def _funnel(outcome: Outcome) -> str:
+    """What became of the candidates, in the order of the steps; steps that removed none are left out."""
+    counts = asdict(sum((report.funnel for report in outcome.reports), Funnel()))
+    candidates, kept = counts.pop("candidates"), counts.pop("kept")
+    removed = [f"{count:,} {step.replace('_', ' ')}" for step, count in counts.items() if count]
+    return f"{candidates:,} candidates: {', '.join([*removed, f'{kept:,} kept'])}"
 
 
 def _given_up(outcome: Outcome) -> Iterator[str]:

@@ -105,6 +105,8 @@ def test_finished_run_has_a_manifest_that_recounts_its_parts(finished: tuple[Set
     text = summary(outcome)
     assert "13 ok, 0 failed" in text
     assert "images/s" in text
+    assert f"{13 * 48} candidates: " in text
+    assert f"{document['masks']} kept" in text
 
 
 def test_load_snippet_loads_the_dataset(finished: tuple[Settings, Outcome]):
