@@ -31,6 +31,7 @@ class Batch:
     points_BK2     float32, (x, y) in pixels of the input square
     truths_BKLhw   bool, the thing under the point on each level
     valid_BKL      bool, whether that level has one there that is large enough
+    labels_BLhw    int32, the view's ids per level, 0 for nothing
     """
 
     images_B3SS: Tensor
@@ -38,6 +39,7 @@ class Batch:
     points_BK2: Tensor
     truths_BKLhw: Tensor
     valid_BKL: Tensor
+    labels_BLhw: Tensor
 
 
 def split_batch(batch: Batch, count: int) -> list[Batch]:
@@ -50,6 +52,7 @@ def split_batch(batch: Batch, count: int) -> list[Batch]:
             batch.points_BK2[first : first + size],
             batch.truths_BKLhw[first : first + size],
             batch.valid_BKL[first : first + size],
+            batch.labels_BLhw[first : first + size],
         )
         for first in range(0, len(batch.sizes_hw), size)
     ]
@@ -114,6 +117,7 @@ def make_batch(scenes: list[Scene], settings: ViewSettings, rng: np.random.Gener
         torch.from_numpy(points),
         torch.from_numpy(truths),
         torch.from_numpy(valid),
+        torch.from_numpy(np.stack([view.labels_Lhw for view in views]).astype(np.int32)),
     )
 
 

@@ -5,22 +5,23 @@ Legend: B images, K points of an image, P = B * K prompts, M outputs, L levels, 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from model.sam import Sam
 from model.training.batches import Batch
+from model.training.dense import Learner, dense_loss
 from model.training.losses import PromptLoss, ambiguous_point_loss, single_mask_loss
 from model.training.settings import LossSettings
 
 
-def encode(sam: Sam, batch: Batch, points_per_image: int) -> Tensor:
-    """(P, C, g, g): every image's embedding, once for each of its prompts."""
+def encode(sam: Sam, batch: Batch) -> Tensor:
+    """(B, C, g, g): every image's embedding."""
     images = [image[None, :, :h, :w] for image, (h, w) in zip(batch.images_B3SS, batch.sizes_hw, strict=True)]
     standard_B3SS = torch.cat([sam.normalise(image) for image in images])
-    return sam.image_encoder(standard_B3SS).repeat_interleave(points_per_image, dim=0)
+    return sam.image_encoder(standard_B3SS)
 
 
 def decode(
@@ -54,42 +55,63 @@ def first_points(batch: Batch) -> tuple[Tensor, Tensor]:
 
 def predict_points(sam: Sam, batch: Batch) -> tuple[Tensor, Tensor]:
     """The three outputs for each point of a batch."""
-    embedding_PCgg = encode(sam, batch, batch.points_BK2.shape[1])
+    embedding_PCgg = encode(sam, batch).repeat_interleave(batch.points_BK2.shape[1], dim=0)
     return decode(sam, embedding_PCgg, points=first_points(batch), several=True)
 
 
-def batch_loss(sam: Sam, batch: Batch, settings: LossSettings, *, bfloat16: bool, follow_up: bool) -> PromptLoss:
+def batch_loss(
+    learner: Learner, batch: Batch, settings: LossSettings, *, bfloat16: bool, follow_up: bool
+) -> PromptLoss:
     """The loss of one step; with `follow_up` every prompt gets a second, unambiguous one."""
+    sam = learner.sam
     truths_PLhw, valid_PL = batch.truths_BKLhw.flatten(0, 1), batch.valid_BKL.flatten(0, 1)
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        embedding_PCgg = encode(sam, batch, batch.points_BK2.shape[1])
+        embedding_BCgg = encode(sam, batch)
+        embedding_PCgg = embedding_BCgg.repeat_interleave(batch.points_BK2.shape[1], dim=0)
         logits_PMhw, predicted_PM = decode(sam, embedding_PCgg, points=first_points(batch), several=True)
-    logits_PMhw, predicted_PM = logits_PMhw.float(), predicted_PM.float()
-    loss = ambiguous_point_loss(logits_PMhw, predicted_PM, truths_PLhw, valid_PL, settings)
-    if not follow_up or not bool(valid_PL.any()):
-        return loss
+        dense = dense_loss(learner.dense, embedding_BCgg, batch.labels_BLhw, settings)
+    logits_PMhw = logits_PMhw.float()
+    loss = ambiguous_point_loss(logits_PMhw, predicted_PM.float(), truths_PLhw, valid_PL, settings)
+    total = loss.total + settings.dense_weight * dense
     asked_P = valid_PL.any(1)
-    # Which of the truths is meant: at random, so that the second prompt, not habit, has to say it.
-    level_P = torch.multinomial(valid_PL[asked_P].float(), 1).squeeze(1)
-    rows = torch.arange(len(level_P))
-    truth_Phw = truths_PLhw[asked_P][rows, level_P]
-    nearest_P = loss.true_iou_PML[asked_P][rows, :, level_P].argmax(1)
-    previous_Phw = logits_PMhw.detach()[asked_P][rows, nearest_P]
+    if follow_up and bool(asked_P.any()):
+        intent = _choose_intent(logits_PMhw.detach()[asked_P], loss.true_iou_PML[asked_P], batch, asked_P)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            logits, predicted = _ask_again(sam, embedding_PCgg[asked_P], intent)
+        total = total + single_mask_loss(logits[:, 0].float(), predicted[:, 0].float(), intent.truth_Phw, settings)
+    return replace(loss, total=total, dense=dense.detach())
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What the second prompt of each first prompt means: one truth, and the answer it got nearest to it."""
+
+    truth_Phw: Tensor
+    previous_Phw: Tensor
+    first: tuple[Tensor, Tensor]
+
+
+def _choose_intent(logits_PMhw: Tensor, true_iou_PML: Tensor, batch: Batch, asked_P: Tensor) -> Intent:
+    """A level at random, so that the second prompt, not habit, has to say it."""
+    truths_PLhw, valid_PL = batch.truths_BKLhw.flatten(0, 1)[asked_P], batch.valid_BKL.flatten(0, 1)[asked_P]
+    level_P = torch.multinomial(valid_PL.float(), 1).squeeze(1)
+    rows_P = torch.arange(len(level_P))
+    nearest_P = true_iou_PML[rows_P, :, level_P].argmax(1)
+    coords_P12, labels_P1 = first_points(batch)
+    return Intent(
+        truths_PLhw[rows_P, level_P], logits_PMhw[rows_P, nearest_P], (coords_P12[asked_P], labels_P1[asked_P])
+    )
+
+
+def _ask_again(sam: Sam, embedding_PCgg: Tensor, intent: Intent) -> tuple[Tensor, Tensor]:
+    """The single-mask answer to a box, or to the first point, a correction point and the previous logits."""
     cell = sam.config.input_side / sam.config.mask_side
-    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        if torch.rand(()) < 0.5:
-            boxes_P4 = noisy_boxes(truth_Phw, cell)
-            logits, predicted = decode(sam, embedding_PCgg[asked_P], boxes_P4=boxes_P4, several=False)
-        else:
-            coords_P12, labels_P1 = (column[asked_P] for column in first_points(batch))
-            extra_P12, extra_P1 = correction_points(previous_Phw > 0, truth_Phw, cell)
-            points = torch.cat([coords_P12, extra_P12], 1), torch.cat([labels_P1, extra_P1], 1)
-            masks_P1hw = previous_Phw[:, None].clamp(-32, 32)
-            logits, predicted = decode(
-                sam, embedding_PCgg[asked_P], points=points, masks_P1hw=masks_P1hw, several=False
-            )
-    second = single_mask_loss(logits[:, 0].float(), predicted[:, 0].float(), truth_Phw, settings)
-    return replace(loss, total=loss.total + second)
+    if torch.rand(()) < 0.5:
+        return decode(sam, embedding_PCgg, boxes_P4=noisy_boxes(intent.truth_Phw, cell), several=False)
+    extra_P12, extra_P1 = correction_points(intent.previous_Phw > 0, intent.truth_Phw, cell)
+    points = torch.cat([intent.first[0], extra_P12], 1), torch.cat([intent.first[1], extra_P1], 1)
+    masks_P1hw = intent.previous_Phw[:, None].clamp(-32, 32)
+    return decode(sam, embedding_PCgg, points=points, masks_P1hw=masks_P1hw, several=False)
 
 
 def correction_points(masks_Phw: Tensor, truths_Phw: Tensor, cell: float) -> tuple[Tensor, Tensor]:

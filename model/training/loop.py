@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from model.sam import CONFIGS, Sam, SamConfig
 from model.training.batches import Batch, TrainingBatches, ViewSettings, held_out_batches, split_batch
+from model.training.dense import Learner
 from model.training.evaluate import Evaluation, outputs_and_truths, summarise
 from model.training.forward import batch_loss
 from model.training.grow import grow
@@ -56,6 +57,11 @@ class Training:
         return self.settings.stages[self.progress.stage]
 
     @property
+    def sam(self) -> Sam:
+        """The model itself, without what only training needs."""
+        return self.learner.sam
+
+    @property
     def fraction(self) -> float:
         """Share of the training that is over, by steps if they are set, else by the clock."""
         if self.settings.steps is not None:
@@ -64,15 +70,16 @@ class Training:
 
     def _enter_stage(self, weights: dict[str, Tensor] | None, average: dict[str, Tensor] | None) -> None:
         """Build the model for this stage's input side, with weights grown from the last one's, and its optimiser."""
-        self.sam = Sam(stage_config(self.settings, self.stage))
-        self.replicas = Replicas(self.sam, self.settings.replicas)
-        own = self.sam.state_dict()
+        self.learner = Learner(stage_config(self.settings, self.stage))
+        own = self.learner.state_dict()
         if weights is not None:
-            self.sam.load_state_dict(grow(weights, own))
-        source = average if average is not None else self.sam.state_dict()
+            self.learner.load_state_dict(grow(weights, own))
+        self.replicas = Replicas(self.learner, self.settings.replicas)
+        own = self.sam.state_dict()
+        source = average if average is not None else own
         self.average = {key: value.detach().clone().contiguous() for key, value in grow(source, own).items()}
-        decayed = [p for p in self.sam.parameters() if p.dim() > 1]
-        plain = [p for p in self.sam.parameters() if p.dim() <= 1]
+        decayed = [p for p in self.learner.parameters() if p.dim() > 1]
+        plain = [p for p in self.learner.parameters() if p.dim() <= 1]
         groups = [
             {"params": decayed, "weight_decay": self.settings.weight_decay},
             {"params": plain, "weight_decay": 0.0},
@@ -88,7 +95,16 @@ class Training:
             views_per_scene=self.settings.views_per_scene,
             start=self.progress.stage_step,
         )
-        return iter(DataLoader(source, batch_size=None, num_workers=1, prefetch_factor=8))
+        # A generator of its own: drawing the worker's seed from torch's would shift every later random number on resume.
+        workers = DataLoader(
+            source,
+            batch_size=None,
+            num_workers=1,
+            prefetch_factor=8,
+            generator=torch.Generator(),
+            multiprocessing_context="spawn",
+        )
+        return iter(workers)
 
     def run(self, checkpoint: Path) -> Evaluation:
         """Train to the end, logging and saving on the way; returns the last evaluation."""
@@ -97,7 +113,7 @@ class Training:
         for stage in range(self.progress.stage, len(self.settings.stages)):
             if stage != self.progress.stage:
                 self.progress.stage, self.progress.stage_step = stage, 0
-                self._enter_stage(self.sam.state_dict(), self.average)
+                self._enter_stage(self.learner.state_dict(), self.average)
             means = Means()
             batches = self.batches()
             while self.fraction < self.stage.until:
@@ -122,15 +138,15 @@ class Training:
 
     def step(self, batch: Batch) -> dict[str, float]:
         """One step of the optimiser; returns what was measured on the way."""
-        self.sam.train()
+        self.learner.train()
         warm = min(1.0, (self.progress.stage_step + 1) / self.settings.warm_up_steps)
         rate = self.stage.learning_rate * warm * max(0.01, 0.5 * (1 + math.cos(math.pi * min(1.0, self.fraction))))
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         follow_up = bool(torch.rand(()) < self.settings.follow_up_share)
 
-        def backward(sam: Sam, part: Batch) -> PromptLoss:
-            loss = batch_loss(sam, part, self.settings.loss, bfloat16=self.settings.bfloat16, follow_up=follow_up)
+        def backward(learner: Learner, part: Batch) -> PromptLoss:
+            loss = batch_loss(learner, part, self.settings.loss, bfloat16=self.settings.bfloat16, follow_up=follow_up)
             loss.total.backward()
             return loss.detach()
 
@@ -138,7 +154,7 @@ class Training:
         # With so few tokens the fused kernel's backward pass is slower than plain products (a tenth of a step).
         with sdpa_kernel(SDPBackend.MATH):
             losses = self.replicas.backward(parts, backward)
-        norm = torch.nn.utils.clip_grad_norm_(self.sam.parameters(), self.settings.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.learner.parameters(), self.settings.clip_norm)
         self.optimiser.step()
         self.progress.step += 1
         self.progress.stage_step += 1
@@ -169,7 +185,7 @@ class Training:
     def save(self, path: Path) -> None:
         """Replace the checkpoint at `path`, in one act."""
         state: dict[str, Any] = {
-            "model": self.sam.state_dict(),
+            "learner": self.learner.state_dict(),
             "average": self.average,
             "optimiser": self.optimiser.state_dict(),
             "progress": asdict(self.progress),
@@ -188,7 +204,7 @@ class Training:
         training = cls(settings)
         training.progress = Progress(**state["progress"])
         training._enter_stage(None, None)
-        training.sam.load_state_dict(state["model"])
+        training.learner.load_state_dict(state["learner"])
         training.average = state["average"]
         training.optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["rng"])

@@ -6,7 +6,7 @@ Legend: P prompts, M outputs of a prompt, L levels of truth, N assignments, h w 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -24,17 +24,19 @@ class PromptLoss:
     iou: Tensor
     true_iou_PML: Tensor
     valid_PL: Tensor
+    dense: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     def detach(self) -> PromptLoss:
         """Without the graph."""
         return replace(self, total=self.total.detach())
 
     def figures(self) -> dict[str, float]:
-        """For the log: the two terms, the IoU of the best output for each truth, the share of good outputs."""
+        """For the log: the terms, the IoU of the best output for each truth, the share of good outputs."""
         best_PL = self.true_iou_PML.amax(1)
         return {
             "mask": float(self.mask),
             "iou": float(self.iou),
+            "dense": float(self.dense),
             "truth_iou": float(best_PL[self.valid_PL].sum() / self.valid_PL.sum().clamp(min=1)),
             "good": float((self.true_iou_PML.amax(2) > 0.88).float().mean()),
         }

@@ -8,27 +8,27 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
+from torch import nn
 
-from model.sam import Sam
-
+Model = TypeVar("Model", bound=nn.Module)
 Slice = TypeVar("Slice")
 Result = TypeVar("Result")
 
 
-class Replicas:
+class Replicas(Generic[Model]):
     """Copies of a model that share its weights and have gradients of their own."""
 
-    def __init__(self, sam: Sam, count: int) -> None:
-        self._models = [sam, *(copy.deepcopy(sam) for _ in range(count - 1))]
-        for model in self._models[1:]:
-            for own, shared in zip(model.parameters(), sam.parameters(), strict=True):
+    def __init__(self, model: Model, count: int) -> None:
+        self._models = [model, *(copy.deepcopy(model) for _ in range(count - 1))]
+        for copied in self._models[1:]:
+            for own, shared in zip(copied.parameters(), model.parameters(), strict=True):
                 own.data = shared.data
         self._threads = ThreadPoolExecutor(count)
 
-    def backward(self, slices: list[Slice], run: Callable[[Sam, Slice], Result]) -> list[Result]:
+    def backward(self, slices: list[Slice], run: Callable[[Model, Slice], Result]) -> list[Result]:
         """Let `run` add gradients to its model for each slice; afterwards the first model has their mean."""
         for model in self._models:
             model.zero_grad(set_to_none=True)

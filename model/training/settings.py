@@ -32,6 +32,10 @@ class LossSettings:
     """Weight of the squared error of the predicted IoU."""
     unused_pull: float = 0.15
     """Weight of outputs that no truth was assigned to; each is drawn to its nearest truth."""
+    dense_weight: float = 1.0
+    """Weight of the dense task (dense.py)."""
+    dense_queries: int = 16
+    """Tokens of an image asked in it."""
 
 
 @dataclass(frozen=True)

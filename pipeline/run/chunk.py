@@ -185,7 +185,7 @@ def _row(loaded: Loaded, bench: Bench) -> tuple[ImageRow, Funnel]:
         exif_orientation=image.exif_orientation,
         sha256=loaded.sha256,
         masks=tuple(result.masks),
-        first_annotation_id=member.ordinal * stride,
+        first_annotation_id=member.ordinal * stride + 1,  # 0 means "no match" to pycocotools' evaluation
     )
     return row, result.funnel
 
