@@ -1,0 +1,94 @@
+"""What the README tells a reader to type."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.records import ImageRow, Mask, Status
+from pipeline.settings import Format
+from pipeline.storage.parts import write_part
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def mask(area_side: int) -> Mask:
+    """A square in the corner of an image of 4 x 6."""
+    import numpy as np
+
+    from pipeline.masks.rle import encode_mask
+
+    mask_HW = np.zeros((4, 6), dtype=np.bool_)
+    mask_HW[:area_side, :area_side] = True
+    corner = float(area_side - 1)
+    return Mask(
+        counts=encode_mask(mask_HW).counts,
+        bbox_xywh=(0.0, 0.0, corner, corner),
+        area=area_side**2,
+        predicted_iou=0.9,
+        stability_score=0.96,
+        point_xy=(0.5, 0.5),
+        crop_box_xywh=(0.0, 0.0, 6.0, 4.0),
+        crop_layer=0,
+        multimask_index=1,
+    )
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """A finished output at the place that the README's first run writes to."""
+    rows = [
+        ImageRow(1, "a.jpg", "/a.jpg", Status.OK, width=6, height=4, masks=(mask(2), mask(3)), first_annotation_id=1),
+        ImageRow(2, "b.jpg", "/b.jpg", Status.OK, width=6, height=4),
+        ImageRow(3, "c.jpg", "/c.jpg", Status.UNREADABLE, error="no image"),
+    ]
+    data = tmp_path / "out" / "scenes" / "data"
+    data.mkdir(parents=True)
+    (data / "scenes-00000.parquet").write_bytes(write_part(rows, format=Format.PARQUET, metadata={}))
+    return tmp_path
+
+
+def test_there_are_snippets_for_every_reader_named() -> None:
+    """The test below must not pass because a heading or a fence changed."""
+    joined = "\n".join(SNIPPETS)
+    for reader in ("pyarrow", "duckdb", "load_dataset", "torch", "pycocotools"):
+        assert reader in joined
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
+def test_each_loading_snippet_runs_on_a_finished_output(snippet: str, dataset: Path) -> None:
+    """A reader copies these first; the class is tried on every row as well."""
+    if "class Masks" in snippet:
+        snippet += (
+            "\n\ndata = Masks('out/scenes/data')\nshapes = [getattr(data[i][1], 'shape', None) for i in range(2)]"
+        )
+        snippet += "\nassert len(data) == 2 and shapes == [(4, 6, 2), None], shapes\n"
+    environment = {**os.environ, "HF_HOME": str(dataset / "hf"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", snippet], cwd=dataset, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_make_target_that_the_readme_names_exists() -> None:
+    """A renamed target leaves its old name behind in prose."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"^(?:\$ )?make ([a-z-]+)", README, re.MULTILINE)) | set(
+        re.findall(r"`make ([a-z-]+)", README)
+    )
+    assert named
+    assert named <= targets
+
+
+def test_every_file_that_the_readme_links_exists() -> None:
+    """Links inside the repository."""
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
