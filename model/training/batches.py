@@ -6,16 +6,20 @@ Legend: B images, K points of an image, L levels, S input side, h w low-resoluti
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import pickle
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
+from multiprocessing import get_context
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset
 
 from model.training.photographs import photograph
 from model.training.scenes import HELD_OUT_FROM, LEVELS, Scene, draw_scene
@@ -76,23 +80,43 @@ class View:
     labels_Lhw: npt.NDArray[np.uint16]
 
 
-class TrainingBatches(IterableDataset[Batch]):
-    """Endless batches from number `start` on. One worker process at most: each would draw every scene again."""
+@dataclass(frozen=True)
+class TrainingBatches:
+    """Batches by number, without end. Keeps the scenes of the latest ones, for they are seen several times."""
 
-    def __init__(self, seed: int, view: ViewSettings, *, batch: int, views_per_scene: int, start: int = 0) -> None:
-        self._seed, self._view, self._batch = seed, view, batch
-        self._views_per_scene, self._start = views_per_scene, start
+    seed: int
+    view: ViewSettings
+    batch: int
+    views_per_scene: int
 
-    def __iter__(self) -> Iterator[Batch]:
-        cv2.setNumThreads(1)
-        scene = lru_cache(maxsize=2 * SCENE_GROUPS * self._batch)(lambda index: draw_scene(self._seed, index))
-        number = self._start
-        while True:
-            block, within = divmod(number, SCENE_GROUPS * self._views_per_scene)
-            first = (block * SCENE_GROUPS + within % SCENE_GROUPS) * self._batch
-            rng = np.random.default_rng([self._seed, number, self._view.input_side])
-            yield make_batch([scene(first + i) for i in range(self._batch)], self._view, rng)
-            number += 1
+    def make(self, number: int) -> Batch:
+        """The batch with this number; the same on every call."""
+        block, within = divmod(number, SCENE_GROUPS * self.views_per_scene)
+        first = (block * SCENE_GROUPS + within % SCENE_GROUPS) * self.batch
+        scenes = [_kept_scene(self.seed, first + i) for i in range(self.batch)]
+        return make_batch(scenes, self.view, np.random.default_rng([self.seed, number, self.view.input_side]))
+
+
+@lru_cache(maxsize=128)
+def _kept_scene(seed: int, index: int) -> Scene:
+    return draw_scene(seed, index)
+
+
+def prefetched(source: TrainingBatches, *, start: int, depth: int = 8) -> Generator[Batch]:
+    """The batches from number `start` on, made ahead in one background process, which ends when this is closed."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        ahead = deque(pool.submit(_pickled, source, number) for number in range(start, start + depth))
+        try:
+            for number in count(start + depth):
+                # Plain bytes: torch would pass the tensors as shared files, which outlive a process that is killed.
+                yield pickle.loads(ahead.popleft().result())
+                ahead.append(pool.submit(_pickled, source, number))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _pickled(source: TrainingBatches, number: int) -> bytes:
+    return pickle.dumps(source.make(number))
 
 
 def held_out_batches(view: ViewSettings, *, images: int, batch: int) -> Iterator[Batch]:

@@ -10,6 +10,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.data import DataLoader
 
 from model.sam import CONFIGS, Sam, SamConfig
-from model.training.batches import Batch, TrainingBatches, ViewSettings, held_out_batches, split_batch
+from model.training.batches import Batch, TrainingBatches, ViewSettings, held_out_batches, prefetched, split_batch
 from model.training.dense import Learner
 from model.training.evaluate import Evaluation, outputs_and_truths, summarise
 from model.training.forward import batch_loss
@@ -86,55 +86,47 @@ class Training:
         ]
         self.optimiser = torch.optim.AdamW(groups, lr=self.stage.learning_rate, betas=(0.9, 0.98))
 
-    def batches(self) -> Iterator[Batch]:
-        """This stage's batches from the current step on, made in one background process."""
-        source = TrainingBatches(
+    @property
+    def source(self) -> TrainingBatches:
+        """This stage's batches; step n of a stage takes number n."""
+        return TrainingBatches(
             self.settings.seed + self.progress.stage,
             view_settings(self.settings, self.sam.config),
             batch=self.stage.batch,
             views_per_scene=self.settings.views_per_scene,
-            start=self.progress.stage_step,
         )
-        # A generator of its own: drawing the worker's seed from torch's would shift every later random number on resume.
-        workers = DataLoader(
-            source,
-            batch_size=None,
-            num_workers=1,
-            prefetch_factor=8,
-            generator=torch.Generator(),
-            multiprocessing_context="spawn",
-        )
-        return iter(workers)
 
     def run(self, checkpoint: Path) -> Evaluation:
         """Train to the end, logging and saving on the way; returns the last evaluation."""
-        last = time.monotonic()
-        saved = evaluated = last
         for stage in range(self.progress.stage, len(self.settings.stages)):
             if stage != self.progress.stage:
                 self.progress.stage, self.progress.stage_step = stage, 0
                 self._enter_stage(self.learner.state_dict(), self.average)
-            means = Means()
-            batches = self.batches()
-            while self.fraction < self.stage.until:
-                means.add(self.step(next(batches)), self.stage.batch)
-                now = time.monotonic()
-                self.progress.elapsed_s += now - last
-                last = now
-                if self.progress.step % self.settings.log_every == 0:
-                    log.info("%s", means.line(self))
-                    means = Means()
-                if now - saved > self.settings.save_every_s:
-                    self.save(checkpoint)
-                    saved = now
-                if now - evaluated > self.settings.evaluate_every_s:
-                    log.info("held out: %s", self.evaluate())
-                    evaluated = last = time.monotonic()
-            del batches
+            if self.fraction < self.stage.until:
+                with closing(prefetched(self.source, start=self.progress.stage_step)) as batches:
+                    self._run_stage(batches, checkpoint)
         self.save(checkpoint)
         evaluation = self.evaluate()
         log.info("held out, final: %s", evaluation)
         return evaluation
+
+    def _run_stage(self, batches: Iterator[Batch], checkpoint: Path) -> None:
+        last = saved = evaluated = time.monotonic()
+        means = Means()
+        while self.fraction < self.stage.until:
+            means.add(self.step(next(batches)), self.stage.batch)
+            now = time.monotonic()
+            self.progress.elapsed_s += now - last
+            last = now
+            if self.progress.step % self.settings.log_every == 0:
+                log.info("%s", means.line(self))
+                means = Means()
+            if now - saved > self.settings.save_every_s:
+                self.save(checkpoint)
+                saved = now
+            if now - evaluated > self.settings.evaluate_every_s:
+                log.info("held out: %s", self.evaluate())
+                evaluated = last = time.monotonic()
 
     def step(self, batch: Batch) -> dict[str, float]:
         """One step of the optimiser; returns what was measured on the way."""

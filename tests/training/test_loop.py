@@ -1,0 +1,141 @@
+"""The loop on a small input side: it learns, it resumes, it exports what the loader reads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.load import load_sam
+from model.sam import CONFIGS, Sam
+from model.training.evaluate import outputs_and_truths, stability, summarise
+from model.training.export import export_weights
+from model.training.grow import grow
+from model.training.loop import Training
+from model.training.settings import LossSettings, StageSettings, TrainSettings
+
+SETTINGS = TrainSettings(
+    steps=4,
+    coarse=StageSettings(input_side=64, until=0.5, batch=2, learning_rate=1e-3),
+    fine=StageSettings(input_side=96, until=1.0, batch=2, learning_rate=1e-3),
+    replicas=1,
+    points_per_image=2,
+    min_cells=6,
+    warm_up_steps=4,
+    follow_up_share=0.5,
+    evaluation_images=2,
+    bfloat16=False,
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Sums in a fixed order; the suite shares its cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_steps_on_one_batch_lower_its_loss() -> None:
+    """The shortest proof that gradients reach the weights with the right sign."""
+    training = Training(replace(SETTINGS, steps=1000, follow_up_share=0.0))
+    batch = training.source.make(0)
+    losses = [training.step(batch)["mask"] for _ in range(25)]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_replicas_find_the_same_gradient_as_one_model() -> None:
+    """Slices of a batch on several threads are a matter of speed."""
+    # Without the terms that draw random numbers: threads take those in no fixed order.
+    plain = replace(SETTINGS, steps=1000, follow_up_share=0.0, loss=LossSettings(dense_weight=0.0))
+    norms: list[float] = []
+    for replicas in (1, 2):
+        training = Training(replace(plain, replicas=replicas))
+        batch = training.source.make(0)
+        if not bool(batch.valid_BKL.flatten(1).any(1).all()):
+            pytest.fail("choose another seed: a view without valid points weighs the slices differently")
+        norms.append(training.step(batch)["norm"])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
+
+
+def test_a_resumed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """An interruption must cost time and nothing else: data position, optimiser and random numbers all go on."""
+    straight = Training(replace(SETTINGS, steps=1000))
+    for number in range(4):
+        if number == 2:
+            straight.save(tmp_path / "at2.pt")
+        straight.step(straight.source.make(number))
+    resumed = Training.resume(tmp_path / "at2.pt", replace(SETTINGS, steps=1000))
+    for _ in range(2):
+        resumed.step(resumed.source.make(resumed.progress.stage_step))
+    for key, value in straight.average.items():
+        assert torch.equal(value, resumed.average[key]), key
+    assert resumed.progress.step == straight.progress.step == 4
+
+
+def test_a_training_passes_through_its_stages_and_exports_what_the_loader_reads(tmp_path: Path) -> None:
+    """The file is used by the generator; its keys and sizes are the released model's."""
+    training = Training(SETTINGS)
+    evaluation = training.run(tmp_path / "end.pt")
+    assert training.sam.config.input_side == 96
+    assert training.progress.step == 4
+    assert 0 <= evaluation.truth_iou <= 1
+    export_weights(training, tmp_path / "small.safetensors")
+    sam = load_sam((tmp_path / "small.safetensors").read_bytes())
+    for key, value in sam.state_dict().items():
+        assert torch.allclose(value, training.average[key], atol=2e-3), key
+
+
+def test_a_finished_training_only_evaluates_again(tmp_path: Path) -> None:
+    """Repeating the command after the end is how the export is made again."""
+    training = Training(replace(SETTINGS, steps=2))
+    training.progress.step = 2
+    training.save(tmp_path / "end.pt")
+    resumed = Training.resume(tmp_path / "end.pt", replace(SETTINGS, steps=2))
+    resumed.run(tmp_path / "end.pt")
+    assert resumed.progress.step == 2
+
+
+def test_growing_keeps_every_weight_but_the_position_tables() -> None:
+    """What was learned on small views is the start on large ones."""
+    small, large = (Sam(replace(CONFIGS["tiny"], input_side=side)) for side in (64, 128))
+    torch.nn.init.normal_(small.image_encoder.pos_embed)
+    grown = grow(small.state_dict(), large.state_dict())
+    large.load_state_dict(grown)
+    changed = {key for key, value in small.state_dict().items() if value.shape != grown[key].shape}
+    assert changed == {
+        "image_encoder.pos_embed",
+        *(f"image_encoder.blocks.{block}.attn.rel_pos_{axis}" for block in (2, 5) for axis in "hw"),
+    }
+    means = [sam.image_encoder.pos_embed.mean() for sam in (small, large)]
+    assert torch.allclose(means[0], means[1], atol=1e-3)
+
+
+def test_figures_of_a_model_that_knows_the_truth() -> None:
+    """The evaluation's own arithmetic, on outputs made by hand: one perfect, one half right, one empty."""
+    columns = {
+        "true_iou_PML": torch.tensor([[[1.0, 0.5, 0.0], [0.5, 0.25, 0.0], [0.0, 0.0, 0.0]]]),
+        "valid_PL": torch.tensor([[True, True, False]]),
+        "predicted_iou_PM": torch.tensor([[0.9, 0.95, 0.1]]),
+        "stability_PM": torch.tensor([[0.99, 0.2, 0.0]]),
+    }
+    found = summarise(columns)
+    assert found.truth_iou == pytest.approx(0.75)
+    assert found.best_iou == pytest.approx(1.0)
+    assert found.top_iou == pytest.approx(0.5)
+    assert found.share_confident == pytest.approx(2 / 3)
+    assert found.share_kept == pytest.approx(1 / 3)
+    assert found.kept_iou == pytest.approx(1.0)
+
+
+def test_evaluation_leaves_out_points_without_truth_and_stability_of_nothing_is_zero() -> None:
+    """0/0 would poison the means."""
+    assert stability(torch.full((1, 1, 4, 4), -5.0)).tolist() == [[0.0]]
+    training = Training(SETTINGS)
+    batch = training.source.make(0)
+    batch = replace(batch, valid_BKL=(torch.arange(2) == 0)[:, None, None].expand_as(batch.valid_BKL))
+    columns = outputs_and_truths(training.averaged(), [batch])
+    assert len(columns["valid_PL"]) == 2
