@@ -42,12 +42,20 @@ def read_checkpoint(name: str, checkpoint: bytes | None) -> bytes:
             f"model {name} comes without weights: set model.checkpoint to its file "
             "(the .pth of facebookresearch/segment-anything or the model.safetensors of the same model on Hugging Face)"
         )
-    return BUNDLED[name].read_bytes()
+    try:
+        return BUNDLED[name].read_bytes()
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{BUNDLED[name]} is missing from this installation; install Maskmill again") from error
 
 
-def weights_sha256(name: str, checkpoint: bytes | None = None) -> str:
-    """Hex digest of the checkpoint file's bytes. Raises CheckpointError as `read_checkpoint` does."""
-    return hashlib.sha256(read_checkpoint(name, checkpoint)).hexdigest()
+def checked_sha256(name: str, checkpoint: bytes | None = None) -> str:
+    """Hex digest of the checkpoint file's bytes, once its keys and shapes are known to fit `name`.
+
+    raises  CheckpointError as `load_segmenter` does; no model is built
+    """
+    data = read_checkpoint(name, checkpoint)
+    _checked_tensors(data, CONFIGS[name])
+    return hashlib.sha256(data).hexdigest()
 
 
 def load_segmenter(*, name: str, checkpoint: bytes | None = None, device: str = "cpu") -> TorchSegmenter:
@@ -85,13 +93,25 @@ def load_sam(data: bytes, *, expected: SamConfig | None = None) -> Sam:
     expected  the sizes that the caller asked for; decoder depths 2 and 3 are both accepted
     raises    CheckpointError naming every key or shape that differs
     """
+    released, config = _checked_tensors(data, expected)
+    sam = Sam(config)
+    sam.load_state_dict({name: tensor.float() for name, tensor in released.items()})
+    return sam.eval()
+
+
+def _checked_tensors(data: bytes, expected: SamConfig | None) -> tuple[dict[str, Tensor], SamConfig]:
+    """The checkpoint's tensors under their released names, and the sizes that they fit."""
     tensors = _read_tensors(data)
     released = from_hugging_face(tensors) if is_hugging_face(tensors) else tensors
     config = _config_of(released, expected)
-    sam = Sam(config)
-    _check_keys(released, sam.state_dict())
-    sam.load_state_dict({name: tensor.float() for name, tensor in released.items()})
-    return sam.eval()
+    _check_keys(released, _wanted(config))
+    return released, config
+
+
+def _wanted(config: SamConfig) -> dict[str, Tensor]:
+    """Names and shapes of a model of these sizes, without its memory."""
+    with torch.device("meta"):
+        return Sam(config).state_dict()
 
 
 def _read_tensors(data: bytes) -> dict[str, Tensor]:
@@ -99,7 +119,9 @@ def _read_tensors(data: bytes) -> dict[str, Tensor]:
     content = _read_torch(data) if is_torch_file else _read_safetensors(data)
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
         content = content["model"]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise CheckpointError("the checkpoint is not a table of named tensors; give the model's state dict")
     return dict(content)
 
@@ -109,8 +131,8 @@ def _read_torch(data: bytes) -> object:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            "the checkpoint holds pickled code beside its tensors and was not opened; "
-            "save only the model's state dict, or convert it to safetensors"
+            "the checkpoint holds pickled code beside its tensors, or is damaged, and was not opened; "
+            "save only the model's state dict, convert it to safetensors, or fetch it again"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
         raise CheckpointError(f"the checkpoint is damaged or cut short ({error}); fetch it again") from error
@@ -132,7 +154,9 @@ def _read_safetensors(data: bytes) -> dict[str, Tensor]:
 def _config_of(released: Mapping[str, Tensor], expected: SamConfig | None) -> SamConfig:
     try:
         config = infer_config(released)
-    except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
+    except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError, RuntimeError) as error:
+        if expected is not None and any(name in _wanted(expected) for name in released):
+            _check_keys(released, _wanted(expected))
         raise CheckpointError(
             f"the checkpoint is not Segment Anything: {error} is missing or of another kind "
             f"(it has {len(released)} tensors, for example {', '.join(sorted(released)[:3])})"

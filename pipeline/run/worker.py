@@ -15,7 +15,7 @@ from typing import Any
 import ray
 import torch
 
-from model.load import CheckpointError, load_segmenter, weights_sha256
+from model.load import CheckpointError, checked_sha256, load_segmenter
 from pipeline.errors import ConfigError, ContractError, DeniedError, NotFoundError
 from pipeline.masks.generator import generate_masks
 from pipeline.masks.segmenter import Segmenter
@@ -62,9 +62,9 @@ def _load(model: ModelSettings, store: Store) -> Segmenter:
 
 
 def checkpoint_sha256(model: ModelSettings, store: Store) -> str:
-    """What the weights are, without making a model of them. Raises ConfigError if there are none."""
+    """What the weights are, checked without making a model of them. Raises ConfigError if they cannot be used."""
     try:
-        return weights_sha256(model.name, _read(model, store))
+        return checked_sha256(model.name, _read(model, store))
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 import re
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from model.config import CONFIGS
 from model.layouts import from_hugging_face, infer_config, to_hugging_face
-from model.load import CheckpointError, load_sam, load_segmenter, resolve_device
+from model.load import CheckpointError, checked_sha256, load_sam, load_segmenter, resolve_device
 from model.sam import Sam
 
 TINY = CONFIGS["tiny"]
@@ -141,7 +142,10 @@ def test_a_file_that_is_no_checkpoint_gets_a_sentence(data: bytes) -> None:
         load_sam(data)
 
 
-@pytest.mark.parametrize("content", [{"a": 1}, [1, 2], {"weights": torch.zeros(2)}])
+@pytest.mark.parametrize(
+    "content",
+    [{"a": 1}, [1, 2], {1: torch.zeros(2)}, {"weights": torch.zeros(2)}, {"image_encoder.pos_embed": torch.zeros(())}],
+)
 def test_a_torch_file_that_is_no_sam_gets_a_sentence(content: object) -> None:
     """Any other model's file."""
     with pytest.raises(CheckpointError, match=r"named tensors|not Segment Anything"):
@@ -167,3 +171,23 @@ def test_asking_for_cuda_without_cuda_says_so() -> None:
     """Falling back silently would make a run a hundred times slower than its user thinks."""
     with pytest.raises(CheckpointError, match="sees no CUDA device"):
         resolve_device("cuda")
+
+
+def test_a_checkpoint_without_whole_parts_names_every_missing_key() -> None:
+    """Sizes are read off some of the missing tensors, which must not shorten the list."""
+    state = {name: tensor for name, tensor in released_state().items() if not name.startswith("mask_decoder.")}
+    missing = [name for name in released_state() if name.startswith("mask_decoder.")]
+    with pytest.raises(CheckpointError) as caught:
+        load_sam(as_pth(state), expected=TINY)
+    assert all(f"missing {name}" in str(caught.value) for name in missing)
+
+
+def test_a_checkpoint_is_checked_before_a_run_is_planned_around_it() -> None:
+    """A plan freezes the file's hash: a wrong file must be refused before, not by the first worker."""
+    data = as_pth(released_state())
+    assert checked_sha256("tiny", data) == hashlib.sha256(data).hexdigest()
+    with pytest.raises(CheckpointError, match="not a vit_b"):
+        checked_sha256("vit_b", data)
+    flipped = bytearray(data)
+    flipped[len(data) // 2] ^= 1
+    assert checked_sha256("tiny", bytes(flipped)) != checked_sha256("tiny", data)
