@@ -5,8 +5,12 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 SHARD ?= jobs/sample/scenes.tar
-OUT ?= out/$(basename $(notdir $(patsubst %/,%,$(SHARD))))
+OUT ?= $(if $(findstring *,$(SHARD))$(findstring $(comma),$(SHARD))$(filter . .. /,$(SHARD)),\
+  $(error name the output: OUT=...),out/$(basename $(notdir $(patsubst %/,%,$(SHARD)))))
 ARGS ?=
+comma := ,
+# A value for Hydra inside a shell word: quotes and backslashes of the value itself survive both.
+quoted = '$(1)="$(subst ','\'',$(subst ",\",$(2)))"'
 
 .PHONY: help setup generate test lint fmt train clean
 
@@ -27,7 +31,7 @@ $(BIN)/python:
 setup: .venv/.dev-ready  ## make the venv with everything that tests and lint need
 
 generate: .venv/.run-ready  ## masks for SHARD=folder|s3://...|.tar|list into OUT=..., with ARGS='any=override'
-	$(BIN)/python -m jobs.generate 'source="$(SHARD)"' 'out="$(OUT)"' $(ARGS)
+	$(BIN)/python -m jobs.generate $(call quoted,source,$(SHARD)) $(call quoted,out,$(OUT)) $(ARGS)
 
 test: .venv/.dev-ready  ## run the test suite
 	$(BIN)/python -m pytest
