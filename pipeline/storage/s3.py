@@ -25,9 +25,9 @@ from pipeline.errors import ConfigError
 from pipeline.settings import StoreSettings
 from pipeline.storage.protocol import ObjectInfo
 from pipeline.storage.retry import Patience, Transient
-from pipeline.storage.s3_errors import status_of, translated
+from pipeline.storage.s3_errors import making_client, status_of, translated
 from pipeline.storage.s3_stream import ResumingBody
-from pipeline.storage.uris import absolute, split_s3
+from pipeline.storage.uris import absolute, split_s3, split_s3_object
 
 T = TypeVar("T")
 
@@ -135,7 +135,8 @@ class S3Store:
     def _connected(self) -> Any:
         with self._lock:
             if self._client is None or self._client_pid != os.getpid():
-                self._client, self._client_pid = _new_client(self._settings), os.getpid()
+                with making_client():
+                    self._client, self._client_pid = _new_client(self._settings), os.getpid()
             return self._client
 
 
@@ -163,9 +164,7 @@ def _new_client(settings: StoreSettings) -> Any:
 
 
 def _where(uri: str) -> dict[str, str]:
-    bucket, key = split_s3(uri)
-    if not key:
-        raise ConfigError(f"{uri} names a bucket, but an object is needed; write s3://{bucket}/key")
+    bucket, key = split_s3_object(uri)
     return {"Bucket": bucket, "Key": key}
 
 

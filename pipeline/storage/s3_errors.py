@@ -21,6 +21,7 @@ from pipeline.storage.uris import split_s3
 # 409 is a concurrent creation of the same key: who won is not decided yet.
 _TRANSIENT_STATUSES = (408, 409, 429)
 _TRANSIENT_CODES = ("BadDigest", "IncompleteBody", "RequestTimeout", "Throttling", "ThrottlingException")
+_IMPOSSIBLE_NAME = ("KeyTooLongError", "InvalidBucketName", "InvalidURI")
 _NO_IDENTITY = (
     boto.NoCredentialsError,
     boto.PartialCredentialsError,
@@ -51,10 +52,20 @@ def translated(uri: str) -> Generator[None]:
         raise Transient(f"the connection broke ({error})") from error
     except boto.FlexibleChecksumError as error:
         raise StorageError(f"{uri}: the bytes that came do not match their checksum ({error})") from error
-    except boto.ParamValidationError as error:
-        raise NotFoundError(f"{uri} cannot exist ({error})") from error
     except (boto.BotoCoreError, ValueError) as error:
-        raise ConfigError(f"{uri}: {error}; check the URI, store.endpoint_url and store.region") from error
+        # The settings were good enough for a client, so it is this one name that cannot be asked for.
+        raise NotFoundError(f"{uri} cannot exist ({error}); check the name") from error
+
+
+@contextmanager
+def making_client() -> Generator[None]:
+    """raises  ConfigError for settings of which boto3 can make no client; its other errors are `translated`'s."""
+    try:
+        yield
+    except _NO_IDENTITY:
+        raise
+    except (boto.BotoCoreError, ValueError) as error:
+        raise ConfigError(f"no S3 client can be made ({error}); check store.endpoint_url and store.region") from error
 
 
 def status_of(error: boto.ClientError) -> int:
@@ -76,12 +87,15 @@ def of_answer(uri: str, error: boto.ClientError) -> Exception:
             f"{uri}: refused ({said}); check the credentials and their rights on bucket {bucket!r} "
             "(without the right to list, a missing object is refused as well)"
         )
+    if code in _IMPOSSIBLE_NAME:
+        return NotFoundError(f"{uri[:200]} cannot exist ({said}); check the name")
     if status in (412, 416):
         return ChangedError(f"{uri} was changed since it was planned ({said})")
     if status == 501 or code == "NotImplemented":
         return ConfigError(f"{uri}: this store does not implement what is asked ({said}); choose another one")
     if status in (301, 307) or code in ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"):
-        return ConfigError(f"{uri}: bucket {bucket!r} lives in another region ({error}); set store.region")
+        # No ConfigError: a list may name buckets of many regions, and one that is out of reach must not stop the rest.
+        return DeniedError(f"{uri}: bucket {bucket!r} lives in another region ({error}); set store.region")
     if status >= 500 or status in _TRANSIENT_STATUSES or code in _TRANSIENT_CODES:
         return Transient(f"the store answered {said}")
     return StorageError(f"{uri}: the store answered {said} ({error})")

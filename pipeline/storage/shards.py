@@ -21,7 +21,16 @@ from pipeline.storage.globs import glob_matches, has_wildcard, is_glob, split_gl
 from pipeline.storage.kinds import IMAGE_EXTENSIONS, extension, is_compressed, is_image, is_list, is_tar
 from pipeline.storage.protocol import ObjectInfo, Store
 from pipeline.storage.tars import DamagedTarError, EntryKind, TarEntry, scan_tar
-from pipeline.storage.uris import absolute, base_name, is_s3, join, parent, relative_key, sort_key
+from pipeline.storage.uris import (
+    absolute,
+    base_name,
+    check_object_name,
+    is_s3,
+    join,
+    parent,
+    relative_key,
+    sort_key,
+)
 
 _KNOWN = "a folder or s3:// prefix of images, a .tar, a .txt or .jsonl list of URIs, or one image"
 _LONGEST_NAME = 80
@@ -261,12 +270,15 @@ def _uri_in_json(line: str, where: str) -> str:
 def _resolved(entry: str, listing: str, number: int) -> str:
     try:
         if is_s3(entry):
-            return entry
-        if entry.startswith(("/", "~", "file://")):
-            return absolute(entry)
-        return join(parent(listing), entry)
+            uri = entry
+        elif entry.startswith(("/", "~", "file://")):
+            uri = absolute(entry)
+        else:
+            uri = join(parent(listing), entry)
+        check_object_name(uri)  # here, because in a worker it would cost the whole chunk
     except ConfigError as error:
         raise ConfigError(f"{listing}:{number}: {error}") from error
+    return uri
 
 
 def _file_kind(uri: str) -> ShardKind | None:

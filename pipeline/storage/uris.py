@@ -34,6 +34,22 @@ def split_s3(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
+def split_s3_object(uri: str) -> tuple[str, str]:
+    """(bucket, key), both there. raises ConfigError if the URI names no bucket, or a bucket alone."""
+    bucket, key = split_s3(uri)
+    if not key:
+        raise ConfigError(f"{uri} names a bucket, but an object is needed; write s3://{bucket}/key")
+    return bucket, key
+
+
+def check_object_name(uri: str) -> None:
+    """raises ConfigError if no store could hold an object of this name."""
+    if is_s3(uri):
+        split_s3_object(uri)
+    else:
+        local_path(uri)
+
+
 def local_path(uri: str) -> str:
     """The absolute path of a plain path (with `~`) or of a `file://` URI (percent-decoded)."""
     if "\0" in uri:

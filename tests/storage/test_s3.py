@@ -224,17 +224,42 @@ def test_a_refusal_stops_at_once_and_says_what_to_check(store: S3Store, proxy: F
     assert len(proxy.seen) == 2
 
 
-@pytest.mark.parametrize(
-    ("harm", "said"),
-    [(Answer(501, "NotImplemented"), "choose another"), (Answer(301, "PermanentRedirect"), "set store.region")],
-)
-def test_what_waiting_cannot_mend_is_a_configuration_error(
-    store: S3Store, proxy: FaultProxy, uri: str, harm: Answer, said: str
+def test_a_store_without_conditional_writes_is_a_configuration_error(
+    store: S3Store, proxy: FaultProxy, uri: str
 ) -> None:
-    """A store without conditional writes, or in another region, needs the user."""
-    proxy.harm("PUT", harm, harm)
-    with pytest.raises(ConfigError, match=said):
+    """Waiting cannot mend it."""
+    proxy.harm("PUT", Answer(501, "NotImplemented"))
+    with pytest.raises(ConfigError, match="choose another"):
         store.put_if_absent(uri, b"")
+
+
+@pytest.mark.parametrize("endpoint", ["no address", "http://under_score:x"])
+def test_settings_without_a_client_are_a_configuration_error(endpoint: str) -> None:
+    """Nothing can be asked of any store then, so it is not this object's fault."""
+    with pytest.raises(ConfigError, match=r"check store\.endpoint_url"):
+        S3Store(StoreSettings(endpoint_url=endpoint)).read("s3://bucket/key")
+
+
+def test_a_bucket_of_another_region_is_out_of_reach_by_itself(store: S3Store, proxy: FaultProxy, uri: str) -> None:
+    """A list may name buckets of many regions: one image that cannot be had must not cost its chunk the others."""
+    elsewhere = Answer(301, "PermanentRedirect")
+    proxy.harm("GET", elsewhere, elsewhere)
+    with pytest.raises(DeniedError, match=r"set store\.region"):
+        store.read(uri)
+
+
+@pytest.mark.parametrize("code", ["KeyTooLongError", "InvalidBucketName", "InvalidURI"])
+def test_a_name_that_the_store_cannot_hold_is_not_found(store: S3Store, proxy: FaultProxy, uri: str, code: str) -> None:
+    """One absurd line in a list is one row, whatever the store's word for it."""
+    proxy.harm("GET", Answer(400, code))
+    with pytest.raises(NotFoundError, match="cannot exist"):
+        store.read(uri)
+
+
+def test_a_bucket_that_cannot_be_asked_for_is_not_found(store: S3Store) -> None:
+    """boto3 refuses such a name before any request."""
+    with pytest.raises(NotFoundError, match="cannot exist"):
+        store.read("s3://under score/a.jpg")
 
 
 def test_patience_ends_at_the_deadline(proxy: FaultProxy, uri: str) -> None:

@@ -200,6 +200,11 @@ def test_a_jsonl_list_names_uris_in_objects(store: Store, tmp_path: Path) -> Non
         ("l.jsonl", b'["a.jpg"]', r"l\.jsonl:1: expected an object"),
         ("l.jsonl", b'{"uri": "\\ud800"}', r"l\.jsonl:1: expected an object"),
         ("l.txt", b"a.jpg\nhttps://x/b.jpg", r"l\.txt:2: .*no store for https://"),
+        ("l.txt", b"a.jpg\ns3://bucket", r"l\.txt:2: s3://bucket names a bucket"),
+        ("l.txt", b"s3://bucket/", r"l\.txt:1: s3://bucket/ names a bucket"),
+        ("l.txt", b"s3:///a.jpg", r"l\.txt:1: .*names no bucket"),
+        ("l.txt", b"a\0.jpg", r"l\.txt:1: .*NUL"),
+        ("l.txt", b"/a\0.jpg", r"l\.txt:1: .*NUL"),
         ("l.txt", b"\xff\xd8\xff", "is not UTF-8 text"),
     ],
 )
