@@ -5,10 +5,12 @@ Owns the ranges. What the types allow is checked where settings are read; what t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import fields
 
 from pipeline.errors import ConfigError
-from pipeline.run.ids import grid_side
+from pipeline.masks.crops import points_per_side
 from pipeline.settings import Recipe, RunSettings, Settings
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -16,12 +18,24 @@ DEVICES = ("auto", "cpu", "cuda")
 
 def check_settings(settings: Settings) -> None:
     """raises ConfigError naming every setting that is out of range, its value and what it may be"""
+    # A nan would also fail the ranges below, or slip through them.
+    not_finite = list(_not_finite(settings))
+    if not_finite:
+        raise ConfigError("; ".join(not_finite))
     problems = [*_required(settings), *_recipe(settings.recipe), *_run(settings.run)]
     device = settings.model.device
-    if device.partition(":")[0] not in DEVICES:
+    if device not in DEVICES:
         problems.append(f"model.device={device} must be one of {', '.join(DEVICES)}")
     if problems:
         raise ConfigError("; ".join(problems))
+
+
+def _not_finite(settings: Settings) -> Iterator[str]:
+    for name, group in (("recipe", settings.recipe), ("run", settings.run), ("store", settings.store)):
+        for setting in fields(group):
+            value = getattr(group, setting.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                yield f"{name}.{setting.name}={value} must be a finite number"
 
 
 def _required(settings: Settings) -> Iterator[str]:
@@ -44,11 +58,11 @@ def _recipe(recipe: Recipe) -> Iterator[str]:
     rules.append(("max_area_fraction", fraction is None or 0 < fraction <= 1, "in (0, 1], or null"))
     problems = [f"recipe.{name}={getattr(recipe, name)} must be {rule}" for name, holds, rule in rules if not holds]
     yield from problems
-    if not problems and grid_side(recipe, recipe.crop_n_layers) < 1:
-        yield (
-            f"recipe.crop_n_layers={recipe.crop_n_layers} leaves no point on the last layer; raise "
-            "recipe.points_per_side or lower recipe.crop_n_points_downscale_factor"
-        )
+    if not problems:
+        try:
+            points_per_side(recipe, recipe.crop_n_layers)
+        except ConfigError as error:
+            yield f"recipe: {error}"
 
 
 def _run(run: RunSettings) -> Iterator[str]:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from pipeline.errors import ConfigError
+from pipeline.masks.crops import points_per_side
 from pipeline.settings import Recipe
 
 OUTPUTS_PER_POINT = 3
@@ -52,16 +53,11 @@ class ImageIds:
             yield number if number is not None and self._seen[number] == 1 else self._base + ordinal
 
 
-def grid_side(recipe: Recipe, layer: int) -> int:
-    """Points along one side of the grid of each crop of `layer`."""
-    return int(recipe.points_per_side / recipe.crop_n_points_downscale_factor**layer)
-
-
 def candidates_per_image(recipe: Recipe) -> int:
     """Masks that the grid of every crop can propose, the most that an image can end with."""
     total = 0
     for layer in range(recipe.crop_n_layers + 1):
-        total += 4**layer * grid_side(recipe, layer) ** 2 * OUTPUTS_PER_POINT
+        total += 4**layer * points_per_side(recipe, layer) ** 2 * OUTPUTS_PER_POINT
     return total
 
 

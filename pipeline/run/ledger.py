@@ -76,10 +76,6 @@ class Ledger:
         self.reports.append(report)
         self._commit(chunk)
 
-    def drop(self, chunk: Chunk) -> None:
-        """Not begun after all; no attempt is counted."""
-        self.waiting.appendleft(chunk)
-
     def fail(self, chunk: Chunk, why: str) -> bool:
         """Count a failed attempt: True if the chunk waits again (at the end), False if it is given up."""
         self.failures[chunk.chunk_id] += 1

@@ -23,6 +23,7 @@ from pipeline.run.plan import (
     plan_to_json,
     plan_uri,
 )
+from pipeline.storage.kinds import IMAGE_EXTENSIONS
 from pipeline.storage.members import write_members
 from pipeline.storage.shards import ShardIndex, ShardSource, find_shards, index_shard
 from pipeline.storage.store import Store
@@ -83,7 +84,7 @@ def _plan_source(shape: Shape, *, store: Store) -> tuple[Plan, list[bytes]]:
         ignored = sum(shard.ignored_count for shard in found)
         raise ConfigError(
             f"source={shape.source} holds no image ({len(sources)} shards, {ignored} other entries); "
-            "images end in .jpg, .png, .webp, .bmp, .tif or .gif"
+            f"images end in {', '.join(sorted(IMAGE_EXTENSIONS))}"
         )
     annotation_stride(shape.recipe, images=total)
     ids = ImageIds(member.key for shard in found for member in shard.members)

@@ -105,4 +105,4 @@ def load_snippet(format: Format, out: str) -> str:
     """One line of Python that opens the finished dataset."""
     if format is Format.PARQUET:
         return f"import pyarrow.dataset as ds; table = ds.dataset({data_uri(out)!r}).to_table()"
-    return f"SA-1B annotation JSONs, one per image, in the tars at {data_uri(out)}"
+    return f"SA-1B annotation JSONs, one for each image that has masks, in the tars at {data_uri(out)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from jobs.command import known_keys, run_command
 from jobs.generate import generate, main
 from pipeline.errors import ConfigError, StorageError
 from pipeline.run.checks import check_settings
-from pipeline.settings import CropRank, Format, ModelSettings, Recipe, RunSettings, Settings
+from pipeline.settings import CropRank, Format, ModelSettings, Recipe, RunSettings, Settings, StoreSettings
 from tests.fakes_run import drawn_image, fake_weights, write_folder
 
 Compose = Callable[..., tuple[int, Settings | None, str]]
@@ -188,12 +189,18 @@ def test_no_cluster_at_the_address_is_a_configuration_error(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"recipe": Recipe(crop_n_layers=6, crop_n_points_downscale_factor=2)}, "leaves no point on the last layer"),
+        ({"recipe": Recipe(crop_n_layers=6, crop_n_points_downscale_factor=2)}, "crop layer 6 would have no points"),
         ({"recipe": Recipe(box_nms_thresh=1.5)}, r"recipe.box_nms_thresh=1.5 must be in \[0, 1\]"),
         ({"recipe": Recipe(max_area_fraction=0.0)}, "recipe.max_area_fraction=0.0"),
         ({"run": RunSettings(max_workers=0)}, "run.max_workers=0"),
         ({"run": RunSettings(images_per_chunk=0)}, "run.images_per_chunk=0"),
         ({"model": ModelSettings(device="tpu")}, "model.device=tpu"),
+        ({"model": ModelSettings(device="cuda:1")}, "model.device=cuda:1 must be one of auto, cpu, cuda"),
+        ({"model": ModelSettings(device="auto:3")}, "model.device=auto:3"),
+        ({"recipe": Recipe(pred_iou_thresh=math.nan)}, "recipe.pred_iou_thresh=nan must be a finite number"),
+        ({"recipe": Recipe(crop_edge_tolerance=math.inf)}, "recipe.crop_edge_tolerance=inf"),
+        ({"run": RunSettings(grace_s=math.inf)}, "run.grace_s=inf"),
+        ({"store": StoreSettings(retry_deadline_s=math.nan)}, "store.retry_deadline_s=nan"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(changes: dict[str, object], words: str):

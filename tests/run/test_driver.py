@@ -174,6 +174,7 @@ def test_image_that_kills_workers_costs_its_chunk_and_nobody_elses(settings: Set
     assert [given_up.chunk.chunk_id for given_up in outcome.given_up] == ["poisoned-00002"]
     assert not (Path(settings.out) / "_SUCCESS").exists()
     assert "given up poisoned-00002: its worker died" in summary(outcome)
+    assert not any("crashed" in report.images for report in outcome.reports)
     assert "1 left" in summary(outcome)
 
 
@@ -225,7 +226,9 @@ def test_coco_rle_run_holds_the_same_masks_as_parquet(finished: tuple[Settings, 
     """The format is a choice of container, not of content."""
     settings, _ = finished
     coco = replace(settings, out=str(tmp_path / "coco"), format=Format.COCO_RLE)
-    assert run(coco).exit_code == 0
+    outcome = run(coco)
+    assert outcome.exit_code == 0
+    assert "one for each image that has masks" in summary(outcome)
     for (_, one), (name, other) in zip(parts_of(settings.out).items(), parts_of(coco.out).items(), strict=True):
         assert name.endswith(".tar")
         rows = read_part(one, format=Format.PARQUET).rows
