@@ -106,13 +106,22 @@ def _link_new(path: str, data: bytes) -> bool:
 
 
 def _make_folders(folder: str) -> None:
-    """Create what is missing of `folder`, each new entry durable in its parent."""
+    """Create what is missing of `folder`, each new entry durable in its parent.
+
+    raises  ConfigError if something that is no folder is in the way
+    """
     missing: list[str] = []
     while not os.path.isdir(folder):
         missing.append(folder)
         folder = os.path.dirname(folder)
     for new in reversed(missing):
-        os.makedirs(new, exist_ok=True)
+        try:
+            os.makedirs(new, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ConfigError(
+                f"{new} is to be a folder, but a file or a dead link of that name is in the way ({error.strerror}); "
+                "move it away or choose another output folder"
+            ) from error
         _sync_folder(os.path.dirname(new))
 
 

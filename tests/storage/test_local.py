@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ChangedError, ConfigError, DeniedError, NotFoundError, StorageError
+from pipeline.errors import ChangedError, ConfigError, DeniedError, NotFoundError
 from pipeline.settings import StoreSettings
 from pipeline.storage.store import Store, connect
 
@@ -176,11 +176,14 @@ def test_a_forbidden_folder_is_a_denied_error(store: Store, tmp_path: Path) -> N
         store.put_if_absent(str(tmp_path / "x"), b"")
 
 
-def test_a_folder_that_cannot_be_made_is_an_error_of_ours(store: Store, tmp_path: Path) -> None:
-    """Somebody has a file where the output folder should be."""
-    (tmp_path / "out").write_bytes(b"")
-    with pytest.raises(StorageError):
-        store.put_if_absent(str(tmp_path / "out" / "data" / "part"), b"")
+@pytest.mark.parametrize("part", ["part", "data/part"])
+def test_a_file_in_the_place_of_an_output_folder_is_the_users_to_move(store: Store, tmp_path: Path, part: str) -> None:
+    """`out=` names an existing file, or lies below one, or below a link to a disk that is not mounted."""
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "link"):
+        with pytest.raises(ConfigError, match=f"{tmp_path}/{name} is to be a folder.* choose another output folder"):
+            store.put_if_absent(f"{tmp_path}/{name}/{part}", b"")
 
 
 def test_listing_is_in_byte_order_and_skips_only_our_own_temporaries(store: Store, tmp_path: Path) -> None:
