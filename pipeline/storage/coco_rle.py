@@ -2,12 +2,12 @@
 
 Owns the JSON's keys and types, which are exactly those of the published dataset, because its strictest readers accept
 no others. Images without masks have no JSON, because several readers fail on an empty list; the ledger names them.
+Names are made of image ids alone: the tars of a run unpack into one folder, and SAM 2's trainer reads a number there.
 """
 
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import posixpath
 import re
@@ -20,8 +20,7 @@ from pipeline.records import ImageRow, Mask, Status
 
 LEDGER = "__maskmill__"
 """The first member: WebDataset readers skip names of this form."""
-_LONGEST_NAME = 200
-"""Bytes; a file name may have 255."""
+_SA_STEM = re.compile(r"sa_([0-9]{1,16})")
 
 
 def write_coco_rle(rows: Sequence[ImageRow], metadata: Mapping[str, str]) -> bytes:
@@ -123,32 +122,20 @@ def _ledger_entry(row: ImageRow, name: str | None) -> dict[str, Any]:
 
 
 def _names(rows: Sequence[ImageRow]) -> list[str | None]:
-    """Member names: the image's own where that is safe and new (in any case), else `sa_<image_id>.json`."""
-    used: set[str] = set()
-    names: list[str | None] = []
-    for row in rows:
-        if row.status is not Status.OK or not row.masks:
-            names.append(None)
-            continue
-        own = posixpath.splitext(row.file_name)[0] + ".json"
-        again = (f"sa_{row.image_id}_{count}.json" for count in itertools.count())
-        candidates = itertools.chain([own] if _is_safe(own) else [], [f"sa_{row.image_id}.json"], again)
-        name = next(name for name in candidates if name.casefold() not in used)
-        used.add(name.casefold())
-        names.append(name)
+    """Member names, unique in the run because image ids are; None for images without masks."""
+    names = [_name(row) if row.status is Status.OK and row.masks else None for row in rows]
+    used = [name for name in names if name is not None]
+    if len(set(used)) < len(used):
+        raise ContractError(f"an image id occurs twice in one part: {sorted(row.image_id for row in rows)}")
     return names
 
 
-def _is_safe(name: str) -> bool:
-    """Whether the name stays below the folder that a user unpacks into, on any system, and shows as what it is."""
-    segments = name.split("/")
-    return (
-        name.isprintable()
-        and "\\" not in name
-        and len(name.encode("utf-8", "surrogatepass")) <= _LONGEST_NAME
-        and not re.match(r"[A-Za-z]:", name)
-        and not any(segment in ("", ".", "..", ".json") for segment in segments)
-    )
+def _name(row: ImageRow) -> str:
+    """The stem of an image whose own name holds its id (the zeros before it kept), else `sa_<image_id>`."""
+    stem = posixpath.splitext(posixpath.basename(row.file_name))[0]
+    number = _SA_STEM.fullmatch(stem)
+    is_own = number is not None and int(number[1]) == row.image_id
+    return f"{stem if is_own else f'sa_{row.image_id}'}.json"
 
 
 def _add(tar: tarfile.TarFile, name: str, content: dict[str, Any]) -> None:

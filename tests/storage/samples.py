@@ -60,6 +60,11 @@ def some_rows() -> list[ImageRow]:
     ]
 
 
+def many_rows() -> list[ImageRow]:
+    """More than two row groups of Parquet."""
+    return [a_row(image_id, image_id % 4) for image_id in range(300)]
+
+
 def tar_of(*members: tuple[str | tarfile.TarInfo, bytes], layout: int = tarfile.PAX_FORMAT) -> bytes:
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w", format=layout) as tar:
