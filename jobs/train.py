@@ -5,16 +5,21 @@ Repeating the command goes on where it stopped; once the training is over, only 
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 
 from jobs.command import run_command
+from model.load import load_sam
+from model.training.batches import held_out_batches
+from model.training.calibrate import FIRST_SCENE, apply, fit
+from model.training.evaluate import Evaluation, outputs_and_truths, summarise
 from model.training.export import export_weights
-from model.training.loop import Training
+from model.training.loop import Training, view_settings
 from model.training.settings import TrainSettings
 
 
@@ -37,10 +42,26 @@ def train(job: TrainJob) -> int:
     torch.set_num_threads(job.threads)
     checkpoint = Path(job.checkpoint)
     training = Training.resume(checkpoint, job.train) if checkpoint.exists() else Training(job.train)
-    evaluation = training.run(checkpoint)
-    export_weights(training, Path(job.export))
-    sys.stdout.write(f"{job.export}: {evaluation}\n")
+    training.run(checkpoint)
+    sys.stdout.write(f"{export(training, Path(job.export))}\n")
     return 0
+
+
+def export(training: Training, path: Path) -> Evaluation:
+    """Calibrate the averaged weights, write them with what they came from, return their figures as written."""
+    sam = training.averaged()
+    view = view_settings(training.settings, sam.config)
+    images = training.settings.evaluation_images
+    calibration = fit(sam, held_out_batches(view, images=images, batch=8, first=FIRST_SCENE))
+    apply(sam, calibration)
+    notes = {
+        "training": json.dumps(asdict(training.settings)),
+        "progress": json.dumps(asdict(training.progress)),
+        "calibration": json.dumps(asdict(calibration)),
+    }
+    export_weights(sam, path, notes=notes)
+    written = load_sam(path.read_bytes())
+    return summarise(outputs_and_truths(written, held_out_batches(view, images=images, batch=8)))
 
 
 def main() -> int:

@@ -119,11 +119,11 @@ def _pickled(source: TrainingBatches, number: int) -> bytes:
     return pickle.dumps(source.make(number))
 
 
-def held_out_batches(view: ViewSettings, *, images: int, batch: int) -> Iterator[Batch]:
-    """The fixed views on which a training is judged; their scenes are never trained on."""
-    for first in range(0, images, batch):
-        scenes = [draw_scene(0, HELD_OUT_FROM + i) for i in range(first, min(first + batch, images))]
-        yield make_batch(scenes, view, np.random.default_rng([first, 77]))
+def held_out_batches(view: ViewSettings, *, images: int, batch: int, first: int = 0) -> Iterator[Batch]:
+    """Fixed views of held-out scenes from number `first` on; nothing is trained on these."""
+    for start in range(first, first + images, batch):
+        scenes = [draw_scene(0, HELD_OUT_FROM + i) for i in range(start, min(start + batch, first + images))]
+        yield make_batch(scenes, view, np.random.default_rng([start, 77]))
 
 
 def make_batch(scenes: list[Scene], settings: ViewSettings, rng: np.random.Generator) -> Batch:
