@@ -25,15 +25,20 @@ class ConfigError(MaskmillError):
 
 
 class InputError(MaskmillError):
-    """One image cannot be used; `status` is the word its row gets, `reason` the sentence beside it."""
+    """One image cannot be used; `status` is the word its row gets, `reason` the sentence beside it.
 
-    def __init__(self, status: Status, reason: str) -> None:
+    `width` and `height` are those of the file, not yet turned by its EXIF orientation; 0 if they are not known.
+    """
+
+    def __init__(self, status: Status, reason: str, width: int = 0, height: int = 0) -> None:
         super().__init__(f"{status}: {reason}")
         self.status = status
         self.reason = reason
+        self.width = width
+        self.height = height
 
-    def __reduce__(self) -> tuple[type[InputError], tuple[Status, str]]:
-        return InputError, (self.status, self.reason)
+    def __reduce__(self) -> tuple[type[InputError], tuple[Status, str, int, int]]:
+        return InputError, (self.status, self.reason, self.width, self.height)
 
 
 class StorageError(MaskmillError):

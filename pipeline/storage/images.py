@@ -81,9 +81,8 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise InputError(Status.UNREADABLE, f"the image is {width} x {height} pixels")
     if width * height > max_pixels:
-        raise InputError(
-            Status.TOO_LARGE, f"{width} x {height} = {width * height:,} pixels; run.max_pixels is {max_pixels:,}"
-        )
+        reason = f"{width} x {height} = {width * height:,} pixels; run.max_pixels is {max_pixels:,}"
+        raise InputError(Status.TOO_LARGE, reason, width, height)
 
 
 def _upright(image: Image.Image) -> DecodedImage:

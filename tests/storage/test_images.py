@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import random
 import struct
 import threading
@@ -208,12 +209,14 @@ def test_of_an_animation_the_first_frame_counts(kind: str) -> None:
 
 def test_too_many_pixels_are_refused_by_the_header_alone() -> None:
     """A bomb of a few kilobytes that unpacks to gigabytes must cost nothing; here the pixels do not even exist."""
-    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", 100_000, 90_000, 8, 2, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header
     data += struct.pack(">I", zlib.crc32(b"IHDR" + header)) + struct.pack(">I", 10) + b"IDAT"
     error = refusal(data)
     assert error.status is Status.TOO_LARGE
-    assert error.reason == "100000 x 100000 = 10,000,000,000 pixels; run.max_pixels is 268,435,456"
+    assert error.reason == "100000 x 90000 = 9,000,000,000 pixels; run.max_pixels is 268,435,456"
+    assert (error.width, error.height) == (100_000, 90_000)
+    assert pickle.loads(pickle.dumps(error)).__dict__ == error.__dict__
 
 
 def test_max_pixels_itself_is_allowed() -> None:
