@@ -12,7 +12,9 @@ import json
 import posixpath
 import re
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pipeline.errors import ContractError, StorageError
@@ -39,20 +41,48 @@ def write_coco_rle(rows: Sequence[ImageRow], metadata: Mapping[str, str]) -> byt
     return sink.getvalue()
 
 
-def read_coco_rle(data: bytes) -> tuple[tuple[ImageRow, ...], dict[str, str]]:
+def read_coco_rle(data: bytes, name: str) -> tuple[tuple[ImageRow, ...], dict[str, str]]:
     """raises  StorageError if `data` is no part of this format, or was damaged."""
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-            found = {info.name: _load(tar, info) for info in tar}
-        ledger = found.pop(LEDGER)
-        rows = tuple(_row(entry, found.pop(entry["json"]) if entry["json"] else None) for entry in ledger["images"])
-        if found:
-            raise StorageError(f"this part holds files that its {LEDGER} does not name: {sorted(found)[:3]}")
+    with _damage(name), _opened(data) as tar:
+        ledger, members = _contents(tar)
+        rows = tuple(
+            _row(each, _load(tar, members[each["json"]]) if each["json"] else None) for each in ledger["images"]
+        )
         return rows, dict(ledger["metadata"])
+
+
+def count_coco_rle(data: bytes, name: str) -> tuple[dict[str, int], int, dict[str, str]]:
+    """Rows by status, masks, metadata, as the ledger has them; of the JSONs only that they are there.
+
+    raises  as `read_coco_rle`
+    """
+    with _damage(name), _opened(data) as tar:
+        ledger, _ = _contents(tar)
+        images = ledger["images"]
+        statuses = Counter(str(Status(each["status"])) for each in images)
+        return dict(statuses), sum(int(each["masks"]) for each in images), dict(ledger["metadata"])
+
+
+@contextmanager
+def _damage(name: str) -> Generator[None]:
+    try:
+        yield
     except (tarfile.TarError, KeyError, ValueError, TypeError, EOFError) as error:
-        raise StorageError(
-            f"this part is damaged ({type(error).__name__}: {error}); delete it and run again"
-        ) from error
+        raise StorageError(f"{name} is damaged ({type(error).__name__}: {error}); delete it and run again") from error
+
+
+def _opened(data: bytes) -> tarfile.TarFile:
+    return tarfile.open(fileobj=io.BytesIO(data), mode="r:")
+
+
+def _contents(tar: tarfile.TarFile) -> tuple[dict[str, Any], dict[str, tarfile.TarInfo]]:
+    """The ledger and the other members, which are the ones that it names."""
+    members = {info.name: info for info in tar}
+    ledger = _load(tar, members.pop(LEDGER))
+    named = {each["json"] for each in ledger["images"]} - {None}
+    if named != members.keys():
+        raise ValueError(f"{LEDGER} and the files beside it disagree: {sorted(named ^ members.keys())[:3]}")
+    return ledger, members
 
 
 def sa1b_annotation(row: ImageRow) -> dict[str, Any]:
@@ -151,14 +181,14 @@ def _add(tar: tarfile.TarFile, name: str, content: dict[str, Any]) -> None:
 def _load(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Any:
     file = tar.extractfile(info)
     if file is None:
-        raise StorageError(f"this part holds {info.name!r}, which is no plain file")
+        raise ValueError(f"{info.name!r} is no plain file")
     return json.load(file)
 
 
 def _row(entry: dict[str, Any], annotation: dict[str, Any] | None) -> ImageRow:
     annotations: list[dict[str, Any]] = annotation["annotations"] if annotation else []
     if len(annotations) != entry["masks"]:
-        raise StorageError(f"image {entry['image_id']} has {len(annotations)} masks, but {entry['masks']} were written")
+        raise ValueError(f"image {entry['image_id']} has {len(annotations)} masks, but {entry['masks']} were written")
     layers = zip(annotations, entry["crop_layer"], entry["multimask_index"], strict=True)
     return ImageRow(
         image_id=entry["image_id"],

@@ -11,10 +11,19 @@ from types import MappingProxyType
 
 from pipeline.records import ImageRow
 from pipeline.settings import Format
-from pipeline.storage.coco_rle import read_coco_rle, sa1b_annotation, write_coco_rle
-from pipeline.storage.parquet import read_parquet, write_parquet
+from pipeline.storage.coco_rle import count_coco_rle, read_coco_rle, sa1b_annotation, write_coco_rle
+from pipeline.storage.parquet import count_parquet, read_parquet, write_parquet
 
-__all__ = ["PART_SUFFIX", "SCHEMA_VERSION", "Part", "read_part", "sa1b_annotation", "write_part"]
+__all__ = [
+    "PART_SUFFIX",
+    "SCHEMA_VERSION",
+    "Part",
+    "PartCounts",
+    "count_part",
+    "read_part",
+    "sa1b_annotation",
+    "write_part",
+]
 
 PART_SUFFIX: Mapping[Format, str] = MappingProxyType({Format.PARQUET: ".parquet", Format.COCO_RLE: ".tar"})
 
@@ -33,6 +42,19 @@ class Part:
     metadata: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class PartCounts:
+    """How many rows a part has of each status, how many masks in all, and what it says of how they were made."""
+
+    statuses: dict[str, int]
+    masks: int
+    metadata: dict[str, str]
+
+    @property
+    def rows(self) -> int:
+        return sum(self.statuses.values())
+
+
 def write_part(rows: Sequence[ImageRow], *, format: Format, metadata: Mapping[str, str]) -> bytes:
     """The same rows and metadata give the same bytes. The metadata gains `schema_version` and `bbox_convention`."""
     said = {**metadata, **_OF_EVERY_PART}
@@ -43,13 +65,26 @@ def write_part(rows: Sequence[ImageRow], *, format: Format, metadata: Mapping[st
             return write_coco_rle(rows, said)
 
 
-def read_part(data: bytes, *, format: Format) -> Part:
+def read_part(data: bytes, *, format: Format, name: str = "this part") -> Part:
     """What `write_part` was given; only the first annotation id of a row without masks is not kept (0).
 
-    raises  StorageError if the bytes are no such part, or were damaged
+    raises  StorageError, with `name` in it, if the bytes are no such part, or were damaged
     """
     match format:
         case Format.PARQUET:
-            return Part(*read_parquet(data))
+            return Part(*read_parquet(data, name))
         case Format.COCO_RLE:
-            return Part(*read_coco_rle(data))
+            return Part(*read_coco_rle(data, name))
+
+
+def count_part(data: bytes, *, format: Format, name: str = "this part") -> PartCounts:
+    """The rows counted, without making objects of their masks.
+
+    raises  StorageError, with `name` in it, if the bytes are no such part, or were damaged; damage inside a mask shows
+            in Parquet alone, which has checksums
+    """
+    match format:
+        case Format.PARQUET:
+            return PartCounts(*count_parquet(data, name))
+        case Format.COCO_RLE:
+            return PartCounts(*count_coco_rle(data, name))

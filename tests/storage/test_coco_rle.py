@@ -14,11 +14,11 @@ import jsonschema
 import pytest
 from pycocotools import mask as coco
 
-from pipeline.errors import ContractError
+from pipeline.errors import ContractError, StorageError
 from pipeline.records import ImageRow
 from pipeline.settings import Format
-from pipeline.storage.parts import sa1b_annotation, write_part
-from tests.storage.samples import METADATA, a_mask, a_row, some_rows
+from pipeline.storage.parts import count_part, read_part, sa1b_annotation, write_part
+from tests.storage.samples import METADATA, a_mask, a_row, some_rows, tar_of
 
 # pycocotools' own call of numpy, when it decodes
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -189,6 +189,17 @@ def test_the_parts_of_a_run_unpack_into_one_folder(tmp_path: Path) -> None:
             tar.extractall(tmp_path, filter="data")
     found = {path.name: json.loads(path.read_bytes()) for path in tmp_path.glob("*.json")}
     assert found == {f"sa_{row.image_id}.json": sa1b_annotation(row) for row in rows}
+
+
+@pytest.mark.parametrize("act", [read_part, count_part])
+@pytest.mark.parametrize("harm", ["one is gone", "one is new"])
+def test_files_that_the_ledger_does_not_name_are_damage(act: Any, harm: str) -> None:
+    """A tar that somebody packed again, with a file more or less, is no part."""
+    files = coco_rle(*some_rows())
+    members = [(name, json.dumps(content).encode()) for name, content in files.items()]
+    members = members[:-1] if harm == "one is gone" else [*members, ("new.json", b"{}")]
+    with pytest.raises(StorageError, match=r"disagree: \['(sa_4294967297|new)\.json'\]"):
+        act(tar_of(*members), format=Format.COCO_RLE)
 
 
 def test_an_image_id_that_occurs_twice_is_a_contract_error() -> None:

@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pycocotools import mask as coco
 from pipeline.errors import StorageError
 from pipeline.records import ImageRow, Status
 from pipeline.settings import Format
-from pipeline.storage.parts import PART_SUFFIX, read_part, write_part
+from pipeline.storage.parts import PART_SUFFIX, count_part, read_part, write_part
 from tests.storage.samples import METADATA, a_mask, a_row, many_rows, some_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,11 +81,25 @@ def test_the_same_rows_give_the_same_bytes_in_any_process(format: Format) -> Non
 
 
 @BOTH
+@pytest.mark.parametrize("rows", [[], some_rows(), many_rows()], ids=len)
+def test_counting_a_part_says_what_reading_it_would(format: Format, rows: list[ImageRow]) -> None:
+    """A finished run is recounted whole, and making objects of a billion masks would take longer than the run."""
+    data = write_part(rows, format=format, metadata=METADATA)
+    counts, part = count_part(data, format=format), read_part(data, format=format)
+    assert counts.statuses == Counter(str(row.status) for row in part.rows)
+    assert counts.masks == sum(len(row.masks) for row in part.rows)
+    assert counts.metadata == part.metadata
+    assert counts.rows == len(rows)
+
+
+@BOTH
 @pytest.mark.parametrize("damage", [lambda d: d[: len(d) // 3], lambda _: b"", lambda _: b"nonsense" * 200])
 def test_a_part_that_is_none_is_a_storage_error(format: Format, damage: Any) -> None:
     """`verify` must say so, not crash."""
-    with pytest.raises(StorageError):
-        read_part(damage(write_part(some_rows(), format=format, metadata={})), format=format)
+    data = damage(write_part(some_rows(), format=format, metadata={}))
+    for act in (read_part, count_part):
+        with pytest.raises(StorageError, match=r"^s3://b/x is damaged .*; delete it"):
+            act(data, format=format, name="s3://b/x")
 
 
 @BOTH
@@ -180,8 +195,9 @@ def test_a_flipped_bit_in_a_parquet_page_is_found() -> None:
     silent = [hurt for place in range(end - 40, end) if reads_wrong(hurt := flipped(data, place), data)]
     assert silent, "no flip went unnoticed by pyarrow itself; the test has shown nothing"
     for hurt in silent:
-        with pytest.raises(StorageError, match="damaged"):
-            read_part(hurt, format=Format.PARQUET)
+        for act in (read_part, count_part):
+            with pytest.raises(StorageError, match="damaged"):
+                act(hurt, format=Format.PARQUET)
 
 
 def flipped(data: bytes, place: int) -> bytes:
