@@ -6,6 +6,7 @@ chunk is; what is committed is known from listing the store alone.
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
 from collections.abc import Callable, Generator
@@ -20,9 +21,10 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 from pipeline.errors import ConfigError, MaskmillError, RunError, StorageError
 from pipeline.records import Chunk
 from pipeline.run.ledger import Ledger
+from pipeline.run.lookout import Lookout
 from pipeline.run.progress import Progress, Standing
 from pipeline.run.signals import StopFlag
-from pipeline.run.worker import Hello, WorkerSpec, worker_actor
+from pipeline.run.worker import WorkerSpec, worker_actor
 from pipeline.settings import RunSettings
 
 ray: Any = typed_ray  # its annotations are partial and partly wrong
@@ -35,8 +37,6 @@ START_ATTEMPTS = 3
 """Workers that may fail to start in a row before the job stops with their error."""
 DEATHS_IN_A_ROW = 12
 """Workers that may die without a single chunk finished in between."""
-LOOK_AROUND_S = 5.0
-"""Seconds between two listings of data/ (to see what another driver did), or ten times what a listing takes."""
 WAIT_S = 0.5
 
 
@@ -51,11 +51,12 @@ class Ending(StrEnum):
 
 @dataclass(eq=False)
 class Seat:
-    """One worker as the driver sees it. `hello` is None until it has started."""
+    """One worker as the driver sees it."""
 
     actor: Any
     starting: Any
-    hello: Hello | None = None
+    ready: bool = False
+    """It has started."""
     in_flight: dict[Any, Chunk] = field(default_factory=dict[Any, Chunk])
     alone: bool = False
     """It works on a suspect chunk and gets no second one."""
@@ -63,7 +64,7 @@ class Seat:
 
 @contextmanager
 def ray_session(address: str) -> Generator[None]:
-    """Ray for this process, or the session that the caller has already.
+    """Ray for this process, or the session that the caller has already. SIGTERM's handler stays the caller's.
 
     raises  ConfigError if there is no cluster at `address`
     """
@@ -71,19 +72,31 @@ def ray_session(address: str) -> Generator[None]:
         yield
         return
     try:
-        _connect(address)
+        with _sigterm_kept():
+            _connect(address)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"no Ray cluster answers at run.address={address} ({one_line(error)}); start one with "
             "`ray start --head`, or use run=local"
         ) from error
     except SystemExit as error:
-        # Ray's own SIGTERM handler is in force until ours is, and exits.
+        # Ray's own SIGTERM handler is in force while it connects, and exits.
         raise KeyboardInterrupt from error
     try:
         yield
     finally:
-        ray.shutdown()
+        with _sigterm_kept():
+            ray.shutdown()
+
+
+@contextmanager
+def _sigterm_kept() -> Generator[None]:
+    """ray.init installs a handler that exits with 143, and ray.shutdown the one that kills the process."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _connect(address: str) -> None:
@@ -118,15 +131,15 @@ class Driver:
         self._ledger = ledger
         self._spec = ray.put(spec)
         self._settings = settings
-        self._look_around = look_around
+        self._lookout = Lookout(look_around)
         self._progress = progress
-        self._uses_gpu = device.startswith("cuda") or (device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
+        self._uses_gpu = device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
+        self._refuse_no_room()
         self._actor_class = worker_actor(
             num_cpus=1 if self._uses_gpu else settings.threads_per_worker, num_gpus=1 if self._uses_gpu else 0
         )
         self._seats: list[Seat] = []
         self._limit = 1
-        self._next_look = 0.0
         self._failed_starts = 0
         self._deaths = 0
 
@@ -155,20 +168,27 @@ class Driver:
         return [seat for seat in self._seats if seat.in_flight]
 
     def _look(self) -> None:
-        now = time.monotonic()
-        if now < self._next_look:
-            return
-        self._ledger.note_committed(self._look_around())
-        took = time.monotonic() - now
-        self._next_look = now + max(LOOK_AROUND_S, 10 * took)
-        self._limit = self._settings.max_workers or self._slots()
+        self._ledger.note_committed(self._lookout.news())
+        self._limit = self._settings.max_workers or max(1, self._slots())
 
     def _slots(self) -> int:
         """Workers that the cluster has room for now; it may grow."""
-        resources = ray.cluster_resources()
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if self._uses_gpu:
-            return max(1, int(resources.get("GPU", 0)))
-        return max(1, int(resources.get("CPU", 0) // self._settings.threads_per_worker))
+            return sum(int(node.get("GPU", 0)) for node in nodes)
+        return sum(int(node.get("CPU", 0) // self._settings.threads_per_worker) for node in nodes)
+
+    def _refuse_no_room(self) -> None:
+        """A worker that no node has room for waits for ever; that is right only where nodes may still come."""
+        settings = self._settings
+        if self._slots() or (settings.address != "local" and settings.max_workers is not None):
+            return
+        why = (
+            "model.device=cuda, but Ray sees no GPU; use model.device=auto or cpu"
+            if self._uses_gpu
+            else f"run.threads_per_worker={settings.threads_per_worker}, but no node has that many CPUs; lower it"
+        )
+        raise ConfigError(f"{why}, or, on a cluster that grows on demand, set run.max_workers")
 
     def _staff(self) -> None:
         """As many workers as there is work for. Ones that still wait for resources are the autoscaler's demand."""
@@ -176,7 +196,7 @@ class Driver:
         wanted = min(self._limit, busy + len(self._ledger.waiting))
         idle = [seat for seat in self._seats if not seat.in_flight]
         # Those that have not started yet go first.
-        for seat in sorted(idle, key=lambda seat: seat.hello is not None)[: max(0, len(self._seats) - wanted)]:
+        for seat in sorted(idle, key=lambda seat: seat.ready)[: max(0, len(self._seats) - wanted)]:
             self._dismiss(seat)
         while len(self._seats) < wanted:
             actor = self._actor_class.remote(self._spec)
@@ -187,7 +207,7 @@ class Driver:
             for seat in self._seats:
                 if not self._ledger.waiting or (depth and not self._may_queue_behind()):
                     return
-                if seat.hello is not None and len(seat.in_flight) == depth and not seat.alone:
+                if seat.ready and len(seat.in_flight) == depth and not seat.alone:
                     self._send(seat)
 
     def _may_queue_behind(self) -> bool:
@@ -203,7 +223,7 @@ class Driver:
 
     def _collect(self, timeout: float) -> None:
         owners = {ref: seat for seat in self._seats for ref in seat.in_flight}
-        owners |= {seat.starting: seat for seat in self._seats if seat.hello is None}
+        owners |= {seat.starting: seat for seat in self._seats if not seat.ready}
         if not owners:
             time.sleep(timeout)
             return
@@ -217,7 +237,7 @@ class Driver:
 
     def _welcome(self, seat: Seat, ref: Any) -> None:
         try:
-            seat.hello = ray.get(ref)
+            ray.get(ref)
         except RayTaskError as error:
             if isinstance(error.cause, MaskmillError):
                 raise error.cause from error
@@ -225,6 +245,7 @@ class Driver:
         except RayError as error:
             self._start_failed(seat, error)
         else:
+            seat.ready = True
             self._failed_starts = 0
 
     def _start_failed(self, seat: Seat, error: RayError) -> None:
@@ -294,7 +315,7 @@ class Driver:
                 images_done=ledger.images_committed,
                 images_total=ledger.plan.image_count,
                 masks=sum(report.masks for report in ledger.reports),
-                workers_ready=sum(seat.hello is not None for seat in self._seats),
+                workers_ready=sum(seat.ready for seat in self._seats),
                 workers_wanted=len(self._seats),
             )
         )

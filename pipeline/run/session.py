@@ -164,8 +164,9 @@ class _Work:
             )
             ending = driver.run(stop)
             work_s = time.monotonic() - begun
-        # What others committed meanwhile counts as well.
-        ledger.note_committed(self._look_around())
+        if ending is Ending.DONE:
+            # What others committed meanwhile counts as well. A stopped process has no time for a slow store.
+            ledger.note_committed(self._look_around())
         return ending, work_s
 
     def _look_around(self) -> set[str]:

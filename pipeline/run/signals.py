@@ -37,10 +37,7 @@ class StopFlag:
 
     @contextmanager
     def flagging(self) -> Generator[None]:
-        """Signals are counted and nothing else: Ray's own shutdown inside a handler aborts the process.
-
-        For use after ray.init, which replaces the SIGTERM handler.
-        """
+        """Signals are counted and nothing else: Ray's own shutdown inside a handler aborts the process."""
         with self._installed(interrupts=False):
             yield
 

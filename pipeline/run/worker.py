@@ -40,15 +40,6 @@ class WorkerSpec:
     threads: int
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
-    """Where a worker turned out to live."""
-
-    pid: int
-    node_id: str
-    gpu_ids: tuple[str, ...]
-
-
 def segmenter_loader(model: ModelSettings) -> LoadSegmenter:
     """Loads `model` from its checkpoint in the store, or from the bundled weights."""
     return partial(_load, model)
@@ -86,7 +77,7 @@ class Worker:
         self._spec = spec
         self._bench: Bench | None = None
 
-    def start(self) -> Hello:
+    def start(self) -> None:
         """Load the model. Raises what the loader raises."""
         spec = self._spec
         _fix_torch(spec.threads)
@@ -99,9 +90,6 @@ class Worker:
             store=store,
             generate=lambda images_HW3: generate_masks(images_HW3, segmenter, recipe),
         )
-        context = ray.get_runtime_context()
-        gpu_ids = tuple(str(gpu) for gpu in ray.get_gpu_ids())
-        return Hello(pid=os.getpid(), node_id=context.get_node_id(), gpu_ids=gpu_ids)
 
     def run(self, chunk: Chunk) -> ChunkReport:
         """Raises what `process_chunk` raises."""

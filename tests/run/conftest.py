@@ -32,6 +32,7 @@ def cluster() -> Iterator[str]:
     context = init(
         address="local",
         num_cpus=4,
+        num_gpus=0,
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from pipeline.run.progress import Standing
 from pipeline.run.report import load_snippet, summary
 from pipeline.run.session import FindWeights, Outcome, Weights, run_settings
 from pipeline.run.signals import StopFlag
-from pipeline.settings import Format, Settings
+from pipeline.settings import Format, ModelSettings, Settings
 from pipeline.storage.parts import read_part
 from pipeline.storage.store import Store
 from tests.fakes_run import POISON_RGB, FakeSegmenter, broken_weights, drawn_image, fake_weights, write_folder
@@ -194,6 +195,42 @@ def test_checkpoint_that_a_worker_refuses_is_a_configuration_error(settings: Set
 
     with pytest.raises(ConfigError, match=r"^the checkpoint is not a vit_b: 3 keys differ$"):
         run(settings, find_weights=refused)
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(
+    ("address", "max_workers"), [("local", None), ("local", 2), ("auto", None)], ids=["local", "local, two", "cluster"]
+)
+def test_a_gpu_that_cannot_come_is_refused(settings: Settings, address: str, max_workers: int | None):
+    """An actor that asks for a GPU where there is none waits for ever, without a word."""
+    settings = replace(with_run(settings, address=address, max_workers=max_workers), model=ModelSettings(device="cuda"))
+    with pytest.raises(ConfigError, match=r"model\.device=cuda, but Ray sees no GPU"):
+        run(settings)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_gpu_that_an_autoscaler_may_bring_is_waited_for(settings: Settings):
+    """On a cluster that starts empty, pending workers are what makes it grow."""
+    settings = replace(with_run(settings, address="auto", max_workers=2), model=ModelSettings(device="cuda"))
+    assert stopped_while_it_shows(settings).stopped
+
+
+def stopped_while_it_shows(settings: Settings) -> Outcome:
+    """A run that is told to stop when it first shows how far it is."""
+    stop = StopFlag()
+
+    class Stopping(Notes):
+        def show(self, standing: Standing) -> None:
+            stop(signal.SIGTERM, None)
+
+    return run_settings(settings, progress=Stopping(), find_weights=fake_weights, stop=stop)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_more_threads_than_any_node_has_are_refused(settings: Settings):
+    """The same silent wait, for CPUs."""
+    with pytest.raises(ConfigError, match=r"run\.threads_per_worker=64, but no node has that many CPUs"):
+        run(with_run(settings, threads_per_worker=64))
 
 
 @pytest.mark.usefixtures("cluster")

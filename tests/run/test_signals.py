@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -39,3 +41,31 @@ def test_after_the_loop_signals_interrupt_again_and_in_the_end_are_the_callers()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+AFTER_RAY = """
+import os, signal
+from jobs.generate import LOCAL_RAY
+os.environ.update(LOCAL_RAY)
+from jobs.command import run_command
+from pipeline.run.driver import ray_session
+from pipeline.run.signals import StopFlag
+from pipeline.settings import Settings
+
+def action(settings):
+    stop = StopFlag()
+    with stop.interrupting():
+        with ray_session("local"), stop.flagging():
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+    return 0
+
+raise SystemExit(run_command("generate", Settings, action))
+"""
+
+
+def test_sigterm_after_a_ray_session_exits_130():
+    """ray.init and ray.shutdown each install a handler of their own: the recount must not run under it."""
+    ended = subprocess.run([sys.executable, "-c", AFTER_RAY], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 130, ended.stderr
+    assert "repeat the same command" in ended.stderr
