@@ -20,10 +20,6 @@ class Rle:
     hw: tuple[int, int]
     counts: str
 
-    def as_coco(self) -> dict[str, Any]:
-        """The dict that pycocotools takes."""
-        return {"size": list(self.hw), "counts": self.counts.encode("ascii")}
-
 
 def encode_mask(mask_HW: npt.NDArray[np.bool_]) -> Rle:
     """Any mask of at least one pixel; empty and full ones included."""
