@@ -10,9 +10,10 @@ import errno
 import os
 import re
 import stat
+import time
 import uuid
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 from pipeline.errors import ChangedError, ConfigError, DeniedError, NotFoundError, StorageError
@@ -20,11 +21,16 @@ from pipeline.storage.protocol import ObjectInfo
 from pipeline.storage.uris import local_path, local_uri
 
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}")
+_ORPHANED_S = 86_400.0
+"""A temporary file lives for the seconds of one write; this old, its writer was killed."""
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
 
 class LocalStore:
     """See `Store`. URIs that it returns are canonical: absolute paths, `file://` for names that are no UTF-8."""
+
+    def __init__(self) -> None:
+        self._swept: set[str] = set()
 
     def head(self, uri: str) -> ObjectInfo:
         """See `Store`; symbolic links are followed."""
@@ -74,6 +80,9 @@ class LocalStore:
         folder = os.path.dirname(path)
         with _translated(uri):
             _make_folders(folder)
+            if folder not in self._swept:
+                self._swept.add(folder)
+                _remove_orphans(folder)
             won = not os.path.lexists(path) and _link_new(path, data)
             _sync_folder(folder)
         return won
@@ -123,6 +132,16 @@ def _make_folders(folder: str) -> None:
                 "move it away or choose another output folder"
             ) from error
         _sync_folder(os.path.dirname(new))
+
+
+def _remove_orphans(folder: str) -> None:
+    """Remove what killed writers left. Should one still live after all, its link fails and it writes again."""
+    with os.scandir(folder) as scan:
+        for entry in scan:
+            if _TEMPORARY.fullmatch(entry.name):
+                with suppress(OSError):  # another user's, or another sweeper was faster
+                    if time.time() - entry.stat(follow_symlinks=False).st_mtime > _ORPHANED_S:
+                        os.unlink(entry.path)
 
 
 def _sync_folder(folder: str) -> None:

@@ -186,6 +186,17 @@ def test_a_file_in_the_place_of_an_output_folder_is_the_users_to_move(store: Sto
             store.put_if_absent(f"{tmp_path}/{name}/{part}", b"")
 
 
+def test_the_first_creation_in_a_folder_removes_old_temporaries_of_killed_writers(store: Store, tmp_path: Path) -> None:
+    """They hold whole parts; what is young may be somebody's at work, and what is named otherwise is the user's."""
+    names = {"old": ".tmp-" + "0" * 32, "young": ".tmp-" + "1" * 32, "mine": ".tmp-mine"}
+    for age, name in names.items():
+        (tmp_path / name).write_bytes(b"x")
+        if age != "young":
+            os.utime(tmp_path / name, (0, 0))
+    assert store.put_if_absent(str(tmp_path / "part"), b"")
+    assert sorted(os.listdir(tmp_path)) == sorted([names["young"], names["mine"], "part"])
+
+
 def test_listing_is_in_byte_order_and_skips_only_our_own_temporaries(store: Store, tmp_path: Path) -> None:
     """The order of S3: `b.jpg` before `b/1.jpg`, capitals first; a user's `.tmp-mine.jpg` is the user's."""
     names = ["b/1.jpg", "b.jpg", "Z.jpg", "é.jpg", "b-1.jpg", ".tmp-mine.jpg"]
