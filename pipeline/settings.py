@@ -72,7 +72,8 @@ class ModelSettings:
     checkpoint: str | None = None
     """Path or s3:// URI of the weights; null takes the bundled ones, which exist for `tiny` alone."""
     device: str = "auto"
-    """auto (cuda if there is one), cpu or cuda."""
+    """auto (cuda if there is one), cpu or cuda. The same run gives the same bytes on every machine of one device class;
+    another class rounds float sums in another way."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class StoreSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How the work is cut and spread. Of these only `images_per_chunk` and `max_pixels` shape the output."""
+    """How the work is cut and spread. Of these `images_per_chunk`, `max_pixels` and `threads_per_worker` shape the
+    output, and may not change when a run is resumed."""
 
     address: str = "local"
     """Ray cluster: `local` starts one in this process, `auto` joins the one that is running."""

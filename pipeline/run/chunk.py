@@ -26,14 +26,14 @@ from pipeline.errors import (
     NotFoundError,
     StorageError,
 )
-from pipeline.records import Chunk, ChunkReport, Funnel, ImageMasks, ImageRow, Member, Status
+from pipeline.records import Chunk, ChunkReport, Funnel, ImageMasks, ImageRow, Member, Shard, Status
 from pipeline.run.plan import Plan, PlannedShard, canonical_json, members_uri, part_uri
 from pipeline.run.prefetch import prefetch
+from pipeline.run.source import shard_is_there
 from pipeline.storage.images import DecodedImage, decode_image
 from pipeline.storage.members import read_members
 from pipeline.storage.parts import write_part
 from pipeline.storage.store import Store
-from pipeline.storage.uris import parent
 
 PREFETCH_DEPTH = 2
 """Decoded images held ready. An image of the default max_pixels is 0.8 GB, so this is a bound on memory."""
@@ -92,7 +92,7 @@ class Loaded:
 def process_chunk(chunk: Chunk, bench: Bench) -> ChunkReport:
     """Read, decode, segment and commit one chunk.
 
-    raises  StorageError if the inputs' whole store is gone or the part cannot be written
+    raises  StorageError if the whole shard is gone or the part cannot be written
             ContractError if a row is lost, or the plan and its member index disagree
     """
     plan, watch = bench.plan, Stopwatch()
@@ -109,6 +109,7 @@ def process_chunk(chunk: Chunk, bench: Bench) -> ChunkReport:
             funnel += image_funnel
             bytes_read += loaded.byte_count
     _expect([row.image_id for row in rows] == [member.image_id for member in members], chunk, "rows were lost")
+    _expect_source(plan.planned(chunk.shard).shard, rows, bench.store)
     with watch.stage("write"):
         data = write_part(rows, format=plan.shape.format, metadata=_metadata(plan, funnel))
         won = bench.store.put_if_absent(part_uri(bench.out, plan, chunk), data)
@@ -125,7 +126,6 @@ def process_chunk(chunk: Chunk, bench: Bench) -> ChunkReport:
 
 
 def _load(members: Sequence[Member], bench: Bench, watch: Stopwatch) -> Iterator[Loaded]:
-    source_was_seen = False
     for member in members:
         if member.broken:
             yield Loaded(member, status=Status.UNREADABLE, error=member.broken)
@@ -136,14 +136,10 @@ def _load(members: Sequence[Member], bench: Bench, watch: Stopwatch) -> Iterator
                     member.uri, offset=member.offset, length=member.length or None, etag=member.etag
                 )
         except (NotFoundError, DeniedError) as error:
-            if not source_was_seen:
-                _expect_source(member, members, bench.store, error)
-                source_was_seen = True
             yield Loaded(member, status=Status.MISSING, error=str(error))
         except ChangedError as error:
             yield Loaded(member, status=Status.CHANGED, error=str(error))
         else:
-            source_was_seen = True
             with watch.stage("decode"):
                 loaded = _decode(member, data, max_pixels=bench.plan.shape.max_pixels)
             yield loaded
@@ -212,33 +208,17 @@ def _read_index(uri: str, planned: PlannedShard, store: Store) -> bytes:
     return data
 
 
-def _expect_source(member: Member, members: Sequence[Member], store: Store, error: StorageError) -> None:
-    """One image that is gone is a row; a store that is gone would make rows of the whole run, so it stops.
+def _expect_source(shard: Shard, rows: Sequence[ImageRow], store: Store) -> None:
+    """Images that are gone are rows; a source that is gone would make rows of the whole run, so it stops.
 
-    raises  StorageError if the folder around `member` shows nothing and no other member of the chunk is there
+    raises  StorageError if an image is missing and its shard shows nothing at all
     """
-    place = parent(member.uri)
-    if _shows_something(place, store) or any(_is_there(other, store) for other in members if other is not member):
-        return
-    raise StorageError(
-        f"{place} shows nothing any more, {member.key} was to be read from it ({error}); "
-        "bring the source back and repeat the command"
-    ) from error
-
-
-def _shows_something(place: str, store: Store) -> bool:
-    try:
-        return next(iter(store.list(place)), None) is not None
-    except (NotFoundError, DeniedError):
-        return False
-
-
-def _is_there(member: Member, store: Store) -> bool:
-    try:
-        store.head(member.uri)
-    except (NotFoundError, DeniedError):
-        return False
-    return True
+    missing = next((row for row in rows if row.status is Status.MISSING), None)
+    if missing is not None and not shard_is_there(shard, missing.source, store):
+        raise StorageError(
+            f"{shard.uri} shows nothing any more, {missing.file_name} was to be read from it ({missing.error}); "
+            "bring the source back and repeat the command"
+        )
 
 
 def _expect(condition: bool, chunk: Chunk, what: str) -> None:  # noqa: FBT001  # reads as an assertion

@@ -25,15 +25,18 @@ PLAN_VERSION = 1
 
 @dataclass(frozen=True)
 class Shape:
-    """The settings that shape the output: two runs with the same source bytes and the same Shape give equal parts."""
+    """The settings that shape the output: two runs with the same source bytes and the same Shape give equal
+    parts on one class of device."""
 
     source: str
+    """As typed; in a plan, as source.canonical says it."""
     format: Format
     recipe: Recipe
     model_name: str
     weights_sha256: str
     images_per_chunk: int
     max_pixels: int
+    threads_per_worker: int
 
     @classmethod
     def of(cls, settings: Settings, *, weights_sha256: str) -> Shape:
@@ -45,6 +48,7 @@ class Shape:
             weights_sha256=weights_sha256,
             images_per_chunk=settings.run.images_per_chunk,
             max_pixels=settings.run.max_pixels,
+            threads_per_worker=settings.run.threads_per_worker,
         )
 
     def named(self) -> dict[str, Any]:
@@ -53,7 +57,9 @@ class Shape:
         for name, value in asdict(self.recipe).items():
             named[f"recipe.{name}"] = str(value) if isinstance(value, StrEnum) else value
         named |= {"model.name": self.model_name, "model.weights_sha256": self.weights_sha256}
-        return named | {"run.images_per_chunk": self.images_per_chunk, "run.max_pixels": self.max_pixels}
+        for name in ("images_per_chunk", "max_pixels", "threads_per_worker"):
+            named[f"run.{name}"] = getattr(self, name)
+        return named
 
     @classmethod
     def from_named(cls, named: Mapping[str, Any]) -> Shape:
@@ -67,6 +73,7 @@ class Shape:
             weights_sha256=named["model.weights_sha256"],
             images_per_chunk=named["run.images_per_chunk"],
             max_pixels=named["run.max_pixels"],
+            threads_per_worker=named["run.threads_per_worker"],
         )
 
     @cached_property

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.errors import ConfigError, ContractError, NotFoundError
 from pipeline.records import Member, Shard
@@ -23,6 +23,7 @@ from pipeline.run.plan import (
     plan_to_json,
     plan_uri,
 )
+from pipeline.run.source import canonical, spellings
 from pipeline.storage.kinds import IMAGE_EXTENSIONS
 from pipeline.storage.members import write_members
 from pipeline.storage.shards import ShardIndex, ShardSource, find_shards, index_shard
@@ -96,7 +97,7 @@ def _plan_source(shape: Shape, *, store: Store) -> tuple[Plan, list[bytes]]:
         shards.append(_planned_shard(source, shard, first_ordinal=first, data=data))
         indexes.append(data)
         first += len(shard.members)
-    return Plan(shape=shape, shards=tuple(shards)), indexes
+    return Plan(shape=replace(shape, source=canonical(shape.source, store)), shards=tuple(shards)), indexes
 
 
 def _members(index: ShardIndex, ids: ImageIds, *, first_ordinal: int) -> Sequence[Member]:
@@ -128,6 +129,9 @@ def _planned_shard(source: ShardSource, index: ShardIndex, *, first_ordinal: int
 
 
 def _refuse_other_settings(planned: Shape, asked: Shape, *, out: str) -> None:
+    """Sources are compared by what they name; what lies there now does not matter to a plan that is made."""
+    if planned.source in spellings(asked.source):
+        asked = replace(asked, source=planned.source)
     before, now = planned.named(), asked.named()
     changed = [f"{name} {before[name]!r} -> {now[name]!r}" for name in before if before[name] != now[name]]
     if changed:

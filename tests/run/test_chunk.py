@@ -152,6 +152,52 @@ def test_a_source_that_is_gone_altogether_stops_the_chunk(settings: Settings, st
     assert not (Path(settings.out) / "data").exists()
 
 
+@pytest.mark.parametrize("pattern", ["", "*.png"], ids=["folder", "glob"])
+def test_an_emptied_source_stops_every_chunk(settings: Settings, store: Store, tmp_path: Path, pattern: str):
+    """Also one whose first members had been read: rows for the rest would be final."""
+    folder = write_folder(tmp_path / "images", {f"{name}.png": drawn_image(ord(name)) for name in "abc"})
+    bench = bench_of(replace(settings, source=f"{folder}/{pattern}"), store)
+
+    def unmounting(images_HW3: Sequence[npt.NDArray[np.uint8]]) -> Sequence[ImageMasks]:
+        for image in folder.glob("*.png"):
+            image.unlink()
+        return generate(images_HW3)
+
+    # At the first image the other one may have been read already; this one is missed for certain.
+    (folder / "c.png").unlink()
+    with pytest.raises(StorageError, match="shows nothing any more"):
+        process_chunk(next(bench.plan.chunks()), replace(bench, generate=unmounting))
+    assert not (Path(settings.out) / "data").exists()
+
+
+def test_a_deleted_subfolder_is_rows(settings: Settings, store: Store, tmp_path: Path):
+    """The shard's root decides: a whole chunk from one folder that somebody removed must not stop a run for ever."""
+    names = ["a/1.png", "a/2.png", "a/3.png", "b/1.png"]
+    folder = write_folder(tmp_path / "images", {name: drawn_image(number) for number, name in enumerate(names)})
+    bench = bench_of(replace(settings, source=str(folder)), store)
+    shutil.rmtree(folder / "a")
+    work(bench)
+    assert [str(row.status) for row in rows_of(bench)] == ["missing", "missing", "missing", "ok"]
+
+
+def test_dead_entries_of_a_list_are_rows(settings: Settings, store: Store, tmp_path: Path):
+    """Even if nothing of what the list names is there: a list promises nothing."""
+    listing = tmp_path / "list.txt"
+    listing.write_text("/nowhere/a.png\n/nowhere/b.png\n/elsewhere/c.png\n")
+    bench = bench_of(replace(settings, source=str(listing)), store)
+    work(bench)
+    assert [str(row.status) for row in rows_of(bench)] == ["missing"] * 3
+
+
+def test_a_deleted_tar_stops_its_chunks(settings: Settings, store: Store, tmp_path: Path):
+    """A tar is a shard: without it there is nothing to make rows of."""
+    tar = write_tar(tmp_path / "all.tar", {f"{name}.png": drawn_image(ord(name)) for name in "abc"})
+    bench = bench_of(replace(settings, source=str(tar)), store)
+    tar.unlink()
+    with pytest.raises(StorageError, match=r"all\.tar shows nothing any more"):
+        work(bench)
+
+
 def test_the_rest_of_a_cut_tar_is_one_unreadable_row(settings: Settings, store: Store, tmp_path: Path):
     """Members before the cut are whole and are done."""
     tar = write_tar(tmp_path / "cut.tar", {f"{name}.png": drawn_image(ord(name)) for name in "abc"})

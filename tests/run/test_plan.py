@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import quote
 
 import pytest
 
@@ -111,6 +112,41 @@ def test_settings_that_do_not_shape_the_output_may_change(settings: Settings, st
     """A resume on another machine has other workers and another patience."""
     make(settings, store)
     make(replace(settings, run=replace(settings.run, max_workers=7, chunk_attempts=9, grace_s=1.0)), store)
+
+
+def test_threads_shape_the_output(settings: Settings, store: Store):
+    """Float sums depend on how many threads share them."""
+    make(settings, store)
+    with pytest.raises(ConfigError, match=r"run\.threads_per_worker 1 -> 2"):
+        make(replace(settings, run=replace(settings.run, threads_per_worker=2)), store)
+
+
+@pytest.mark.parametrize("name", ["images", "one, two"])
+def test_one_source_may_be_typed_in_many_ways(
+    settings: Settings, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    """A trailing slash, another working folder, and a comma in the name itself."""
+    folder = write_folder(tmp_path / name, {"a.png": drawn_image(1)})
+    monkeypatch.chdir(tmp_path)
+    plan = make(replace(settings, source=name), store)
+    assert plan.shape.source == str(folder)
+    monkeypatch.chdir("/")
+    for typed in (str(folder), f"{folder}/", f"{tmp_path}/x/../{name}", f"file://{tmp_path}/{quote(name)}"):
+        assert make(replace(settings, source=typed), store) == plan
+    with pytest.raises(ConfigError, match=r"source '.*' -> "):
+        make(replace(settings, source=name), store)
+
+
+def test_several_sources_are_compared_one_by_one(settings: Settings, store: Store, tmp_path: Path):
+    """Order means nothing, and neither does what has gone since the plan was made."""
+    one = write_folder(tmp_path / "one", {"a.png": drawn_image(1)})
+    two = write_folder(tmp_path / "two", {"b.png": drawn_image(2)})
+    plan = make(replace(settings, source=f"{one},{two}"), store)
+    assert plan.shape.source == f"{one},{two}"
+    (two / "b.png").unlink()
+    assert make(replace(settings, source=f"{two}/ , {one}/"), store) == plan
+    with pytest.raises(ConfigError, match="planned with other settings: source"):
+        make(replace(settings, source=str(one)), store)
 
 
 def test_planner_that_loses_adopts_the_winners_plan(settings: Settings, store: Store, tmp_path: Path):
