@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from pipeline.errors import ContractError, NotFoundError, StorageError
 from pipeline.records import Chunk, Status
@@ -90,7 +90,10 @@ def recount(plan: Plan, *, out: str, store: Store) -> Manifest:
 def _count(chunk: Chunk, plan: Plan, *, out: str, store: Store) -> CountedPart:
     uri = part_uri(out, plan, chunk)
     data = store.read(uri)
-    part = read_part(data, format=plan.shape.format)
+    try:
+        part = read_part(data, format=plan.shape.format)
+    except StorageError as error:
+        raise StorageError(f"{uri}: {error}") from error
     planned_rows, of_plan = chunk.stop - chunk.start, part.metadata.get("plan_sha256", "unknown")
     if len(part.rows) != planned_rows or of_plan != plan.sha256:
         raise StorageError(
@@ -110,8 +113,23 @@ def _count(chunk: Chunk, plan: Plan, *, out: str, store: Store) -> CountedPart:
 
 
 def publish(manifest: Manifest, *, out: str, store: Store) -> None:
-    """manifest.json, then _SUCCESS. Harmless if another driver was first: its manifest says the same."""
-    store.put_if_absent(manifest_uri(out), manifest_to_json(manifest))
+    """manifest.json, then _SUCCESS. Harmless if another driver was first, or if a lost part was made again: the same
+    plan gives the same parts.
+
+    raises  StorageError if the manifest that is there says other things of the parts
+    """
+    uri, document = manifest_uri(out), manifest_to_json(manifest)
+    if not store.put_if_absent(uri, document):
+        theirs = _read_manifest(uri, store)
+        before = {part.name: part for part in theirs.parts}
+        changed = [part.name for part in manifest.parts if before.get(part.name) != part]
+        if changed or theirs.plan_sha256 != manifest.plan_sha256:
+            raise StorageError(
+                f"{uri} says other things of {len(changed)} parts than what lies in {data_uri(out)} "
+                f"({', '.join(changed[:5])}): they were made again, on another class of device or by another version. "
+                "Put the old parts back, or accept the new ones by deleting manifest.json and _SUCCESS; then repeat "
+                "the command"
+            )
     store.put_if_absent(success_uri(out), b"")
 
 
@@ -119,16 +137,22 @@ def find_manifest(plan: Plan, *, out: str, store: Store) -> Manifest | None:
     """The manifest of a finished run; None if _SUCCESS is not there yet."""
     try:
         store.head(success_uri(out))
-        document = json.loads(store.read(manifest_uri(out)))
+        manifest = _read_manifest(manifest_uri(out), store)
     except NotFoundError:
         return None
-    if document["plan_sha256"] != plan.sha256:
+    if manifest.plan_sha256 != plan.sha256:
         raise StorageError(f"{manifest_uri(out)} is of another plan; delete it and _SUCCESS and repeat the command")
-    return Manifest(plan_sha256=plan.sha256, parts=_parts(document["parts"]))
+    return manifest
 
 
-def _parts(entries: Iterable[dict[str, object]]) -> tuple[CountedPart, ...]:
-    return tuple(CountedPart(**entry) for entry in entries)  # pyright: ignore[reportArgumentType]  # our own JSON
+def _read_manifest(uri: str, store: Store) -> Manifest:
+    """raises  NotFoundError; StorageError if it is no manifest"""
+    try:
+        document: dict[str, Any] = json.loads(store.read(uri))
+        parts = tuple(CountedPart(**entry) for entry in document["parts"])
+        return Manifest(plan_sha256=document["plan_sha256"], parts=parts)
+    except (ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"{uri} is damaged ({error!r}); delete it and _SUCCESS and repeat the command") from error
 
 
 def manifest_to_json(manifest: Manifest) -> bytes:

@@ -91,7 +91,7 @@ def run_settings(settings: Settings, *, progress: Progress, find_weights: FindWe
         raise ConfigError(str(error)) from error
     plan = planned.plan
     manifest = find_manifest(plan, out=out, store=store)
-    if manifest is not None:
+    if manifest is not None and len(committed_chunks(plan, out=out, store=store)) == plan.chunk_count:
         return Outcome(
             out=out,
             plan=plan,

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import ConfigError, RunError
+from pipeline.errors import ConfigError, RunError, StorageError
 from pipeline.run.plan import Shape
 from pipeline.run.planning import create_or_load_plan
 from pipeline.run.progress import Standing
@@ -132,16 +132,59 @@ def broken_loader(settings: Settings, store: Store) -> Weights:
     return replace(fake_weights(settings, store), load=broken_weights(settings, store).load)
 
 
-def test_deleted_part_is_made_again_with_the_same_bytes(finished: tuple[Settings, Outcome], tmp_path: Path):
-    """Resume is the plan minus the listing; the manifest of the finished run still fits."""
+@pytest.mark.parametrize("gone", [("data/more-00001.parquet",), ("data/more-00001.parquet", "_SUCCESS")])
+def test_deleted_part_is_made_again_with_the_same_bytes(
+    finished: tuple[Settings, Outcome], tmp_path: Path, gone: tuple[str, ...]
+):
+    """Resume is the plan minus the listing, with or without _SUCCESS; the manifest of the finished run still fits."""
     settings = replace(finished[0], out=str(tmp_path / "copy"))
     shutil.copytree(finished[0].out, settings.out)
-    for gone in ("data/more-00001.parquet", "_SUCCESS"):
-        (Path(settings.out) / gone).unlink()
+    for name in gone:
+        (Path(settings.out) / name).unlink()
     outcome = run(settings)
+    assert outcome.exit_code == 0
+    assert (Path(settings.out) / "_SUCCESS").exists()
     assert outcome.found_chunks == 4
     assert "4 were already committed" in summary(outcome)
     assert parts_of(settings.out) == parts_of(finished[0].out)
+
+
+def test_a_part_made_again_that_differs_from_the_manifest_is_an_error(
+    finished: tuple[Settings, Outcome], tmp_path: Path
+):
+    """Readers hold the manifest's hashes; a quiet change of a finished dataset would break them."""
+    settings = replace(finished[0], out=str(tmp_path / "copy"))
+    shutil.copytree(finished[0].out, settings.out)
+    (Path(settings.out) / "data" / "more-00001.parquet").unlink()
+    with pytest.raises(StorageError, match=r"says other things of 1 parts .*more-00001\.parquet.* made again"):
+        run(settings, find_weights=other_device)
+    for name in ("_SUCCESS", "_job/manifest.json"):
+        (Path(settings.out) / name).unlink()
+    assert run(settings).exit_code == 0
+
+
+def other_device(settings: Settings, store: Store) -> Weights:
+    """The same weights; the segmenter rounds otherwise."""
+    return replace(fake_weights(settings, store), load=load_coarse)
+
+
+def load_coarse(_store: Store) -> Any:
+    return CoarseSegmenter()
+
+
+class CoarseSegmenter(FakeSegmenter):
+    side = 8
+
+
+def test_a_damaged_part_is_named(finished: tuple[Settings, Outcome], tmp_path: Path):
+    """Which of a hundred thousand files to delete must be in the sentence."""
+    settings = replace(finished[0], out=str(tmp_path / "copy"))
+    shutil.copytree(finished[0].out, settings.out)
+    part = Path(settings.out) / "data" / "more-00001.parquet"
+    part.write_bytes(part.read_bytes()[:-100])
+    (Path(settings.out) / "_SUCCESS").unlink()
+    with pytest.raises(StorageError, match=r"data/more-00001\.parquet: this part is damaged"):
+        run(settings)
 
 
 @pytest.mark.usefixtures("cluster")
