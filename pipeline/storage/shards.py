@@ -7,27 +7,23 @@ of images are data: they are passed on and never used as paths.
 from __future__ import annotations
 
 import hashlib
-import json
 import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from pipeline.errors import ConfigError, DeniedError, NotFoundError
 from pipeline.storage.globs import glob_matches, has_wildcard, is_glob, split_glob
 from pipeline.storage.kinds import IMAGE_EXTENSIONS, extension, is_compressed, is_image, is_list, is_tar
+from pipeline.storage.lists import named_in_list
 from pipeline.storage.protocol import ObjectInfo, Store
 from pipeline.storage.tars import DamagedTarError, EntryKind, TarEntry, scan_tar
 from pipeline.storage.uris import (
     absolute,
     base_name,
-    check_object_name,
-    is_s3,
     join,
-    parent,
     relative_key,
     sort_key,
 )
@@ -238,47 +234,12 @@ def _tar_member(entry: TarEntry, tar: ObjectInfo) -> FoundMember:
 
 
 def _index_list(uri: str, store: Store) -> ShardIndex:
-    """URIs as the list has them; a relative one is relative to the list. Nobody looks whether they exist."""
+    """Nobody looks whether what a list names exists; an image is a list of itself."""
     if is_image(uri):
         info = store.head(uri)
         return ShardIndex((FoundMember(base_name(uri), uri, 0, info.size, info.etag),), 0)
-    try:
-        text = store.read(uri).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{uri} is not UTF-8 text ({error}); write one URI a line") from error
-    members: list[FoundMember] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        entry = line.strip()
-        if entry and not entry.startswith("#"):
-            key = _uri_in_json(entry, f"{uri}:{number}") if extension(uri) == ".jsonl" else entry
-            members.append(FoundMember(key, _resolved(key, uri, number), 0, 0, ""))
-    return ShardIndex(tuple(members), 0)
-
-
-def _uri_in_json(line: str, where: str) -> str:
-    try:
-        entry: Any = json.loads(line)
-        found = entry["uri"]
-        found.encode("utf-8")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ConfigError(
-            f'{where}: expected an object like {{"uri": "s3://bucket/a.jpg"}}, found {line[:80]}'
-        ) from error
-    return found
-
-
-def _resolved(entry: str, listing: str, number: int) -> str:
-    try:
-        if is_s3(entry):
-            uri = entry
-        elif entry.startswith(("/", "~", "file://")):
-            uri = absolute(entry)
-        else:
-            uri = join(parent(listing), entry)
-        check_object_name(uri)  # here, because in a worker it would cost the whole chunk
-    except ConfigError as error:
-        raise ConfigError(f"{listing}:{number}: {error}") from error
-    return uri
+    members = tuple(FoundMember(key, found, 0, 0, "") for key, found in named_in_list(store.read(uri), uri))
+    return ShardIndex(members, 0)
 
 
 def _file_kind(uri: str) -> ShardKind | None:
