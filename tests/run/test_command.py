@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -178,12 +180,22 @@ def test_a_source_that_is_not_there_is_a_configuration_error(tmp_path: Path):
 
 def test_no_cluster_at_the_address_is_a_configuration_error(tmp_path: Path):
     """Joining a cluster that is not there says what to do."""
-    if ray.is_initialized():
-        pytest.skip("a shared session is running, which the driver would take")
     folder = write_folder(tmp_path / "images", {"a.png": drawn_image(1)})
-    settings = Settings(source=str(folder), out=str(tmp_path / "out"), run=RunSettings(address="127.0.0.1:9"))
-    with pytest.raises(ConfigError, match=r"no Ray cluster answers at run\.address=127\.0\.0\.1:9 .*run=local"):
-        generate(settings, find_weights=fake_weights)
+    # A process of its own: in this one a driver would take the Ray session that other tests share.
+    ended = subprocess.run(
+        [
+            *[sys.executable, "-m", "tests.run.fake_generate"],
+            *[f'source="{folder}"', f'out="{tmp_path}/out"', "run.address=127.0.0.1:9"],
+        ],
+        cwd=Path(__file__).parent.parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert "no Ray cluster answers at run.address=127.0.0.1:9 " in ended.stderr
+    assert "run=local" in ended.stderr
 
 
 @pytest.mark.parametrize(
