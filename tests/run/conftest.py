@@ -23,8 +23,11 @@ RECIPE = Recipe(points_per_side=4)
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[str]:
-    """The address of a Ray session that in-process drivers find, and other processes may join."""
+def cluster(s3_endpoint: str) -> Iterator[str]:
+    """The address of a Ray session that in-process drivers find, and other processes may join.
+
+    After the S3 server: its credentials are in the environment that the workers inherit.
+    """
     # Not at the top: Ray reads the environment above when it is imported.
     import ray
 
