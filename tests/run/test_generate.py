@@ -75,11 +75,11 @@ def parts_in(settings: Settings) -> dict[str, bytes]:
 
 def wait_for_parts(settings: Settings, count: int, process: subprocess.Popen[str]) -> int:
     """How many there are, once there are `count` or more."""
-    deadline = time.monotonic() + 60
-    while (there := len(parts_in(settings))) < count:
+    store, deadline = connect(settings.store), time.monotonic() + 60
+    while (there := sum(1 for _ in store.list(f"{settings.out}/data"))) < count:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "no parts"
-        time.sleep(0.02)
+        time.sleep(0.05)
     return there
 
 
@@ -144,7 +144,7 @@ def test_two_drivers_on_one_out_finish_one_run(slow: Settings, every_image: Coun
     first.send_signal(signal.SIGSTOP)
     second = start(overrides_of(slow), seconds=0.2)
     try:
-        firsts_at_most = len(parts_in(slow)) + 2 * CHUNKS_IN_FLIGHT
+        firsts_at_most = wait_for_parts(slow, 1, second) + 2 * CHUNKS_IN_FLIGHT
         assert firsts_at_most < IMAGES, "the first driver was too fast to be met"
         wait_for_parts(slow, firsts_at_most + 1, second)
         assert first.poll() is None
