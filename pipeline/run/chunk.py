@@ -87,6 +87,8 @@ class Loaded:
     image: DecodedImage | None = None
     status: Status = Status.OK
     error: str = ""
+    width: int = 0
+    height: int = 0
 
 
 def process_chunk(chunk: Chunk, bench: Bench) -> ChunkReport:
@@ -150,7 +152,15 @@ def _decode(member: Member, data: bytes, *, max_pixels: int) -> Loaded:
     try:
         image = decode_image(data, max_pixels=max_pixels)
     except InputError as error:
-        return Loaded(member, sha256=sha256, byte_count=len(data), status=error.status, error=error.reason)
+        return Loaded(
+            member,
+            sha256=sha256,
+            byte_count=len(data),
+            status=error.status,
+            error=error.reason,
+            width=error.width,
+            height=error.height,
+        )
     return Loaded(member, sha256=sha256, byte_count=len(data), image=image)
 
 
@@ -163,6 +173,8 @@ def _row(loaded: Loaded, bench: Bench) -> tuple[ImageRow, Funnel]:
             source=member.uri,
             status=loaded.status,
             error=loaded.error,
+            width=loaded.width,
+            height=loaded.height,
             sha256=loaded.sha256,
         )
         return row, Funnel()

@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.errors import ContractError, NotFoundError, StorageError
 from pipeline.records import Chunk, Status
 from pipeline.run.plan import Plan, data_uri, manifest_uri, part_name, part_uri, success_uri
-from pipeline.storage.parts import PART_SUFFIX, read_part
+from pipeline.storage.parts import PART_SUFFIX, count_part
 from pipeline.storage.store import Store
 
 MANIFEST_VERSION = 1
@@ -90,25 +90,21 @@ def recount(plan: Plan, *, out: str, store: Store) -> Manifest:
 def _count(chunk: Chunk, plan: Plan, *, out: str, store: Store) -> CountedPart:
     uri = part_uri(out, plan, chunk)
     data = store.read(uri)
-    try:
-        part = read_part(data, format=plan.shape.format)
-    except StorageError as error:
-        raise StorageError(f"{uri}: {error}") from error
+    part = count_part(data, format=plan.shape.format, name=uri)
     planned_rows, of_plan = chunk.stop - chunk.start, part.metadata.get("plan_sha256", "unknown")
-    if len(part.rows) != planned_rows or of_plan != plan.sha256:
+    if part.rows != planned_rows or of_plan != plan.sha256:
         raise StorageError(
-            f"{uri} holds {len(part.rows)} rows of plan {of_plan[:12]}, expected {planned_rows} of {plan.sha256[:12]}: "
+            f"{uri} holds {part.rows} rows of plan {of_plan[:12]}, expected {planned_rows} of {plan.sha256[:12]}: "
             "something else wrote it; delete it and repeat the command"
         )
-    statuses = Counter(str(row.status) for row in part.rows)
-    statuses.pop(str(Status.OK), None)
+    failures = {status: count for status, count in sorted(part.statuses.items()) if status != Status.OK}
     return CountedPart(
         name=part_name(plan, chunk),
         size=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
-        rows=len(part.rows),
-        masks=sum(len(row.masks) for row in part.rows),
-        failures=dict(sorted(statuses.items())),
+        rows=part.rows,
+        masks=part.masks,
+        failures=failures,
     )
 
 

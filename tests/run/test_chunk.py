@@ -125,6 +125,7 @@ def test_bad_images_are_rows_and_their_neighbours_are_untouched(settings: Settin
     assert [str(row.status) for row in rows] == ["ok", "unreadable", "unreadable", "unreadable", "too_large", "ok"]
     assert all(row.error and not row.masks for row in rows[1:5])
     assert rows[0].masks == rows[5].masks
+    assert (rows[4].width, rows[4].height) == (200, 100)
     assert rows[2].sha256 == hashlib.sha256(b"not an image").hexdigest()
 
 
