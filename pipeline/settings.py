@@ -34,7 +34,7 @@ class Recipe:
     points_per_side: int = 32
     """Points along one side of layer 0's grid."""
     points_per_batch: int = 64
-    """Prompts decoded at once; changes memory and speed, never a mask."""
+    """Prompts decoded at once; changes memory and speed, and masks by no more than rounding."""
     pred_iou_thresh: float = 0.88
     """A candidate must have a predicted IoU above this (strictly)."""
     stability_score_thresh: float = 0.95

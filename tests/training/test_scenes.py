@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from jobs.sample import FIRST_SCENE, IMAGES, SHARD, sample_shard
+from jobs.draw_sample import FIRST_SCENE, IMAGES, SHARD, sample_shard
 from model.training.scenes import PART, SUBPART, WHOLE, draw_scene
 
 SCENES = [draw_scene(3, index, size_hw=(200, 260)) for index in range(12)]

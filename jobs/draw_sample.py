@@ -1,4 +1,4 @@
-"""Write the bundled sample shard again: `python -m jobs.sample`. The same pixels on every call."""
+"""Write the bundled sample shard again: `python -m jobs.draw_sample`. The same pixels on every call."""
 
 from __future__ import annotations
 
