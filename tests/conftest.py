@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from boto3.session import Session
 
 from tests.s3_server import running_server
@@ -19,6 +20,10 @@ _ENVIRONMENT = {
     "AWS_CONFIG_FILE": "/dev/null",
     "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
 }
+
+
+# Float sums depend on the number of threads; and on few busy cores threads of one small product wait for each other.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

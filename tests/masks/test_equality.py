@@ -13,6 +13,7 @@ from model.config import CONFIGS
 from model.load import BUNDLED, load_sam
 from model.sam import Sam
 from model.segmenter import TorchSegmenter
+from model.training.scenes import HELD_OUT_FROM, draw_scene
 from pipeline.masks.generator import generate_masks
 from pipeline.records import Funnel, Mask
 from pipeline.settings import Recipe
@@ -116,21 +117,38 @@ def test_our_network_and_generator_together_give_the_released_masks(
     assert_equal(result.masks, official_masks(mini_sam, image_HW3, options), hw)
 
 
-@pytest.mark.skipif(not BUNDLED["tiny"].exists(), reason="the bundled weights are not in this checkout")
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"points_per_side": 8},
-        {"points_per_side": 4, "crop_n_layers": 1, "min_mask_region_area": 100, "pred_iou_thresh": 0.6},
-    ],
-)
-def test_the_bundled_model_gives_the_released_generators_masks(options: Options) -> None:
-    """Trained weights make other masks than random ones: whole objects, many duplicates, scores near each other."""
-    sam = build_official(CONFIGS["tiny"])
-    sam.load_state_dict(load_sam(BUNDLED["tiny"].read_bytes(), expected=CONFIGS["tiny"]).state_dict())
-    image_HW3 = scene(240, 320, seed=8)
-    [result] = generate_masks([image_HW3], OfficialSegmenter(sam), Recipe(**options))
-    assert_equal(result.masks, official_masks(sam, image_HW3, options), (240, 320))
+@pytest.fixture(scope="module")
+def trained() -> tuple[TorchSegmenter, Any]:
+    """The bundled weights twice: in our network, and in the released one through the released layout."""
+    sam = load_sam(BUNDLED["tiny"].read_bytes(), expected=CONFIGS["tiny"])
+    official = build_official(CONFIGS["tiny"])
+    official.load_state_dict(sam.state_dict())
+    return TorchSegmenter(sam, weights_sha256=""), official
+
+
+@pytest.mark.parametrize(("hw", "options"), OPTIONS)
+def test_the_bundled_model_gives_the_released_generators_masks(
+    trained: tuple[TorchSegmenter, Any], hw: tuple[int, int], options: Options
+) -> None:
+    """Trained weights make other masks than random ones: whole objects, many duplicates, scores near each other.
+
+    Where an option set does not speak of them, thresholds are lower than the defaults, so that more is compared.
+    """
+    segmenter, official = trained
+    options = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.6, **options}
+    image_HW3 = draw_scene(0, HELD_OUT_FROM + 77, size_hw=hw).rgb_HW3
+    [result] = generate_masks([image_HW3], segmenter, Recipe(**options))
+    assert_equal(result.masks, official_masks(official, image_HW3, options), hw)
+
+
+def test_the_bundled_model_has_masks_to_compare(trained: tuple[TorchSegmenter, Any]) -> None:
+    """Empty lists would be equal too."""
+    hw, options = OPTIONS[9]
+    image_HW3 = draw_scene(0, HELD_OUT_FROM + 77, size_hw=hw).rgb_HW3
+    recipe = Recipe(**{"pred_iou_thresh": 0.5, "stability_score_thresh": 0.6, **options})
+    [result] = generate_masks([image_HW3], trained[0], recipe)
+    assert len(result.masks) >= 5
+    assert result.funnel.duplicate_in_crop > 50
 
 
 def test_where_no_mask_survives_any_crop_the_result_is_empty_and_the_released_code_fails(mini_sam: Any) -> None:
