@@ -39,7 +39,7 @@ def compose(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
-def test_without_overrides_the_recipe_is_sa1b_and_all_else_is_default(compose: Compose):
+def test_without_overrides_the_recipe_is_sa1b_chunks_are_small_and_all_else_is_default(compose: Compose):
     """YAML states differences: everything that it does not say must come from settings.py."""
     code, settings, _ = compose()
     assert code == 0
@@ -51,7 +51,8 @@ def test_without_overrides_the_recipe_is_sa1b_and_all_else_is_default(compose: C
             drop_if_largest_below=100,
             crop_rank=CropRank.LAYER,
             max_area_fraction=0.95,
-        )
+        ),
+        run=RunSettings(images_per_chunk=4),
     )
 
 

@@ -183,7 +183,7 @@ def test_a_damaged_part_is_named(finished: tuple[Settings, Outcome], tmp_path: P
     part = Path(settings.out) / "data" / "more-00001.parquet"
     part.write_bytes(part.read_bytes()[:-100])
     (Path(settings.out) / "_SUCCESS").unlink()
-    with pytest.raises(StorageError, match=r"data/more-00001\.parquet: this part is damaged"):
+    with pytest.raises(StorageError, match=r"data/more-00001\.parquet is damaged"):
         run(settings)
 
 
