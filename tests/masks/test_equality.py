@@ -79,11 +79,12 @@ def assert_equal(masks: tuple[Mask, ...], official: list[Options], hw: tuple[int
     assert different <= len(masks) / 100
 
 
-@pytest.mark.parametrize(("hw", "options"), OPTIONS)
-def test_any_official_option_gives_the_released_generators_masks(
-    mini_sam: Any, hw: tuple[int, int], options: Options
-) -> None:
-    """The promise of `recipe=sam`: someone who knows the released generator gets what they know."""
+@pytest.mark.parametrize(("hw", "options"), OPTIONS[2::3])
+def test_wild_masks_go_through_the_official_options_alike(mini_sam: Any, hw: tuple[int, int], options: Options) -> None:
+    """Calibrated random weights make masks that trained ones do not: scattered, cut off, full of holes.
+
+    A third of the option sets; the bundled weights below go through all of them.
+    """
     image_HW3 = scene(*hw, seed=4)
     [result] = generate_masks([image_HW3], OfficialSegmenter(mini_sam), Recipe(**options))
     assert_equal(result.masks, official_masks(mini_sam, image_HW3, options), hw)
@@ -130,7 +131,7 @@ def trained() -> tuple[TorchSegmenter, Any]:
 def test_the_bundled_model_gives_the_released_generators_masks(
     trained: tuple[TorchSegmenter, Any], hw: tuple[int, int], options: Options
 ) -> None:
-    """Trained weights make other masks than random ones: whole objects, many duplicates, scores near each other.
+    """The promise of `recipe=sam`: someone who knows the released generator gets what they know.
 
     Where an option set does not speak of them, thresholds are lower than the defaults, so that more is compared.
     """
