@@ -49,7 +49,7 @@ def _load(model: ModelSettings, store: Store) -> Segmenter:
     try:
         return load_segmenter(name=model.name, checkpoint=_read(model, store), device=model.device)
     except CheckpointError as error:
-        raise ConfigError(f"model.checkpoint={model.checkpoint}: {error}") from error
+        raise ConfigError(_about(model, error)) from error
 
 
 def checkpoint_sha256(model: ModelSettings, store: Store) -> str:
@@ -57,7 +57,11 @@ def checkpoint_sha256(model: ModelSettings, store: Store) -> str:
     try:
         return checked_sha256(model.name, _read(model, store))
     except CheckpointError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(_about(model, error)) from error
+
+
+def _about(model: ModelSettings, error: CheckpointError) -> str:
+    return str(error) if model.checkpoint is None else f"model.checkpoint={model.checkpoint}: {error}"
 
 
 def _read(model: ModelSettings, store: Store) -> bytes | None:

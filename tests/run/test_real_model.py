@@ -49,7 +49,7 @@ def test_real_model_gives_the_same_bytes_for_any_number_of_workers(untrained: Se
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("content", ["garbage", "other_model"])
 def test_wrong_checkpoint_is_a_configuration_error_that_names_it(untrained: Settings, tmp_path: Path, content: str):
-    """Found when the first worker loads it; nothing is committed."""
+    """Found before a plan is frozen around the wrong file, so that the mended command can use the same OUT."""
     path = tmp_path / f"{content}.pth"
     if content == "garbage":
         path.write_bytes(b"no weights at all")
@@ -58,4 +58,4 @@ def test_wrong_checkpoint_is_a_configuration_error_that_names_it(untrained: Sett
     settings = replace(untrained, model=replace(untrained.model, checkpoint=str(path)))
     with pytest.raises(ConfigError, match=path.name):
         run(settings)
-    assert not (Path(settings.out) / "data").exists()
+    assert not Path(settings.out).exists()
