@@ -6,10 +6,9 @@ storage/shards.py's.
 
 from __future__ import annotations
 
-from pipeline.errors import DeniedError, NotFoundError
 from pipeline.records import Shard
 from pipeline.storage.globs import glob_matches, has_wildcard
-from pipeline.storage.shards import ShardKind
+from pipeline.storage.shards import ShardKind, is_there
 from pipeline.storage.store import Store
 from pipeline.storage.uris import absolute
 
@@ -42,15 +41,3 @@ def shard_is_there(shard: Shard, member_uri: str, store: Store) -> bool:
     if shard.kind == ShardKind.FOLDER and is_pattern:
         return next(glob_matches(shard.uri, store), None) is not None
     return is_there(shard.uri, store)
-
-
-def is_there(uri: str, store: Store) -> bool:
-    """An object, or a folder or prefix that shows something."""
-    try:
-        store.head(uri)
-    except (NotFoundError, DeniedError):
-        try:
-            return next(iter(store.list(uri)), None) is not None
-        except (NotFoundError, DeniedError):
-            return False
-    return True

@@ -109,12 +109,13 @@ def index_shard(shard: ShardSource, store: Store) -> ShardIndex:
 
 def _named(source: str, store: Store) -> list[str]:
     """What stands between the commas; a source that is there letter for letter, commas and all, is one."""
-    if "," in source and _is_there(absolute(source), store):
+    if "," in source and is_there(absolute(source), store):
         return [source]
     return [part.strip() for part in source.split(",") if part.strip()]
 
 
-def _is_there(uri: str, store: Store) -> bool:
+def is_there(uri: str, store: Store) -> bool:
+    """An object, or a folder or prefix that shows something."""
     try:
         store.head(uri)
     except (NotFoundError, DeniedError):
