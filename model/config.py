@@ -50,7 +50,6 @@ CONFIGS = {
         heads=3,
         global_blocks=(2, 5),
         input_side=256,
-        patch=8,
         window=8,
         decoder_dim=128,
         decoder_mlp=512,

@@ -3,7 +3,7 @@
 A point's mask says little about the encoder's other tokens, and there is no pretrained encoder to start from. Here
 random tokens each name, by one inner product per cell, the whole, part and subpart that they lie on.
 
-Legend: B images, Q query tokens of an image, L levels, C channels, N tokens, h w low-resolution cells.
+Legend: B images, Q query tokens of an image, L levels, C channels, N tokens, h w cells of this task.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from model.training.losses import pairwise_mask_cost
 from model.training.scenes import LEVELS
 from model.training.settings import LossSettings
 
-CELLS = 4
-"""Low-resolution cells along a token's side."""
+CELLS = 2
+"""Cells along a token's side that are told apart; half the mask's own, for many coarse answers teach more than few
+fine ones."""
+STRIDE = 4 // CELLS
+"""Low-resolution cells along a side of such a cell."""
 WIDTH = 32
 """Channels in which tokens are compared."""
 
@@ -56,6 +59,7 @@ class Learner(nn.Module):
 def dense_loss(head: DenseHead, embedding_BCgg: Tensor, labels_BLhw: Tensor, settings: LossSettings) -> Tensor:
     """Mean cost over random tokens and the levels that have something under the token's middle."""
     B, _, g, _ = embedding_BCgg.shape
+    labels_BLhw = labels_BLhw[:, :, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
     tokens_BQ = torch.randint(g * g, (B, settings.dense_queries))
     rows_BQ, columns_BQ = tokens_BQ // g * CELLS + CELLS // 2, tokens_BQ % g * CELLS + CELLS // 2
     own_BQL = labels_BLhw[torch.arange(B)[:, None], :, rows_BQ, columns_BQ]

@@ -1,4 +1,4 @@
-"""The loop of a training: stages, schedule, averaged weights, checkpoints. Resumable at any step.
+"""The loop of a training: schedule, averaged weights, checkpoints. Resumable at any step.
 
 Owns when things happen; what a step minimises is in losses.py, what it sees in batches.py.
 """
@@ -11,23 +11,23 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from model.load import load_sam
 from model.sam import CONFIGS, Sam, SamConfig
 from model.training.batches import Batch, TrainingBatches, ViewSettings, held_out_batches, prefetched, split_batch
 from model.training.dense import Learner
 from model.training.evaluate import Evaluation, outputs_and_truths, summarise
 from model.training.forward import batch_loss
-from model.training.grow import grow
 from model.training.losses import PromptLoss
+from model.training.optimiser import Optimiser
 from model.training.replicas import Replicas
-from model.training.settings import StageSettings, TrainSettings
+from model.training.settings import TrainSettings
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,6 @@ class Progress:
     """How far a training is."""
 
     step: int = 0
-    stage: int = 0
-    stage_step: int = 0
     elapsed_s: float = 0.0
     images: int = 0
 
@@ -50,11 +48,15 @@ class Training:
         self.settings = settings
         self.progress = Progress()
         torch.manual_seed(settings.seed)
-        self._enter_stage(None, None)
-
-    @property
-    def stage(self) -> StageSettings:
-        return self.settings.stages[self.progress.stage]
+        self.learner = Learner(CONFIGS[settings.model])
+        if settings.start:
+            start = load_sam(Path(settings.start).read_bytes(), expected=self.sam.config)
+            self.sam.load_state_dict(start.state_dict())
+        self.average = {key: value.detach().clone() for key, value in self.sam.state_dict().items()}
+        self.replicas = Replicas(self.learner, settings.replicas)
+        self.optimiser = Optimiser(
+            self.learner, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
+        )
 
     @property
     def sam(self) -> Sam:
@@ -68,53 +70,37 @@ class Training:
             return self.progress.step / self.settings.steps
         return self.progress.elapsed_s / (60 * self.settings.minutes)
 
-    def _enter_stage(self, weights: dict[str, Tensor] | None, average: dict[str, Tensor] | None) -> None:
-        """Build the model for this stage's input side, with weights grown from the last one's, and its optimiser."""
-        self.learner = Learner(stage_config(self.settings, self.stage))
-        own = self.learner.state_dict()
-        if weights is not None:
-            self.learner.load_state_dict(grow(weights, own))
-        self.replicas = Replicas(self.learner, self.settings.replicas)
-        own = self.sam.state_dict()
-        source = average if average is not None else own
-        self.average = {key: value.detach().clone().contiguous() for key, value in grow(source, own).items()}
-        decayed = [p for p in self.learner.parameters() if p.dim() > 1]
-        plain = [p for p in self.learner.parameters() if p.dim() <= 1]
-        groups = [
-            {"params": decayed, "weight_decay": self.settings.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
-        self.optimiser = torch.optim.AdamW(groups, lr=self.stage.learning_rate, betas=(0.9, 0.98))
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step: a linear warm-up, then half a cosine down to a hundredth."""
+        warm = min(1.0, (self.progress.step + 1) / self.settings.warm_up_steps)
+        return self.settings.learning_rate * warm * max(0.01, 0.5 * (1 + math.cos(math.pi * min(1.0, self.fraction))))
 
     @property
     def source(self) -> TrainingBatches:
-        """This stage's batches; step n of a stage takes number n."""
+        """The batches; step n takes number n."""
         return TrainingBatches(
-            self.settings.seed + self.progress.stage,
+            self.settings.seed,
             view_settings(self.settings, self.sam.config),
-            batch=self.stage.batch,
+            batch=self.settings.batch,
             views_per_scene=self.settings.views_per_scene,
         )
 
     def run(self, checkpoint: Path) -> Evaluation:
         """Train to the end, logging and saving on the way; returns the last evaluation."""
-        for stage in range(self.progress.stage, len(self.settings.stages)):
-            if stage != self.progress.stage:
-                self.progress.stage, self.progress.stage_step = stage, 0
-                self._enter_stage(self.learner.state_dict(), self.average)
-            if self.fraction < self.stage.until:
-                with closing(prefetched(self.source, start=self.progress.stage_step)) as batches:
-                    self._run_stage(batches, checkpoint)
+        if self.fraction < 1:
+            with closing(prefetched(self.source, start=self.progress.step)) as batches:
+                self._run_steps(batches, checkpoint)
         self.save(checkpoint)
         evaluation = self.evaluate()
         log.info("held out, final: %s", evaluation)
         return evaluation
 
-    def _run_stage(self, batches: Iterator[Batch], checkpoint: Path) -> None:
+    def _run_steps(self, batches: Iterator[Batch], checkpoint: Path) -> None:
         last = saved = evaluated = time.monotonic()
         means = Means()
-        while self.fraction < self.stage.until:
-            means.add(self.step(next(batches)), self.stage.batch)
+        while self.fraction < 1:
+            means.add(self.step(next(batches)), self.settings.batch)
             now = time.monotonic()
             self.progress.elapsed_s += now - last
             last = now
@@ -131,10 +117,6 @@ class Training:
     def step(self, batch: Batch) -> dict[str, float]:
         """One step of the optimiser; returns what was measured on the way."""
         self.learner.train()
-        warm = min(1.0, (self.progress.stage_step + 1) / self.settings.warm_up_steps)
-        rate = self.stage.learning_rate * warm * max(0.01, 0.5 * (1 + math.cos(math.pi * min(1.0, self.fraction))))
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
         follow_up = bool(torch.rand(()) < self.settings.follow_up_share)
 
         def backward(learner: Learner, part: Batch) -> PromptLoss:
@@ -147,9 +129,9 @@ class Training:
         with sdpa_kernel(SDPBackend.MATH):
             losses = self.replicas.backward(parts, backward)
         norm = torch.nn.utils.clip_grad_norm_(self.learner.parameters(), self.settings.clip_norm)
-        self.optimiser.step()
+        rate = self.learning_rate
+        self.optimiser.step(rate)
         self.progress.step += 1
-        self.progress.stage_step += 1
         self.progress.images += len(batch.sizes_hw)
         self._update_average()
         means = {name: sum(loss.figures()[name] for loss in losses) / len(losses) for name in losses[0].figures()}
@@ -191,11 +173,10 @@ class Training:
 
     @classmethod
     def resume(cls, path: Path, settings: TrainSettings) -> Training:
-        """Go on from a checkpoint; the settings may differ in how long to train, not in the model or its stages."""
+        """Go on from a checkpoint; the settings may differ in how long to train, not in the model."""
         state = torch.load(path, weights_only=True)
         training = cls(settings)
         training.progress = Progress(**state["progress"])
-        training._enter_stage(None, None)
         training.learner.load_state_dict(state["learner"])
         training.average = state["average"]
         training.optimiser.load_state_dict(state["optimiser"])
@@ -223,11 +204,6 @@ class Means:
         parts = [f"{name} {total / self._count:.4g}" for name, total in self._sums.items()]
         done = f"step {training.progress.step} ({100 * training.fraction:.1f} %), {training.progress.elapsed_s:.0f} s"
         return f"{done}: {', '.join(parts)}, {rate:.1f} images/s"
-
-
-def stage_config(settings: TrainSettings, stage: StageSettings) -> SamConfig:
-    """The named model's sizes at a stage's input side."""
-    return replace(CONFIGS[settings.model], input_side=stage.input_side)
 
 
 def view_settings(settings: TrainSettings, config: SamConfig) -> ViewSettings:

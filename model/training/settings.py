@@ -6,20 +6,6 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class StageSettings:
-    """One stretch of the training at one input side."""
-
-    input_side: int
-    """Pixels a side; a model for a smaller side is grown to the next stage's by resizing its position tables."""
-    until: float
-    """Share of the whole training at which this stage ends, in (0, 1]."""
-    batch: int
-    """Images a step."""
-    learning_rate: float
-    """Peak of this stage; the cosine over the whole training multiplies it."""
-
-
-@dataclass(frozen=True)
 class LossSettings:
     """Weights of the terms; what each is, losses.py says."""
 
@@ -34,7 +20,7 @@ class LossSettings:
     """Weight of outputs that no truth was assigned to; each is drawn to its nearest truth."""
     dense_weight: float = 1.0
     """Weight of the dense task (dense.py)."""
-    dense_queries: int = 16
+    dense_queries: int = 48
     """Tokens of an image asked in it."""
 
 
@@ -49,17 +35,15 @@ class TrainSettings:
     """Wall time to spend; the schedule follows the clock."""
     steps: int | None = None
     """If set, the schedule follows steps and `minutes` is ignored."""
-    coarse: StageSettings = field(
-        default_factory=lambda: StageSettings(input_side=128, until=0.5, batch=8, learning_rate=1e-3)
-    )
-    """A quarter of the tokens, so four times the images: where most is learned per hour."""
-    fine: StageSettings = field(
-        default_factory=lambda: StageSettings(input_side=256, until=1.0, batch=4, learning_rate=6e-4)
-    )
-    """The model's real input side."""
+    start: str = ""
+    """Weights of the same sizes to start from, in a layout that model.checkpoint takes; empty is from nothing."""
+    batch: int = 8
+    """Images a step."""
+    learning_rate: float = 1e-3
+    """Peak; falls along a half cosine over the whole training."""
     replicas: int = 2
     """Threads that share the images of a step, one core each."""
-    points_per_image: int = 8
+    points_per_image: int = 5
     min_cells: int = 24
     """Truths with fewer low-resolution cells than this are not asked for."""
     views_per_scene: int = 6
@@ -68,7 +52,6 @@ class TrainSettings:
     """Share of steps with a second prompt (correction point and mask, or a box); it trains the single-mask output."""
     weight_decay: float = 0.05
     warm_up_steps: int = 100
-    """Of each stage."""
     clip_norm: float = 1.0
     ema_decay: float = 0.998
     """Of the averaged weights, which are the ones evaluated and exported."""
@@ -80,8 +63,3 @@ class TrainSettings:
     evaluate_every_s: float = 420.0
     save_every_s: float = 120.0
     evaluation_images: int = 48
-
-    @property
-    def stages(self) -> tuple[StageSettings, ...]:
-        """In order."""
-        return self.coarse, self.fine

@@ -218,12 +218,15 @@ def test_make_passes_any_path_to_the_job(cluster: str, tmp_path: Path):
     name = "we ird, b=c d ünï[1] 日本 (x)"
     folder = write_folder(tmp_path / name, {"im.png": drawn_image(1)})
     args = f"recipe=sam recipe.points_per_side=4 run.address={cluster}"
+    # The tests themselves are run by a make, which would pass its own flags on.
+    env = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
     printed = subprocess.run(
         [
             *["make", "-n", "-o", ".venv/.run-ready", "generate"],
             *[f"SHARD={folder}", f"OUT={tmp_path / name} out", f"ARGS={args}"],
         ],
         cwd=ROOT,
+        env=env,
         capture_output=True,
         text=True,
         check=True,

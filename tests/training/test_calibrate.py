@@ -13,13 +13,13 @@ from model.training.calibrate import FACTORS, Calibration, apply, fit
 from model.training.evaluate import outputs_and_truths
 from model.training.forward import predict_points
 
-VIEW = ViewSettings(input_side=64, mask_side=32, points=4, min_cells=6)
+VIEW = ViewSettings(input_side=128, mask_side=32, points=4, min_cells=6)
 
 
 @pytest.fixture
 def sam() -> Sam:
     torch.manual_seed(0)
-    return Sam(replace(CONFIGS["tiny"], input_side=64)).eval()
+    return Sam(replace(CONFIGS["tiny"], input_side=128)).eval()
 
 
 def test_a_calibration_scales_logits_and_lines_up_scores(sam: Sam) -> None:

@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 
 from model.sam import CONFIGS
-from model.training.dense import CELLS, DenseHead, dense_loss
+from model.training.dense import CELLS, STRIDE, DenseHead, dense_loss
 from model.training.settings import LossSettings
 
-CONFIG = replace(CONFIGS["tiny"], input_side=32)
+CONFIG = replace(CONFIGS["tiny"], input_side=64)
 SETTINGS = LossSettings()
 
 
@@ -21,12 +21,14 @@ def test_the_head_can_say_which_cells_of_a_token_are_meant() -> None:
     kinds_gg = torch.arange(g * g).reshape(g, g) % 2  # tokens whose lower half, or whose right half, is a thing
     embedding_1Cgg = torch.zeros(1, CONFIG.decoder_dim, g, g)
     embedding_1Cgg[0, 0], embedding_1Cgg[0, 1] = kinds_gg.float(), 1 - kinds_gg.float()
-    labels_1Lhw = torch.zeros(1, 3, CELLS * g, CELLS * g, dtype=torch.int32)
+    things_hw = torch.zeros(CELLS * g, CELLS * g, dtype=torch.int32)
     for row in range(g):
         for column in range(g):
-            token_44 = labels_1Lhw[0, 0, row * CELLS :, column * CELLS :][:CELLS, :CELLS]
-            half = token_44[CELLS // 2 :] if kinds_gg[row, column] else token_44[:, CELLS // 2 :]
+            token_22 = things_hw[row * CELLS :, column * CELLS :][:CELLS, :CELLS]
+            half = token_22[CELLS // 2 :] if kinds_gg[row, column] else token_22[:, CELLS // 2 :]
             half[:] = 1
+    labels_1Lhw = torch.zeros(1, 3, CONFIG.mask_side, CONFIG.mask_side, dtype=torch.int32)
+    labels_1Lhw[0, 0] = things_hw.repeat_interleave(STRIDE, 0).repeat_interleave(STRIDE, 1)
     head = DenseHead(CONFIG)
     optimiser = torch.optim.Adam(head.parameters(), lr=0.02)
     for _ in range(80):
@@ -35,7 +37,7 @@ def test_the_head_can_say_which_cells_of_a_token_are_meant() -> None:
         optimiser.step()
     with torch.no_grad():
         logits_hw = head(embedding_1Cgg, torch.tensor([[5]]))[0, 0, 0]
-    assert torch.equal(logits_hw > 0, labels_1Lhw[0, 0] == 1)
+    assert torch.equal(logits_hw > 0, things_hw == 1)
 
 
 def test_tokens_on_nothing_ask_nothing() -> None:

@@ -1,4 +1,4 @@
-"""The loop on a small input side: it learns, it resumes, it exports what the loader reads."""
+"""The loop on two images a step: it learns, it resumes, it exports what the loader reads."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ import pytest
 import torch
 
 from model.load import load_sam
-from model.sam import CONFIGS, Sam
 from model.training.evaluate import outputs_and_truths, stability, summarise
 from model.training.export import export_weights
-from model.training.grow import grow
 from model.training.loop import Training
-from model.training.settings import LossSettings, StageSettings, TrainSettings
+from model.training.settings import LossSettings, TrainSettings
 
 SETTINGS = TrainSettings(
     steps=4,
-    coarse=StageSettings(input_side=64, until=0.5, batch=2, learning_rate=1e-3),
-    fine=StageSettings(input_side=96, until=1.0, batch=2, learning_rate=1e-3),
+    batch=2,
     replicas=1,
     points_per_image=2,
     min_cells=6,
@@ -70,23 +67,25 @@ def test_a_resumed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
         straight.step(straight.source.make(number))
     resumed = Training.resume(tmp_path / "at2.pt", replace(SETTINGS, steps=1000))
     for _ in range(2):
-        resumed.step(resumed.source.make(resumed.progress.stage_step))
+        resumed.step(resumed.source.make(resumed.progress.step))
     for key, value in straight.average.items():
         assert torch.equal(value, resumed.average[key]), key
     assert resumed.progress.step == straight.progress.step == 4
 
 
-def test_a_training_passes_through_its_stages_and_exports_what_the_loader_reads(tmp_path: Path) -> None:
+def test_a_training_exports_what_the_loader_reads_and_another_starts_from_it(tmp_path: Path) -> None:
     """The file is used by the generator; its keys and sizes are the released model's."""
     training = Training(SETTINGS)
     evaluation = training.run(tmp_path / "end.pt")
-    assert training.sam.config.input_side == 96
     assert training.progress.step == 4
     assert 0 <= evaluation.truth_iou <= 1
     export_weights(training.averaged(), tmp_path / "small.safetensors", notes={"steps": "4"})
     sam = load_sam((tmp_path / "small.safetensors").read_bytes())
     for key, value in sam.state_dict().items():
         assert torch.allclose(value, training.average[key], atol=2e-3), key
+    after = Training(replace(SETTINGS, start=str(tmp_path / "small.safetensors")))
+    for weights in (after.sam.state_dict(), after.average):
+        assert all(torch.equal(weights[key], value) for key, value in sam.state_dict().items())
 
 
 def test_a_finished_training_only_evaluates_again(tmp_path: Path) -> None:
@@ -97,21 +96,6 @@ def test_a_finished_training_only_evaluates_again(tmp_path: Path) -> None:
     resumed = Training.resume(tmp_path / "end.pt", replace(SETTINGS, steps=2))
     resumed.run(tmp_path / "end.pt")
     assert resumed.progress.step == 2
-
-
-def test_growing_keeps_every_weight_but_the_position_tables() -> None:
-    """What was learned on small views is the start on large ones."""
-    small, large = (Sam(replace(CONFIGS["tiny"], input_side=side)) for side in (64, 128))
-    torch.nn.init.normal_(small.image_encoder.pos_embed)
-    grown = grow(small.state_dict(), large.state_dict())
-    large.load_state_dict(grown)
-    changed = {key for key, value in small.state_dict().items() if value.shape != grown[key].shape}
-    assert changed == {
-        "image_encoder.pos_embed",
-        *(f"image_encoder.blocks.{block}.attn.rel_pos_{axis}" for block in (2, 5) for axis in "hw"),
-    }
-    means = [sam.image_encoder.pos_embed.mean() for sam in (small, large)]
-    assert torch.allclose(means[0], means[1], atol=1e-3)
 
 
 def test_figures_of_a_model_that_knows_the_truth() -> None:
