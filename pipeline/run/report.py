@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pipeline.records import Funnel
 from pipeline.run.plan import data_uri
 from pipeline.run.session import Outcome
+from pipeline.run.verify import Verification
 from pipeline.settings import Format
 
 STAGES = ("read", "decode", "masks", "write")
@@ -106,3 +107,20 @@ def load_snippet(format: Format, out: str) -> str:
     if format is Format.PARQUET:
         return f"import pyarrow.dataset as ds; table = ds.dataset({data_uri(out)!r}).to_table()"
     return f"SA-1B annotation JSONs, one for each image that has masks, in the tars at {data_uri(out)}"
+
+
+SHOWN_PROBLEMS = 50
+
+
+def verification_lines(found: Verification, *, out: str) -> Iterator[str]:
+    """What a recount of the parts says, problems first."""
+    for problem in found.problems[:SHOWN_PROBLEMS]:
+        yield f"  wrong    {problem.where}: {problem.what}"
+    if len(found.problems) > SHOWN_PROBLEMS:
+        yield f"  wrong    {len(found.problems) - SHOWN_PROBLEMS:,} more"
+    verdict = f"{len(found.problems):,} problems" if found.problems else "sound"
+    state = "complete" if found.finished else "not finished"
+    yield f"Maskmill: {verdict}, {state}: {found.parts:,} of {found.plan.chunk_count:,} parts at {out}"
+    statuses = ", ".join(f"{count:,} {status}" for status, count in found.images.most_common())
+    yield f"  images   {found.images.total():,} of {found.plan.image_count:,} planned ({statuses or 'none yet'})"
+    yield f"  masks    {found.masks:,}"
