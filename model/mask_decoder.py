@@ -1,7 +1,7 @@
 """Prompt tokens and image embedding -> mask logits and predicted IoU (arXiv:2304.02643, appendix A).
 
-The scores come from tokens alone, so they are known before any mask is upscaled: `attend`, then `predicted_iou`,
-then `mask_logits` for the prompts that are worth it. `forward` is the three in a row.
+The decoder as published: it holds the weights under their released names, and training differentiates through it.
+Inference on single points does the same with less work in `point_decoder`.
 
 Legend: P prompts, T tokens of a prompt, N image positions, C channels, g embedding cells a side, M outputs, h w = 4g.
 """
@@ -9,6 +9,7 @@ Legend: P prompts, T tokens of a prompt, N image positions, C channels, g embedd
 from __future__ import annotations
 
 import itertools
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -67,17 +68,19 @@ class TwoWayLayer(nn.Module):
         self.cross_attn_image_to_token = Attention(C, C // 2, heads)
 
     def forward(self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor) -> tuple[Tensor, Tensor]:
-        if self.first:  # the tokens are their own position encoding here, and there is nothing to add them to
-            tokens = self.self_attn(tokens, tokens, tokens)
-        else:
-            placed = tokens + token_pe
-            tokens = tokens + self.self_attn(placed, placed, tokens)
-        tokens = self.norm1(tokens)
+        tokens = self.attend_to_self(tokens, token_pe)
         placed_image = image + image_pe
         tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_pe, placed_image, image))
         tokens = self.norm3(tokens + self.mlp(tokens))
         image = self.norm4(image + self.cross_attn_image_to_token(placed_image, tokens + token_pe, tokens))
         return tokens, image
+
+    def attend_to_self(self, tokens: Tensor, token_pe: Tensor) -> Tensor:
+        """The layer's first step, in which the image has no part."""
+        if self.first:  # the tokens are their own position encoding here, and there is nothing to add them to
+            return self.norm1(self.self_attn(tokens, tokens, tokens))
+        placed = tokens + token_pe
+        return self.norm1(tokens + self.self_attn(placed, placed, tokens))
 
 
 class TwoWayTransformer(nn.Module):
@@ -89,6 +92,10 @@ class TwoWayTransformer(nn.Module):
         self.layers = nn.ModuleList(TwoWayLayer(config, first=i == 0) for i in range(config.decoder_depth))
         self.final_attn_token_to_image = Attention(C, C // 2, config.decoder_heads)
         self.norm_final_attn = nn.LayerNorm(C)
+
+    def two_way_layers(self) -> list[TwoWayLayer]:
+        """`layers`, as what they are."""
+        return [cast(TwoWayLayer, layer) for layer in self.layers]
 
     def forward(self, image_PNC: Tensor, image_pe_1NC: Tensor, tokens_PTC: Tensor) -> tuple[Tensor, Tensor]:
         token_pe = tokens_PTC

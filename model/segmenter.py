@@ -3,7 +3,7 @@
 Owns resizing, normalising and the point frame. Does not know grids, thresholds other than the one it is handed, or
 images larger than a crop.
 
-Legend: P points, N candidates kept, M outputs a prompt, C channels, g embedding cells a side, h w = 4g.
+Legend: P points, S the square input's side.
 """
 
 from __future__ import annotations
@@ -14,29 +14,25 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
+from model.point_decoder import PointDecoder, Predictions
 from model.resize import resize_bilinear
 from model.sam import Sam
+from model.shared_image import SharedImage
+from model.upscaling import cells_inside
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedCrop:
-    """A crop after the encoder. `crop_hw` is its own size, `resized_hw` its size inside the input square, in pixels."""
+    """A crop as the decoder takes it.
 
-    embedding_1Cgg: Tensor
+    crop_hw     its own pixels
+    resized_hw  its pixels inside the input square
+    """
+
+    image: SharedImage
     crop_hw: tuple[int, int]
     resized_hw: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Predictions:
-    """Candidates above the predicted-IoU threshold, in (point, output) order; logits in the padded input square."""
-
-    point_index_N: Tensor
-    mask_index_N: Tensor
-    predicted_iou_N: Tensor
-    logits_Nhw: Tensor
 
 
 class TorchSegmenter:
@@ -47,7 +43,7 @@ class TorchSegmenter:
         self.weights_sha256 = weights_sha256
         self._device = sam.pixel_mean.device
         with torch.inference_mode():
-            self._dense_pe_1Cgg = sam.prompt_encoder.get_dense_pe()
+            self._decoder = PointDecoder(self.sam)
 
     @property
     def name(self) -> str:
@@ -76,27 +72,22 @@ class TorchSegmenter:
         pixels_HW3 = torch.from_numpy(np.ascontiguousarray(crop_HW3)).to(self._device)
         resized_1HW3 = resize_bilinear(pixels_HW3, *resized_hw)[None]
         images_13SS = self.sam.normalise(resized_1HW3.permute(0, 3, 1, 2).contiguous())
-        return EncodedCrop(self.sam.image_encoder(images_13SS), crop_hw, resized_hw)
+        return EncodedCrop(self._decoder.share(self.sam.image_encoder(images_13SS)), crop_hw, resized_hw)
 
     @torch.inference_mode()
     def decode(
         self, crop: EncodedCrop, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float
     ) -> Predictions:
-        """Prompt with single foreground points in the crop's pixels; prompts without a survivor are never upscaled."""
+        """Prompt with single foreground points in the crop's pixels.
+
+        Logits are 0 on the cells that no pixel of the crop depends on.
+        """
         scale_xy = np.array(
             [crop.resized_hw[1] / crop.crop_hw[1], crop.resized_hw[0] / crop.crop_hw[0]], dtype=np.float64
         )
-        coords_P12 = torch.from_numpy(points_xy_P2 * scale_xy).to(self._device)[:, None]
-        labels_P1 = torch.ones(len(coords_P12), 1, dtype=torch.int64, device=self._device)
-        sparse_PTC, dense_PCgg = self.sam.prompt_encoder(points=(coords_P12, labels_P1))
-        decoder = self.sam.mask_decoder
-        tokens_PTC, image_PCgg = decoder.attend(crop.embedding_1Cgg, self._dense_pe_1Cgg, sparse_PTC, dense_PCgg)
-        predicted_iou_PM = decoder.predicted_iou(tokens_PTC)[:, 1:]
-        kept_PM = predicted_iou_PM > pred_iou_thresh
-        point_index_N, mask_index_N = kept_PM.nonzero(as_tuple=True)
-        useful_P = kept_PM.any(dim=1)
-        logits_UMhw = decoder.mask_logits(tokens_PTC[useful_P], image_PCgg[useful_P], slice(1, None))
-        return Predictions(point_index_N, mask_index_N, predicted_iou_PM[kept_PM], logits_UMhw[kept_PM[useful_P]])
+        coords_P2 = torch.from_numpy(points_xy_P2 * scale_xy).to(self._device)
+        inside = cells_inside(crop.resized_hw, input_side=self.input_side, grid_side=self.sam.config.grid_side)
+        return self._decoder.decode(crop.image, coords_P2, pred_iou_thresh=pred_iou_thresh, cells_hw=inside)
 
 
 def fit_into_square(hw: tuple[int, int], side: int) -> tuple[int, int]:

@@ -1,0 +1,83 @@
+"""The last image of the decoder -> mask logits, for the cells and prompts that are wanted.
+
+Both transposed convolutions have kernel 2 and stride 2, so that each is a matrix product at every position. The first
+is taken straight from the image's rows (see `shared_image`); nothing of the image's full width is formed.
+
+Legend: B prompts, M masks, R rows, C channels, E = 4 C/4 first convolution's outputs (dy, dx, channel), c channels of
+the upscaled image, N positions, n of a chunk, h w = 4 times the cells a side.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.image_encoder import LayerNorm2d
+from model.mask_decoder import MaskDecoder
+from model.prompted_image import PromptedImage
+
+
+class MaskUpscaler:
+    """The decoder's `output_upscaling` and the products with the hypernetworks' answers."""
+
+    def __init__(self, decoder: MaskDecoder, *, grid_side: int, chunk: int) -> None:
+        first = cast(nn.ConvTranspose2d, decoder.output_upscaling[0])
+        self._norm = cast(LayerNorm2d, decoder.output_upscaling[1])
+        second = cast(nn.ConvTranspose2d, decoder.output_upscaling[3])
+        self._grid_side, self._chunk = grid_side, chunk
+        self.first_CE = first.weight.permute(0, 2, 3, 1).flatten(1)
+        """What turns an image position into its four cells, without the bias."""
+        last_shift_C = decoder.transformer.two_way_layers()[-1].norm4.bias
+        self._first_shift_E = last_shift_C @ self.first_CE + cast(Tensor, first.bias).repeat(4)
+        self._second = second.weight.permute(0, 2, 3, 1).flatten(1)
+        self._second_shift = cast(Tensor, second.bias).repeat(4)
+
+    def logits(self, image: PromptedImage, prompts: slice, weights_BMc: Tensor, *, cells_hw: tuple[int, int]) -> Tensor:
+        """(B, M, 4 g, 4 g) for some `prompts` of the image's block, zero outside the first `cells_hw` rows and columns.
+
+        weights_BMc  the hypernetworks' answers for those prompts
+        """
+        g, (height, width) = self._grid_side, cells_hw
+        B, M, _ = weights_BMc.shape
+        vectors_BRE = image.vectors_BRC[prompts] @ self.first_CE
+        rows_BRgg = image.rows_BRN[prompts].unflatten(2, (g, g))
+        scale_Bgg = image.scale_BN[prompts].unflatten(1, (g, g))
+        shared_ggE = image.shared.upscaled_NE.unflatten(0, (g, g))
+        logits_BMhw = weights_BMc.new_zeros(B, M, 4 * g, 4 * g)
+        step = max(1, self._chunk // width)
+        for top in range(0, height, step):
+            y, x = slice(top, min(top + step, height)), slice(0, width)
+            rows_BnR = rows_BRgg[..., y, x].flatten(2).transpose(1, 2)
+            first_BnE = shared_ggE[y, x].flatten(0, 1) + rows_BnR @ vectors_BRE
+            first_BnE = torch.addcmul(self._first_shift_E, first_BnE, scale_Bgg[:, y, x].flatten(1)[..., None])
+            cells_BMyx = self._finish(first_BnE, weights_BMc).unflatten(2, (y.stop - y.start, width, 2, 2, 2, 2))
+            logits_BMhw[:, :, 4 * y.start : 4 * y.stop, : 4 * width] = cells_BMyx.permute(
+                0, 1, 2, 4, 6, 3, 5, 7
+            ).reshape(B, M, 4 * (y.stop - y.start), 4 * width)
+        return logits_BMhw
+
+    def _finish(self, first_BnE: Tensor, weights_BMc: Tensor) -> Tensor:
+        """From the first convolution to the logits (B, M, n dy dx dy dx)."""
+        B = len(first_BnE)
+        fine = first_BnE.reshape(-1, len(self._norm.weight))
+        fine = F.layer_norm(fine, fine.shape[1:], self._norm.weight, self._norm.bias, self._norm.eps)
+        fine = torch.addmm(self._second_shift, F.gelu(fine), self._second)
+        finer_Bmc = F.gelu(fine).view(B, -1, weights_BMc.shape[2])
+        return weights_BMc @ finer_Bmc.transpose(1, 2)
+
+
+def cells_inside(resized_hw: tuple[int, int], *, input_side: int, grid_side: int) -> tuple[int, int]:
+    """Rows and columns of image positions that a bilinear enlargement of the masks touches inside the unpadded image.
+
+    resized_hw  pixels of the unpadded image, at the top left of the input square
+    """
+    per_pixel = 4 * grid_side / input_side
+
+    def cells(pixels: int) -> int:
+        last_touched = int(max((pixels - 0.5) * per_pixel - 0.5, 0)) + 1
+        return min(last_touched // 4 + 1, grid_side)
+
+    return cells(resized_hw[0]), cells(resized_hw[1])
