@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
 from pipeline.masks.pixels import MOST_STEP_PIXELS, STEP_PIXELS, mask_boxes, masks_per_step, upscale_logits
+
 from tests.official import segment_anything
 
 
