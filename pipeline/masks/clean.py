@@ -45,7 +45,7 @@ def clean_mask(rle: Rle, *, below_area: int) -> Cleaned:
 @compiled
 def _clean(run_M: Runs, height: int, width: int, below_area: int) -> tuple[Runs, bool, int]:
     start_G1, inside_G = _segments(run_M, height, width)
-    root_G = _components(start_G1, inside_G, height, False)  # noqa: FBT003 - compiled functions take no keywords
+    root_G = _components(start_G1, inside_G, height, np.bool_(0))
     area_G = _areas(start_G1, root_G)
     changed = False
     for g in range(len(root_G)):
@@ -55,9 +55,9 @@ def _clean(run_M: Runs, height: int, width: int, below_area: int) -> tuple[Runs,
     if changed:
         run_M = _join(start_G1, inside_G)
         start_G1, inside_G = _segments(run_M, height, width)
-    root_G = _components(start_G1, inside_G, height, True)  # noqa: FBT003
+    root_G = _components(start_G1, inside_G, height, np.bool_(1))
     area_G = _areas(start_G1, root_G)
-    largest_area = area_G.max()
+    largest_area = _largest(area_G)
     stays = _first_of_largest(start_G1, root_G, area_G, height) if largest_area < below_area else -1
     islands = False
     for g in range(len(root_G)):
@@ -147,12 +147,20 @@ def _areas(start_G1: Integers, root_G: Integers) -> Integers:
 
 
 @compiled
+def _largest(area_G: Integers) -> int:
+    largest = np.int64(0)
+    for area in area_G:
+        largest = max(largest, area)
+    return largest
+
+
+@compiled
 def _first_of_largest(start_G1: Integers, root_G: Integers, area_G: Integers, height: int) -> int:
     """OpenCV names components in the order in which it meets their blocks of 2 x 2 pixels, row of blocks by row.
 
     Two components never share a block. -1 if there is no component.
     """
-    largest = area_G.max()
+    largest = _largest(area_G)
     best, best_row, best_column = -1, 0, 0
     for g in range(len(root_G)):
         if root_G[g] >= 0 and area_G[root_G[g]] == largest:

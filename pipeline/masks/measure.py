@@ -53,10 +53,10 @@ def _measure(logits_Nwh: Floats, upscaling: Upscaling, offset: Any, least_score:
     space = make_workspace(upscaling)
     for i in range(len(logits_Nwh)):
         tally_6 = tally_N6[i]
-        tally_6[LEFT], tally_6[TOP] = len(upscaling.x.crop.index0), len(upscaling.y.crop.index0)
+        tally_6[LEFT], tally_6[TOP] = len(upscaling.x.crop.index0), len(upscaling.y.crop.index0)  # an empty box
         _measure_one(logits_Nwh[i], upscaling, offset, least_score, space, tally_6)
         if tally_6[LEFT] > tally_6[RIGHT]:
-            tally_6[LEFT:] = 0
+            tally_6[LEFT] = tally_6[TOP] = 0
     return tally_N6
 
 
@@ -73,7 +73,7 @@ def _measure_one(
         if tally_6[TIGHT] < least_score * tally_6[LOOSE]:
             return
         left, right = x.start_T1[tile], x.start_T1[tile + 1]
-        first, stop = next_stretch(low_TU[tile], high_TU[tile], cuts, 0)
+        first, stop = next_stretch(low_TU[tile], high_TU[tile], cuts, np.int64(0))
         while first < stop:
             for u in range(first, stop):
                 pixels = (right - left) * (y.start_T1[u + 1] - y.start_T1[u])

@@ -86,7 +86,10 @@ def _box(run_M: Runs, height: int) -> tuple[int, int, int, int]:
 @compiled
 def _paste(run_M: Runs, height: int, origin: int, frame_height: int, frame_pixels: int) -> Runs:
     """`origin` is the position in the frame of the mask's first pixel."""
-    ends = np.zeros(2 * (run_M.sum() // height + len(run_M) + 1), np.int64)
+    pixels = np.int64(0)
+    for run in run_M:
+        pixels += run
+    ends = np.zeros(2 * (pixels // height + len(run_M) + 1), np.int64)
     count, start = 1, 0
     for m in range(len(run_M)):
         stop = start + run_M[m]

@@ -70,16 +70,14 @@ def tile_bounds(logits_wh: Floats, upscaling: Upscaling) -> tuple[Floats, Floats
     low_TU = np.empty((tiles_x, tiles_y), np.float32)
     high_TU = np.empty((tiles_x, tiles_y), np.float32)
     for tile in range(tiles_x):
-        low_TU[tile] = low_wU[x.low_T[tile]]
-        high_TU[tile] = high_wU[x.low_T[tile]]
-        for column in range(x.low_T[tile] + 1, x.high_T[tile] + 1):
-            for u in range(tiles_y):
-                low_TU[tile, u] = min(low_TU[tile, u], low_wU[column, u])
-                high_TU[tile, u] = max(high_TU[tile, u], high_wU[column, u])
         for u in range(tiles_y):
-            margin = np.float32(ROUNDING) * max(abs(low_TU[tile, u]), abs(high_TU[tile, u]))
-            low_TU[tile, u] -= margin
-            high_TU[tile, u] += margin
+            low, high = low_wU[x.low_T[tile], u], high_wU[x.low_T[tile], u]
+            for column in range(x.low_T[tile] + 1, x.high_T[tile] + 1):
+                low = min(low, low_wU[column, u])
+                high = max(high, high_wU[column, u])
+            margin = np.float32(ROUNDING) * max(abs(low), abs(high))
+            low_TU[tile, u] = low - margin
+            high_TU[tile, u] = high + margin
     return low_TU, high_TU
 
 
@@ -132,9 +130,8 @@ def _mix(
 
 
 @compiled
-def next_stretch(low_U: Floats, high_U: Floats, cuts: Any, start: int) -> tuple[int, int]:
-    """[first, stop) of the next neighbouring tiles from `start` on that some cut runs through; empty at the end."""
-    first = start
+def next_stretch(low_U: Floats, high_U: Floats, cuts: Any, first: int) -> tuple[int, int]:
+    """[first, stop) of the next neighbouring tiles, from `first` on, that some cut runs through; empty at the end."""
     while first < len(low_U) and not _any_runs_through(low_U[first], high_U[first], cuts):
         first += 1
     stop = first

@@ -45,7 +45,7 @@ def _trace(logits_wh: Floats, upscaling: Upscaling) -> Runs:
     kind_V = np.empty(len(y.low_T), np.int64)
     row_V1 = np.zeros(len(y.low_T) + 1, np.int64)
     ends = np.zeros(1024, np.int64)  # 0, then the positions, column by column, at which a run ends
-    count = 1
+    count = np.int64(1)
     for tile in range(len(low_TU)):
         stretches = _stretches(low_TU[tile], high_TU[tile], y.start_T1, kind_V, row_V1)
         for v in range(stretches):
@@ -63,7 +63,8 @@ def _trace(logits_wh: Floats, upscaling: Upscaling) -> Runs:
 @compiled
 def _longer(ends: Positions, by: int) -> Positions:
     longer = np.zeros(len(ends) + by, np.int64)
-    longer[: len(ends)] = ends
+    for i in range(len(ends)):
+        longer[i] = ends[i]
     return longer
 
 
