@@ -8,6 +8,7 @@ Source: arXiv:2304.02643 appendix B; order and ties as in segment_anything 1.0.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -100,7 +101,7 @@ def _join(start_G1: Integers, inside_G: Flags) -> Runs:
 
 
 @compiled
-def _components(start_G1: Integers, inside_G: Flags, height: int, value: bool) -> Integers:  # noqa: FBT001
+def _components(start_G1: Integers, inside_G: Flags, height: int, value: Any) -> Integers:
     """For each segment that is `value` the first segment of its component; -1 for the others."""
     root_G = np.full(len(inside_G), -1, np.int64)
     before = 0  # walks one column behind, so each pair of neighbouring segments is met once

@@ -102,7 +102,7 @@ def _tally_tiles(low_TU: Floats, high_TU: Floats, upscaling: Upscaling, cuts: An
 
 
 @compiled
-def _tally_pixels(pixel_Y: Floats, column: int, rows: tuple[int, int], cuts: Any, tally_6: Integers) -> None:
+def _tally_pixels(pixel_Y: Floats, column: int, rows: Any, cuts: Any, tally_6: Integers) -> None:
     """Evaluated pixels of one column of the crop."""
     tight = loose = inside = 0
     for row in range(rows[0], rows[1]):
@@ -121,7 +121,7 @@ def _tally_pixels(pixel_Y: Floats, column: int, rows: tuple[int, int], cuts: Any
 
 
 @compiled
-def _extend(tally_6: Integers, left: int, top: int, right: int, bottom: int) -> None:
+def _extend(tally_6: Integers, left: Any, top: Any, right: Any, bottom: Any) -> None:
     tally_6[LEFT] = min(tally_6[LEFT], left)
     tally_6[TOP] = min(tally_6[TOP], top)
     tally_6[RIGHT] = max(tally_6[RIGHT], right)

@@ -82,7 +82,7 @@ def tile_bounds(logits_wh: Floats, upscaling: Upscaling) -> tuple[Floats, Floats
 
 
 @compiled
-def evaluate(logits_wh: Floats, upscaling: Upscaling, tile: int, top: int, bottom: int, space: Workspace) -> None:
+def evaluate(logits_wh: Floats, upscaling: Upscaling, tile: int, top: Any, bottom: Any, space: Workspace) -> None:
     """Fill `pixel_KY[:, top:bottom]` of the workspace with the values of the tile column's pixels in those rows."""
     x, y = upscaling
     cells_J2R, square_SR, square_S2Y, pixel_KY = space
@@ -103,7 +103,7 @@ def evaluate(logits_wh: Floats, upscaling: Upscaling, tile: int, top: int, botto
 
 
 @compiled
-def _spread(values: Floats, taps: Taps, rows: tuple[int, int], out_2Y: Floats) -> None:
+def _spread(values: Floats, taps: Taps, rows: Any, out_2Y: Floats) -> None:
     """The two values that each output line is made of, side by side with its weights."""
     index0, index1 = taps.index0, taps.index1
     out0, out1 = out_2Y[0], out_2Y[1]
@@ -113,9 +113,7 @@ def _spread(values: Floats, taps: Taps, rows: tuple[int, int], out_2Y: Floats) -
 
 
 @compiled
-def _mix(
-    left_2Y: Floats, right_2Y: Floats, weights: tuple[float, float], taps: Taps, rows: tuple[int, int], out_Y: Floats
-) -> None:
+def _mix(left_2Y: Floats, right_2Y: Floats, weights: Any, taps: Taps, rows: Any, out_Y: Floats) -> None:
     """One bilinear step for one output column, `weights` those of the columns left and right of it.
 
     The order of the operations is that of torch's CPU kernel for three channels, to the last bit.
@@ -130,7 +128,7 @@ def _mix(
 
 
 @compiled
-def next_stretch(low_U: Floats, high_U: Floats, cuts: Any, first: int) -> tuple[int, int]:
+def next_stretch(low_U: Floats, high_U: Floats, cuts: Any, first: Any) -> tuple[int, int]:
     """[first, stop) of the next neighbouring tiles, from `first` on, that some cut runs through; empty at the end."""
     while first < len(low_U) and not _any_runs_through(low_U[first], high_U[first], cuts):
         first += 1
@@ -141,11 +139,11 @@ def next_stretch(low_U: Floats, high_U: Floats, cuts: Any, first: int) -> tuple[
 
 
 @compiled
-def _any_runs_through(low: np.float32, high: np.float32, cuts: Any) -> bool:
+def _any_runs_through(low: Any, high: Any, cuts: Any) -> bool:
     return runs_through(low, high, cuts[0]) or runs_through(low, high, cuts[1]) or runs_through(low, high, cuts[2])
 
 
 @compiled
-def runs_through(low: np.float32, high: np.float32, cut: np.float32) -> bool:
+def runs_through(low: Any, high: Any, cut: Any) -> bool:
     """Whether pixels may lie on both sides: neither all above the cut, nor all at it or below. True for NaN bounds."""
     return not (low > cut or high <= cut)

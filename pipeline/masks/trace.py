@@ -7,6 +7,7 @@ Legend: w h low-resolution cells (transposed), T U tiles along x and y, V stretc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -86,7 +87,7 @@ def _stretches(low_U: Floats, high_U: Floats, start_U1: Positions, kind_V: Posit
 
 @compiled
 def _trace_column(
-    pixel_Y: Floats, kind_V: Positions, row_V1: Positions, origin: int, ends: Positions, count: int
+    pixel_Y: Floats, kind_V: Positions, row_V1: Positions, origin: int, ends: Positions, count: Any
 ) -> int:
     """Add where runs end in the column that begins at position `origin`; returns the new number of ends.
 

@@ -75,7 +75,8 @@ class Upscaling(NamedTuple):
 
 
 def _axis(low: int, side: int, resized: int, length: int) -> Axis:
-    square = Taps(*(column[:resized] for column in _taps(low, side)))
+    index0, index1, weight0, weight1 = _taps(low, side)
+    square = Taps(index0[:resized], index1[:resized], weight0[:resized], weight1[:resized])
     crop = _taps(resized, length)
     first_L = square.index0[crop.index0].astype(np.int64)
     last_L = square.index1[crop.index1].astype(np.int64)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 
 from pipeline.masks.compiled import compiled
 from pipeline.masks.measure import Measures, measure_masks
+from pipeline.masks.rle import lengths
 from pipeline.masks.tiles import evaluate, make_workspace
 from pipeline.masks.trace import UntracedMask
 from pipeline.masks.upscaling import Upscaling
@@ -237,3 +240,19 @@ def test_functions_that_cannot_be_cached_are_compiled_all_the_same() -> None:
     double = namespace["double"]
     assert callable(double)
     assert compiled(double)(21) == 42
+
+
+def test_a_change_anywhere_in_the_package_compiles_everything_anew() -> None:
+    """numba keys its cache by a function's own file; a changed callee in another one would go unnoticed."""
+    function: Any = lengths
+    assert function(np.array([0, 3])).tolist() == [3]
+    index = function._cache._cache_file
+    stamp = index._source_stamp
+    sources = sorted((ROOT / "pipeline" / "masks").glob("*.py"))
+    assert stamp == hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    assert index._load_index()
+    index._source_stamp = "another"
+    try:
+        assert not index._load_index()
+    finally:
+        index._source_stamp = stamp
