@@ -51,8 +51,9 @@ class Candidates(Generic[Mask]):
 
     def take(self, index_K: torch.Tensor) -> Candidates[Mask]:
         """Those at the given positions (int64), in that order."""
-        chosen = index_K.numpy().tolist()
-        return Candidates(*(column[index_K] for column in self._tensors()), masks=tuple(self.masks[i] for i in chosen))
+        chosen: list[int] = index_K.numpy().tolist()
+        masks = tuple(self.masks[i] for i in chosen)
+        return Candidates(*(column[index_K] for column in self._tensors()), masks=masks)
 
     def with_masks(self, masks: tuple[Other, ...]) -> Candidates[Other]:
         """The same candidates, their masks in another form."""

@@ -148,7 +148,7 @@ def _areas(start_G1: Integers, root_G: Integers) -> Integers:
 
 
 @compiled
-def _largest(area_G: Integers) -> int:
+def _largest(area_G: Integers) -> Any:
     largest = np.int64(0)
     for area in area_G:
         largest = max(largest, area)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
-from llvmlite import ir
+from llvmlite import ir  # pyright: ignore[reportMissingTypeStubs] - it has none
 from numba.core import cgutils
 from numba.core import types as nb
 from numba.extending import intrinsic
@@ -32,7 +32,8 @@ def compiled(function: F) -> F:
     try:
         dispatcher: Any = numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # numba finds no folder to cache in: a read-only installation without a home
-        return numba.njit(nogil=True)(function)
+        plain: Any = numba.njit(nogil=True)(function)
+        return plain
     # numba looks for changes in a function's own file alone; what it calls from others is compiled into it.
     dispatcher._cache._cache_file._source_stamp = _SOURCES
     return dispatcher
@@ -42,7 +43,8 @@ def _fma(_typing: Any, _a: Any, _b: Any, _c: Any) -> Any:
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         single = ir.FloatType()
         kind = ir.FunctionType(single, [single] * 3)
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.fma.f32"), arguments)
+        declare: Any = cgutils.get_or_insert_function  # pyright: ignore[reportUnknownMemberType] - untyped
+        return builder.call(declare(builder.module, kind, "llvm.fma.f32"), arguments)
 
     return nb.float32(nb.float32, nb.float32, nb.float32), generate
 

@@ -7,6 +7,7 @@ Legend: M runs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +68,7 @@ def lengths(end_M1: Runs) -> Runs:
 
 
 @compiled
-def _box(run_M: Runs, height: int) -> tuple[int, int, int, int]:
+def _box(run_M: Runs, height: int) -> Any:
     x0 = y0 = np.int64(2**62)
     x1 = y1 = np.int64(-1)
     start = 0

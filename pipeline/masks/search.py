@@ -64,11 +64,11 @@ class CropSearch:
         offset = self.recipe.stability_score_offset
         # A score that is lower by more than float32 can blur needs no exact value.
         measures = measure_masks(logits_Nwh, upscaling, offset=offset, least_score=threshold - 1e-4)
-        stability_N = stability_scores(torch.from_numpy(measures.tight_N), torch.from_numpy(measures.loose_N))
+        stability_N = stability_scores(torch.as_tensor(measures.tight_N), torch.as_tensor(measures.loose_N))
         stable_N = stability_N >= threshold
 
         box_4 = torch.tensor(self.crop.box_xyxy)
-        box_N4 = torch.from_numpy(measures.box_xyxy_N4) + box_4[:2].repeat(2)
+        box_N4 = torch.as_tensor(measures.box_xyxy_N4) + box_4[:2].repeat(2)
         edge_N = at_crop_edge(box_N4, self.crop, image_hw=self.image_hw, tolerance=self.recipe.crop_edge_tolerance)
         chosen = torch.nonzero(stable_N & ~edge_N).flatten()
         candidates = Candidates(
