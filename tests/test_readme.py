@@ -23,13 +23,13 @@ def mask(area_side: int) -> Mask:
     """A square in the corner of an image of 4 x 6."""
     import numpy as np
 
-    from pipeline.masks.rle import encode_mask
+    from tests.masks.oracle import encode_mask
 
     mask_HW = np.zeros((4, 6), dtype=np.bool_)
     mask_HW[:area_side, :area_side] = True
     corner = float(area_side - 1)
     return Mask(
-        counts=encode_mask(mask_HW).counts,
+        counts=encode_mask(mask_HW).packed(),
         bbox_xywh=(0.0, 0.0, corner, corner),
         area=area_side**2,
         predicted_iou=0.9,

@@ -1,6 +1,6 @@
 """Which candidates are good enough: predicted IoU, stability, crop edges, area.
 
-Legend: N candidates, H W pixels.
+Legend: N candidates.
 """
 
 from __future__ import annotations
@@ -18,16 +18,14 @@ def predicted_iou_cut(recipe: Recipe) -> float:
     return recipe.pred_iou_thresh if recipe.pred_iou_thresh > 0 else -math.inf
 
 
-def stability_scores(logits_NHW: torch.Tensor, *, offset: float) -> torch.Tensor:
-    """How little each mask changes when its cut-off moves by `offset` logits.
+def stability_scores(tight_N: torch.Tensor, loose_N: torch.Tensor) -> torch.Tensor:
+    """How little each mask changes when its cut-off moves by an offset.
 
-    returns  (N,) float32 in [0, 1]: pixels above +offset per pixel above -offset; 0 if there are none of the latter
+    tight_N  int64, pixels whose logit is above +offset
+    loose_N  int64, pixels whose logit is above -offset
+    returns  (N,) float32 in [0, 1]: the first per the second; 0 if there are none of the latter
     source   arXiv:2304.02643 section 4 (the released code has NaN for 0/0, which no threshold above 0 passes either)
     """
-    if not len(logits_NHW):
-        return torch.zeros(0, dtype=torch.float32, device=logits_NHW.device)
-    tight_N = torch.stack([torch.count_nonzero(logits_HW > offset) for logits_HW in logits_NHW])
-    loose_N = torch.stack([torch.count_nonzero(logits_HW > -offset) for logits_HW in logits_NHW])
     return torch.where(loose_N > 0, tight_N.float() / loose_N.clamp(min=1).float(), 0.0)
 
 

@@ -17,6 +17,7 @@ from pipeline.errors import ContractError
 from pipeline.masks.candidates import Candidates
 from pipeline.masks.crops import Crop, image_crops
 from pipeline.masks.merge import merge_crops
+from pipeline.masks.rle import Rle
 from pipeline.masks.search import CropSearch
 from pipeline.masks.segmenter import Segmenter
 from pipeline.records import Funnel, ImageMasks
@@ -49,7 +50,7 @@ def generate_masks(images_HW3: Sequence[Image_HW3], segmenter: Segmenter, recipe
     raises  ConfigError if the recipe leaves a crop layer without points
             ContractError if an image is not (H, W, 3) uint8 with at least one pixel
     """
-    found: list[list[Candidates]] = [[] for _ in images_HW3]
+    found: list[list[Candidates[Rle]]] = [[] for _ in images_HW3]
     funnels = [Funnel() for _ in images_HW3]
     windows = [window for index, image_HW3 in enumerate(images_HW3) for window in _windows(index, image_HW3, recipe)]
     for start in range(0, len(windows), CROPS_PER_ENCODE):

@@ -1,7 +1,7 @@
 """One image: duplicates across crops, clean-up, duplicates again, area; then the masks as records.
 
 Owns the order of these steps and the accounting: every candidate ends in exactly one field of the funnel.
-Legend: N candidates, H W pixels of the image.
+Legend: N candidates, K kept.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ import torch
 
 from pipeline.errors import ContractError
 from pipeline.masks.candidates import Candidates
-from pipeline.masks.clean import clean_mask, largest_component_area
+from pipeline.masks.clean import clean_mask
 from pipeline.masks.filters import covers_too_much
 from pipeline.masks.nms import best_first, box_nms, order_across_crops
-from pipeline.masks.pixels import mask_boxes
-from pipeline.masks.rle import decode_mask, encode_mask, paste_rle, rle_area
+from pipeline.masks.rle import Rle
 from pipeline.records import Funnel, ImageMasks, Mask
 from pipeline.settings import Recipe
 
 
-def merge_crops(image_hw: tuple[int, int], crops: Sequence[Candidates], funnel: Funnel, recipe: Recipe) -> ImageMasks:
+def merge_crops(
+    image_hw: tuple[int, int], crops: Sequence[Candidates[Rle]], funnel: Funnel, recipe: Recipe
+) -> ImageMasks:
     """The image's result from what each of its crops found.
 
     crops   one per crop, each already free of duplicates, masks in its crop's frame
@@ -47,45 +48,39 @@ def merge_crops(image_hw: tuple[int, int], crops: Sequence[Candidates], funnel: 
     return ImageMasks(masks, funnel)
 
 
-def _unique_across_crops(found: Candidates, recipe: Recipe) -> Candidates:
+def _unique_across_crops(found: Candidates[Rle], recipe: Recipe) -> Candidates[Rle]:
     order = order_across_crops(found, recipe.crop_rank)
     return found.take(box_nms(found.box_xyxy_N4, order, iou_thresh=recipe.crop_nms_thresh))
 
 
-def _paste(candidates: Candidates, image_hw: tuple[int, int]) -> Candidates:
+def _paste(candidates: Candidates[Rle], image_hw: tuple[int, int]) -> Candidates[Rle]:
     """Masks moved from their crops' frames to the image's."""
     origins = candidates.crop_xyxy_N4[:, :2].numpy().tolist()
-    rles = tuple(
-        paste_rle(rle, at_xy=(x, y), frame_hw=image_hw) for rle, (x, y) in zip(candidates.rles, origins, strict=True)
+    pasted = (
+        rle.pasted(at_xy=(x, y), frame_hw=image_hw) for rle, (x, y) in zip(candidates.masks, origins, strict=True)
     )
-    return replace(candidates, rles=rles)
+    return candidates.with_masks(tuple(pasted))
 
 
-def _clean(candidates: Candidates, recipe: Recipe) -> tuple[Candidates, torch.Tensor]:
+def _clean(candidates: Candidates[Rle], recipe: Recipe) -> tuple[Candidates[Rle], torch.Tensor]:
     """Masks without small holes and islands, and which of them changed; those with only small parts are dropped.
 
     The box of an untouched mask stays as it was.
     """
     if not recipe.min_mask_region_area and not recipe.drop_if_largest_below:
         return candidates, torch.zeros(len(candidates), dtype=torch.bool)
-    boxes_N4, rles = candidates.box_xyxy_N4.clone(), list(candidates.rles)
-    changed_N = torch.zeros(len(candidates), dtype=torch.bool)
-    large: list[int] = []
-    for i, rle in enumerate(candidates.rles):
-        mask_HW = decode_mask(rle)
-        clean_HW = clean_mask(mask_HW, below_area=recipe.min_mask_region_area)
-        if largest_component_area(clean_HW) < recipe.drop_if_largest_below:
-            continue
-        large.append(i)
-        if clean_HW is not mask_HW:
-            changed_N[i] = True
-            rles[i] = encode_mask(clean_HW)
-            boxes_N4[i] = mask_boxes(torch.as_tensor(clean_HW)[None])[0]
-    index_K = torch.tensor(large, dtype=torch.int64)
-    return replace(candidates, box_xyxy_N4=boxes_N4, rles=tuple(rles)).take(index_K), changed_N[index_K]
+    cleaned = [clean_mask(rle, below_area=recipe.min_mask_region_area) for rle in candidates.masks]
+    boxes_N4 = candidates.box_xyxy_N4.clone()
+    for box_4, mask in zip(boxes_N4, cleaned, strict=True):
+        if mask.changed:
+            box_4[:] = torch.tensor(mask.rle.box_xyxy)
+    changed_N = torch.tensor([mask.changed for mask in cleaned], dtype=torch.bool)
+    large_N = torch.tensor([mask.largest_area >= recipe.drop_if_largest_below for mask in cleaned], dtype=torch.bool)
+    whole = replace(candidates, box_xyxy_N4=boxes_N4, masks=tuple(mask.rle for mask in cleaned))
+    return whole.take(torch.nonzero(large_N).flatten()), changed_N[large_N]
 
 
-def _unique_after_clean(candidates: Candidates, changed_N: torch.Tensor, recipe: Recipe) -> Candidates:
+def _unique_after_clean(candidates: Candidates[Rle], changed_N: torch.Tensor, recipe: Recipe) -> Candidates[Rle]:
     """Masks that the clean-up made equal: untouched ones are preferred, else the order so far decides."""
     if not recipe.min_mask_region_area:
         return candidates
@@ -94,10 +89,10 @@ def _unique_after_clean(candidates: Candidates, changed_N: torch.Tensor, recipe:
     return candidates.take(box_nms(candidates.box_xyxy_N4, order, iou_thresh=thresh))
 
 
-def _records(candidates: Candidates, image_hw: tuple[int, int], recipe: Recipe) -> list[Mask]:
+def _records(candidates: Candidates[Rle], image_hw: tuple[int, int], recipe: Recipe) -> list[Mask]:
     """The candidates in SA-1B's terms, without those that cover too much of the image."""
     columns = zip(
-        candidates.rles,
+        candidates.masks,
         _xywh(candidates.box_xyxy_N4),
         candidates.predicted_iou_N.numpy().tolist(),
         candidates.stability_N.numpy().tolist(),
@@ -108,9 +103,9 @@ def _records(candidates: Candidates, image_hw: tuple[int, int], recipe: Recipe) 
         strict=True,
     )
     return [
-        Mask(rle.counts, box, area, iou, stability, (x, y), crop_box, layer, mask_index)
+        Mask(rle.packed(), box, area, iou, stability, (x, y), crop_box, layer, mask_index)
         for rle, box, iou, stability, (x, y), crop_box, layer, mask_index in columns
-        if not covers_too_much(area := rle_area(rle), image_hw=image_hw, max_fraction=recipe.max_area_fraction)
+        if not covers_too_much(area := rle.area, image_hw=image_hw, max_fraction=recipe.max_area_fraction)
     ]
 
 

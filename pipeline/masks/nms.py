@@ -6,6 +6,8 @@ Legend: N boxes, K kept.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -18,7 +20,7 @@ def best_first(score_N: torch.Tensor) -> torch.Tensor:
     return torch.argsort(score_N, descending=True, stable=True)
 
 
-def order_across_crops(candidates: Candidates, rank: CropRank) -> torch.Tensor:
+def order_across_crops(candidates: Candidates[Any], rank: CropRank) -> torch.Tensor:
     """(N,) int64 positions, the preferred duplicate first; see `CropRank`."""
     if rank is CropRank.LAYER:
         by_iou = best_first(candidates.predicted_iou_N)

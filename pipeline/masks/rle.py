@@ -1,6 +1,7 @@
-"""Masks as COCO compressed run lengths: encode, decode, measure, move to a larger frame.
+"""Masks as run lengths: measure, move to a larger frame, pack as COCO's compressed strings.
 
-Owns the format (column-major runs, starting with background); pycocotools does the packing.
+Owns the format: column-major runs, the first one background and maybe empty. Nothing here is as large as its frame.
+Legend: M runs.
 """
 
 from __future__ import annotations
@@ -10,62 +11,119 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
+
+from pipeline.masks.compiled import compiled
+
+Runs = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rle:
-    """A binary mask. `hw` is the frame it fills; `counts` the compressed runs as COCO's JSON has them."""
+    """A binary mask.
+
+    hw     the frame it fills
+    run_M  its run lengths in pixels, of which only the first may be 0; they fill the frame
+    """
 
     hw: tuple[int, int]
-    counts: str
+    run_M: Runs
+
+    @property
+    def area(self) -> int:
+        """Pixels inside the mask."""
+        return int(self.run_M[1::2].sum())
+
+    @property
+    def box_xyxy(self) -> tuple[int, int, int, int]:
+        """First and last column and row inside the mask; zeros if it is empty."""
+        x0, y0, x1, y1 = _box(self.run_M, self.hw[0])
+        return int(x0), int(y0), int(x1), int(y1)
+
+    def pasted(self, *, at_xy: tuple[int, int], frame_hw: tuple[int, int]) -> Rle:
+        """The same mask in a larger frame, its top left at `at_xy`; background elsewhere."""
+        if self.hw == frame_hw:
+            return self
+        x, y = at_xy
+        height, width = frame_hw
+        return Rle(frame_hw, _paste(self.run_M, self.hw[0], x * height + y, height, height * width))
+
+    def packed(self) -> str:
+        """The runs as COCO's JSON has them.
+
+        A number is a chain of characters of 6 bits (from "0" up), low bits first: 5 of value, 1 for "more follows"; the
+        last one's top value bit is the sign. From the fourth run on the numbers are differences to the run before the
+        last.
+        """
+        return _pack(self.run_M).tobytes().decode("ascii")
 
 
-def encode_mask(mask_HW: npt.NDArray[np.bool_]) -> Rle:
-    """Any mask of at least one pixel; empty and full ones included."""
-    packed: Any = coco_mask.encode(np.asfortranarray(mask_HW, dtype=np.uint8))
-    height, width = mask_HW.shape
-    return Rle(hw=(height, width), counts=packed["counts"].decode("ascii"))
+@compiled
+def lengths(end_M1: Runs) -> Runs:
+    """Of the runs between each position and the next; for compiled functions."""
+    run_M = np.empty(len(end_M1) - 1, np.int64)
+    for m in range(len(run_M)):
+        run_M[m] = end_M1[m + 1] - end_M1[m]
+    return run_M
 
 
-def decode_mask(rle: Rle) -> npt.NDArray[np.bool_]:
-    """(H, W) bool, the exact inverse of `encode_mask`."""
-    height, width = rle.hw
-    runs = _runs(rle.counts)
-    inside = np.arange(len(runs)) % 2 == 1
-    return np.repeat(inside, runs).reshape(width, height).T
+@compiled
+def _box(run_M: Runs, height: int) -> Any:
+    x0 = y0 = np.int64(2**62)
+    x1 = y1 = np.int64(-1)
+    start = 0
+    for m in range(len(run_M)):
+        stop = start + run_M[m]
+        if m % 2 == 1:
+            left, top = divmod(start, height)
+            right, bottom = divmod(stop - 1, height)
+            x0, x1 = min(x0, left), right
+            y0 = min(y0, top if left == right else 0)
+            y1 = max(y1, bottom if left == right else height - 1)
+        start = stop
+    return (x0, y0, x1, y1) if x1 >= 0 else (0, 0, 0, 0)
 
 
-def rle_area(rle: Rle) -> int:
-    """Pixels inside the mask."""
-    return int(_runs(rle.counts)[1::2].sum())
+@compiled
+def _paste(run_M: Runs, height: int, origin: int, frame_height: int, frame_pixels: int) -> Runs:
+    """`origin` is the position in the frame of the mask's first pixel."""
+    pixels = np.int64(0)
+    for run in run_M:
+        pixels += run
+    ends = np.zeros(2 * (pixels // height + len(run_M) + 1), np.int64)
+    count, start = 1, 0
+    for m in range(len(run_M)):
+        stop = start + run_M[m]
+        while m % 2 == 1 and start < stop:
+            column, row = divmod(start, height)
+            piece = min(stop - start, height - row)
+            place = origin + column * frame_height + row
+            if count > 1 and ends[count - 1] == place:
+                count -= 1  # full columns of an equally high frame are one run
+            else:
+                ends[count] = place
+                count += 1
+            ends[count] = place + piece
+            count += 1
+            start += piece
+        start = stop
+    if ends[count - 1] < frame_pixels or count == 1:
+        ends[count] = frame_pixels
+        count += 1
+    return lengths(ends[:count])
 
 
-def _runs(counts: str) -> npt.NDArray[np.int64]:
-    """Lengths of the runs, background first.
-
-    A number is a chain of characters of 6 bits (from "0" up), low bits first: 5 of value, 1 for "more follows"; the
-    last one's top value bit is the sign. From the fourth run on the numbers are differences to the run before the last.
-    pycocotools could do this, but its decoder warns under NumPy 2, and it never gives the runs themselves.
-    """
-    bits = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - ord("0")
-    last = (bits & 0x20) == 0
-    starts = np.flatnonzero(np.concatenate([[True], last[:-1]]))
-    place = 5 * (np.arange(len(bits)) - np.repeat(starts, np.diff(starts, append=len(bits))))
-    values = np.add.reduceat((bits & 0x1F) << place, starts)
-    values -= ((bits[last] & 0x10) != 0) * (np.int64(32) << place[last])
-    values[1::2] = values[1::2].cumsum()
-    values[2::2] = values[2::2].cumsum()
-    return values
-
-
-def paste_rle(rle: Rle, *, at_xy: tuple[int, int], frame_hw: tuple[int, int]) -> Rle:
-    """The same mask in a larger frame, its top left at `at_xy`; background elsewhere."""
-    if rle.hw == frame_hw:
-        return rle
-    x0, y0 = at_xy
-    height, width = rle.hw
-    # Column-major like the runs, so that decoding, pasting and encoding all walk memory in order.
-    frame_HW = np.zeros(frame_hw, dtype=np.bool_, order="F")
-    frame_HW[y0 : y0 + height, x0 : x0 + width] = decode_mask(rle)
-    return encode_mask(frame_HW)
+@compiled
+def _pack(run_M: Runs) -> Bytes:
+    packed = np.empty(13 * len(run_M), np.uint8)  # 64 bits, 5 by 5
+    count = 0
+    for m in range(len(run_M)):
+        value = run_M[m] - (run_M[m - 2] if m > 2 else 0)
+        more = True
+        while more:
+            bits = value & 0x1F
+            value >>= 5
+            more = value != (-1 if bits & 0x10 else 0)
+            packed[count] = 48 + bits + (0x20 if more else 0)
+            count += 1
+    return packed[:count]

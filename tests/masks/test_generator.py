@@ -13,11 +13,11 @@ from pipeline.errors import ConfigError, ContractError
 from pipeline.masks import generator
 from pipeline.masks.generator import generate_masks
 from pipeline.masks.merge import merge_crops
-from pipeline.masks.rle import Rle, decode_mask
 from pipeline.records import Funnel, ImageMasks
 from pipeline.settings import CropRank, Recipe
 from tests.fakes import Painted, PaintedSegmenter, always, paint, same_colour
 from tests.masks.conftest import scene
+from tests.masks.oracle import decode_counts
 from tests.official import OfficialSegmenter
 
 SA1B = Recipe(
@@ -48,7 +48,7 @@ def test_a_mask_says_where_it_is_and_how_it_was_found() -> None:
     image_HW3 = tiles(40, 60, [(5, 7, 21, 19)])
     [result] = generate_masks([image_HW3], PaintedSegmenter(same_colour(), side=60), Recipe(points_per_side=6))
     [mask] = result.masks
-    assert np.array_equal(decode_mask(Rle((40, 60), mask.counts)), image_HW3[..., 0] == 1)
+    assert np.array_equal(decode_counts((40, 60), mask.counts), image_HW3[..., 0] == 1)
     assert mask.bbox_xywh == (5.0, 7.0, 15.0, 11.0)
     assert mask.area == 16 * 12
     assert (mask.predicted_iou, mask.stability_score) == (1.0, 1.0)
@@ -65,7 +65,7 @@ def test_a_mask_of_a_crop_is_given_in_the_images_frame() -> None:
     [mask] = result.masks
     assert mask.crop_layer == 1
     assert mask.crop_box_xywh == (86.0, 66.0, 154.0, 134.0)
-    assert np.array_equal(decode_mask(Rle((200, 240), mask.counts)), image_HW3[..., 0] == 1)
+    assert np.array_equal(decode_counts((200, 240), mask.counts), image_HW3[..., 0] == 1)
     assert mask.bbox_xywh == (150.0, 120.0, 19.0, 29.0)
     x, y = mask.point_xy
     assert image_HW3[int(y), int(x), 0] == 1
@@ -189,7 +189,7 @@ def test_tiny_and_extreme_shapes_give_masks_in_their_own_frame(mini_sam: Any, hw
     [result] = generate_masks([scene(*hw, seed=5)], OfficialSegmenter(mini_sam), recipe)
     assert accounted(result.funnel) == result.funnel.candidates > 0
     for mask in result.masks:
-        mask_HW = decode_mask(Rle(hw, mask.counts))
+        mask_HW = decode_counts(hw, mask.counts)
         assert mask_HW.shape == hw
         assert mask_HW.sum() == mask.area
     painted = PaintedSegmenter(always(paint(np.ones((1, 1), np.bool_))), side=max(hw))

@@ -7,7 +7,6 @@ import torch
 
 from pipeline.masks.candidates import Candidates
 from pipeline.masks.nms import best_first, box_nms, order_across_crops
-from pipeline.masks.rle import Rle
 from pipeline.settings import CropRank
 from tests.official import batched_nms
 
@@ -22,7 +21,7 @@ def candidates(*, crops: list[tuple[int, int, int, int]], layers: list[int], pre
         mask_index_N=torch.zeros(count, dtype=torch.int64),
         crop_xyxy_N4=torch.tensor(crops),
         layer_N=torch.tensor(layers),
-        rles=(Rle((1, 1), "1"),) * count,
+        masks=(None,) * count,
     )
 
 

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pytest
 
 from pipeline.masks.generator import generate_masks
-from pipeline.masks.rle import Rle, decode_mask
 from pipeline.records import ImageMasks
 from pipeline.settings import CropRank, Recipe
 from tests.fakes import Painted, PaintedSegmenter, Painter, always, paint
+from tests.masks.oracle import decode_counts
 
 ONE_POINT = Recipe(points_per_side=1)
 SIDE = 100
@@ -114,7 +114,7 @@ def test_a_changed_mask_gets_a_new_box_and_area_and_comes_after_untouched_ones()
     first, second = run(recipe, always(changed, untouched), outputs=2).masks
     assert (first.multimask_index, second.multimask_index) == (1, 0)
     assert (second.bbox_xywh, second.area) == ((10.0, 10.0, 29.0, 29.0), 900)
-    assert np.array_equal(decode_mask(Rle((SIDE, SIDE), second.counts)), filled((10, 10, 40, 40)))
+    assert np.array_equal(decode_counts((SIDE, SIDE), second.counts), filled((10, 10, 40, 40)))
 
 
 @pytest.mark.parametrize("rank", list(CropRank))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.masks.rle import decode_mask, encode_mask, paste_rle, rle_area
+from pipeline.masks.rle import Rle
+from tests.masks.oracle import decode_counts, decode_mask, encode_mask, mask_boxes
 from tests.official import segment_anything
 
 amg = segment_anything.utils.amg
@@ -46,16 +46,22 @@ def released_counts(mask_HW: Mask_HW) -> str:
     return amg.coco_encode_rle(runs)["counts"]
 
 
+def assert_described(rle: Rle, mask_HW: Mask_HW) -> None:
+    assert rle.packed() == released_counts(mask_HW)
+    assert np.array_equal(decode_mask(rle), mask_HW)
+    assert np.array_equal(decode_counts(rle.hw, rle.packed()), mask_HW)
+    assert rle.area == mask_HW.sum()
+    assert list(rle.box_xyxy) == mask_boxes(torch.from_numpy(mask_HW.copy())[None])[0].tolist()
+
+
 @pytest.mark.parametrize("name", named_masks())
 def test_named_masks_encode_as_released_and_come_back(name: str) -> None:
     """These are the masks on which other encoders fail (transformers#35664)."""
     mask_HW = named_masks()[name]
     rle = encode_mask(mask_HW)
     assert rle.hw == mask_HW.shape
-    assert rle.counts == released_counts(mask_HW)
-    assert np.array_equal(decode_mask(rle), mask_HW)
-    assert rle_area(rle) == mask_HW.sum()
-    assert json.loads(json.dumps(rle.counts)) == rle.counts
+    assert_described(rle, mask_HW)
+    assert json.loads(json.dumps(rle.packed())) == rle.packed()
 
 
 @settings(deadline=None)
@@ -63,10 +69,7 @@ def test_named_masks_encode_as_released_and_come_back(name: str) -> None:
 def test_any_mask_encodes_as_released_and_comes_back(height: int, width: int, share: float, seed: int) -> None:
     """Every reader of the output decodes with pycocotools' rules."""
     mask_HW = np.random.default_rng(seed).random((height, width)) < share
-    rle = encode_mask(mask_HW)
-    assert rle.counts == released_counts(mask_HW)
-    assert np.array_equal(decode_mask(rle), mask_HW)
-    assert rle_area(rle) == mask_HW.sum()
+    assert_described(encode_mask(mask_HW), mask_HW)
 
 
 @pytest.mark.parametrize("name", named_masks())
@@ -74,7 +77,9 @@ def test_pasting_equals_padding_the_pixels(name: str) -> None:
     """Masks of a crop are kept in its small frame until they have survived."""
     mask_HW = named_masks()[name]
     height, width = mask_HW.shape
-    frame_HW: Any = np.pad(mask_HW, [(5, 3), (2, 11)])
-    pasted = paste_rle(encode_mask(mask_HW), at_xy=(2, 5), frame_hw=(height + 8, width + 13))
-    assert pasted == encode_mask(frame_HW)
-    assert paste_rle(encode_mask(mask_HW), at_xy=(0, 0), frame_hw=(height, width)) == encode_mask(mask_HW)
+    for top, bottom, left, right in [(5, 3, 2, 11), (0, 0, 0, 4), (0, 0, 3, 0), (0, 2, 0, 0), (1, 0, 0, 0)]:
+        frame_HW = np.pad(mask_HW, [(top, bottom), (left, right)])
+        frame_hw = (height + top + bottom, width + left + right)
+        assert_described(encode_mask(mask_HW).pasted(at_xy=(left, top), frame_hw=frame_hw), frame_HW)
+    rle = encode_mask(mask_HW)
+    assert rle.pasted(at_xy=(0, 0), frame_hw=(height, width)) is rle
