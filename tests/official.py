@@ -65,7 +65,7 @@ def resize(image: Image.Image, size_hw: Sequence[int]) -> Image.Image:
 
 
 @contextmanager
-def _torchvision() -> Iterator[None]:
+def torchvision_stand_in() -> Iterator[None]:
     """The real one if it is installed, else the stand-in for the duration of the block.
 
     It must not stay in sys.modules: transformers asks there whether torchvision exists.
@@ -90,15 +90,18 @@ def _torchvision() -> Iterator[None]:
             del sys.modules[name]
 
 
-with _torchvision():
+with torchvision_stand_in():
     segment_anything: Any = importlib.import_module("segment_anything")
 _modeling: Any = importlib.import_module("segment_anything.modeling")
 
 
-def build_official(config: SamConfig) -> Any:
-    """A released `Sam` of the given sizes with fresh random weights (seed torch yourself), ready to predict."""
-    sam = _modeling.Sam(
-        image_encoder=_modeling.ImageEncoderViT(
+def build_official(config: SamConfig, *, modeling: Any = _modeling) -> Any:
+    """A released `Sam` of the given sizes with fresh random weights (seed torch yourself), ready to predict.
+
+    modeling  the package of its parts: the released one, or a fork's with the same constructors
+    """
+    sam = modeling.Sam(
+        image_encoder=modeling.ImageEncoderViT(
             depth=config.depth,
             embed_dim=config.embed_dim,
             img_size=config.input_side,
@@ -112,15 +115,15 @@ def build_official(config: SamConfig) -> Any:
             window_size=config.window,
             out_chans=config.decoder_dim,
         ),
-        prompt_encoder=_modeling.PromptEncoder(
+        prompt_encoder=modeling.PromptEncoder(
             embed_dim=config.decoder_dim,
             image_embedding_size=(config.grid_side, config.grid_side),
             input_image_size=(config.input_side, config.input_side),
             mask_in_chans=16,
         ),
-        mask_decoder=_modeling.MaskDecoder(
+        mask_decoder=modeling.MaskDecoder(
             num_multimask_outputs=config.multimask_outputs,
-            transformer=_modeling.TwoWayTransformer(
+            transformer=modeling.TwoWayTransformer(
                 depth=config.decoder_depth,
                 embedding_dim=config.decoder_dim,
                 mlp_dim=config.decoder_mlp,
