@@ -56,7 +56,7 @@ def _random(model: str) -> dict[str, torch.Tensor]:
     from tests.official import calibrated_official
 
     image_HW3 = draw_scene(0, CALIBRATION_SCENE, size_hw=CALIBRATION_HW).rgb_HW3
-    return calibrated_official(CONFIGS[model], image_HW3, seed=SEED).state_dict()
+    return calibrated_official(CONFIGS[model], image_HW3, seed=SEED, smooth=True).state_dict()
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
