@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from omegaconf import OmegaConf
 
+from jobs.command import to_settings
 from model.training.scenes import HELD_OUT_FROM, draw_scene
 from pipeline.masks.crops import image_crops, points_per_side
 from pipeline.settings import CropRank, Recipe
@@ -106,9 +108,7 @@ def named_recipe(name: str) -> Recipe:
     if name not in RECIPE_NAMES:
         raise ValueError(f"there is no recipe named {name!r}; choose one of {', '.join(RECIPE_NAMES)}")
     file = RECIPES / f"{name.removesuffix('_paper')}.yaml"
-    recipe = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), OmegaConf.load(file)))
-    if not isinstance(recipe, Recipe):
-        raise TypeError(f"{file} is not a recipe")
+    recipe = to_settings(Recipe, cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(file))))
     if name == "sa1b":
         return replace(recipe, crop_rank=CropRank.CROP_AREA, drop_if_largest_below=0, max_area_fraction=None)
     return recipe

@@ -85,7 +85,7 @@ def run_case(case: Case, options: Options, weights: Weights, peers: Mapping[str,
                     _agree(row["peers"], (case.height, case.width))
                     yield row
         if OURS in processes:
-            row["stages"] = processes[OURS].run(image, recipe, stages=True)["stages"]
+            row.update(processes[OURS].run(image, recipe, stages=True))
     yield row
 
 

@@ -13,6 +13,7 @@ import types
 from collections import defaultdict
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from benchmarks.peers import Image_HW3
@@ -54,12 +55,12 @@ class _Clock:
         return wrapper
 
 
-def staged(generator: Any, image_HW3: Image_HW3, recipe: Recipe) -> dict[str, float]:
-    """CPU seconds of each stage of one run of ours."""
+def staged(generator: Any, image_HW3: Image_HW3, recipe: Recipe) -> tuple[dict[str, float], dict[str, int]]:
+    """CPU seconds of each stage of one run of ours, and its funnel."""
     clock = _Clock()
     with _wrapped(generator.segmenter, clock):
-        clock.timed(POST, generator.generate)(image_HW3, recipe)
-    return {stage: clock.seconds[stage] for stage in STAGES}
+        [result] = clock.timed(POST, generator.generate)(image_HW3, recipe)
+    return {stage: clock.seconds[stage] for stage in STAGES}, asdict(result.funnel)
 
 
 @contextmanager

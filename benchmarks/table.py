@@ -34,7 +34,7 @@ def markdown(result: dict[str, Any]) -> str:
     for case in result["cases"]:
         lines += [f"### {_title(case)}", "", *_case_table(case), ""]
         if "stages" in case:
-            lines += [f"Ours by stage, CPU s: {_stages(case['stages'])}.", ""]
+            lines += [f"Ours by stage, CPU s: {_stages(case['stages'])}. {_funnel(case['funnel'])}", ""]
     lines += [
         "CPU seconds are user + system of the peer's own process, median of the runs; agreement is with the released "
         "generator: matched means IoU >= 0.9999, the score difference is over matched masks. Random weights are "
@@ -119,6 +119,12 @@ def _remark(row: dict[str, Any]) -> str:
 def _stages(stages: dict[str, float]) -> str:
     total = sum(stages.values()) or 1.0
     return ", ".join(f"{name} {seconds:.2f} ({seconds / total:.0%})" for name, seconds in stages.items())
+
+
+def _funnel(funnel: dict[str, int]) -> str:
+    above = funnel["candidates"] - funnel["low_predicted_iou"]
+    stable = above - funnel["low_stability"]
+    return f"{funnel['candidates']} predicted masks, {above} above the IoU threshold, {stable} also stable."
 
 
 if __name__ == "__main__":

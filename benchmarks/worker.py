@@ -5,7 +5,8 @@ the call alone, memory the highest resident size during it. Whatever a library p
 
 Requests  {"peer": {...}, "setup": {...}, "threads": n}
           {"image": path of .npy, "recipe": {...}, "stages": bool}
-Answers   {"ready": true} | {"user": s, "system": s, "wall": s, "peak_bytes": n, "masks": [...], "stages": {...}}
+Answers   {"ready": true} | {"user": s, "system": s, "wall": s, "peak_bytes": n, "masks": [...]}
+          {"stages": {...}, "funnel": {...}}
           {"error": sentence}
 """
 
@@ -59,7 +60,8 @@ def _run(generator: Generator, request: dict[str, Any]) -> dict[str, Any]:
     image_HW3 = np.load(request["image"])
     recipe = Recipe(**request["recipe"] | {"crop_rank": CropRank(request["recipe"]["crop_rank"])})
     if request["stages"]:
-        return {"stages": staged(generator, image_HW3, recipe)}
+        stages, funnel = staged(generator, image_HW3, recipe)
+        return {"stages": stages, "funnel": funnel}
     _forget_peak()
     wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
     answer = generator.generate(image_HW3, recipe)
