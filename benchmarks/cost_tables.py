@@ -91,8 +91,8 @@ def _unit_rows(config: SamConfig) -> Iterator[tuple[str, Work]]:
 def _images() -> Iterator[str]:
     """What one image costs with each recipe."""
     yield (
-        "| one image | crops | prompts | encode, GFLOP | released prompts, GFLOP | our prompts, GFLOP "
-        "| released masks, GiB | our masks, GiB |"
+        "| one image, GFLOP (GiB) | crops | prompts | encode | released: prompts | ours: prompts "
+        "| released: masks | ours: masks |"
     )
     yield "|---" * 8 + "|"
     for recipe_name in RECIPES:
@@ -101,10 +101,10 @@ def _images() -> Iterator[str]:
         prompts = sum(points_per_side(recipe, crop.layer) ** 2 for crop in crops)
         for name, config in CONFIGS.items():
             work = image_work(config, recipe, IMAGE_HW, Shares())
-            flops = [work.encode.flops, work.released_prompts.flops, work.our_prompts.flops]
             cells = [f"`{recipe_name}`, `{name}`", str(len(crops)), str(prompts)]
-            cells += [f"{value / 1e9:,.0f}" for value in flops]
-            cells += [f"{value / 2**30:.1f}" for value in (work.released_masks, work.our_masks)]
+            for stage in (work.encode, work.released_prompts, work.our_prompts):
+                cells.append(f"{stage.flops / 1e9:,.0f} ({stage.bytes / 2**30:,.1f})")
+            cells += [f"({value / 2**30:.1f})" for value in (work.released_masks, work.our_masks)]
             yield "| " + " | ".join(cells) + " |"
 
 
