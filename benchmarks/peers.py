@@ -26,8 +26,17 @@ from pipeline.settings import Recipe
 Image_HW3 = npt.NDArray[np.uint8]
 
 
+ENCODE, DECODE = "encode", "prompts"
+Seam = tuple[Any, str, str]
+"""(object, name of its method, stage that the method's time belongs to)."""
+
+
 class Generator(Protocol):
     """A peer in its process. Only `generate` is measured."""
+
+    def seams(self) -> list[Seam]:
+        """Where encoding and decoding can be timed."""
+        ...
 
     def generate(self, image_HW3: Image_HW3, recipe: Recipe) -> Any:
         """All masks of an RGB image in the peer's own form."""
@@ -110,6 +119,9 @@ class Official:
     generator: Any
     extra: dict[str, Any]
 
+    def seams(self) -> list[Seam]:
+        return _network_seams(self.sam.image_encoder, self.sam.prompt_encoder, self.sam.mask_decoder)
+
     def generate(self, image_HW3: Image_HW3, recipe: Recipe) -> Any:
         options = {name: getattr(recipe, name) for name in OFFICIAL_OPTIONS} | self.extra
         try:
@@ -133,6 +145,10 @@ class Pipeline:
     pipeline: Any
     torchvision: Callable[[], Any]
     """Context in which torchvision can be imported."""
+
+    def seams(self) -> list[Seam]:
+        model = self.pipeline.model
+        return _network_seams(model.vision_encoder, model.prompt_encoder, model.mask_decoder)
 
     def generate(self, image_HW3: Image_HW3, recipe: Recipe) -> Any:
         from PIL import Image
@@ -161,6 +177,9 @@ class Pipeline:
 @dataclass(frozen=True)
 class Ours:
     segmenter: Any
+
+    def seams(self) -> list[Seam]:
+        return [(self.segmenter, "encode", ENCODE), (self.segmenter, "decode", DECODE)]
 
     def generate(self, image_HW3: Image_HW3, recipe: Recipe) -> Any:
         from pipeline.masks.generator import generate_masks
@@ -217,6 +236,10 @@ def build_ours(setup: Setup) -> Generator:
     from model.load import load_segmenter
 
     return Ours(load_segmenter(name=setup.model, checkpoint=Path(setup.weights).read_bytes(), device="cpu"))
+
+
+def _network_seams(encoder: Any, *decoder: Any) -> list[Seam]:
+    return [(encoder, "forward", ENCODE), *((part, "forward", DECODE) for part in decoder)]
 
 
 def _filled(build: Callable[[Any], Any], setup: Setup) -> Any:

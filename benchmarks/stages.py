@@ -1,7 +1,8 @@
-"""Where our own CPU time goes: wrappers around the product's public seams, put on from outside for one run.
+"""Where CPU time goes: clocks put on from outside, around a model's encoder and decoder and our own functions.
 
-Every function of pipeline.masks belongs to a stage by the module that defines it; `Segmenter.encode` and `decode` are
-the stages of the model. A stage's time is its own: what it calls in another stage is that one's.
+A stage's time is its own: what it calls in another stage is that one's. Every measured run of every peer has clocks on
+the few calls of its encoder and decoder; ours has one more run in which every function of pipeline.masks is clocked,
+each in the stage of the module that defines it.
 """
 
 from __future__ import annotations
@@ -11,61 +12,78 @@ import sys
 import time
 import types
 from collections import defaultdict
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.peers import Image_HW3
+from benchmarks.peers import DECODE, ENCODE, Image_HW3, Seam
 from pipeline.settings import Recipe
 
-ENCODE, PROMPTS, POST, CLEAN = STAGES = ("encode", "prompts", "post-processing", "clean-up and RLE")
-"""resize and image encoder; prompt encoder and mask decoder; everything between logits and masks; and what is done to
-binary masks and run lengths."""
+REST = "rest"
+POST, CLEAN = "post-processing", "clean-up and RLE"
+STAGES = (ENCODE, DECODE, POST, CLEAN)
+"""Resize and image encoder; prompt encoder and mask decoder; what lies between logits and the masks that stay; what is
+done to binary masks and run lengths. REST is the last two together."""
 
-_CLEAN_MODULES = ("pipeline.masks.clean", "pipeline.masks.rle", "pipeline.masks.merge", "pipeline.masks.runs")
 _ROOM = "pipeline.masks"
+_CLEAN_MODULES = tuple(f"{_ROOM}.{module}" for module in ("clean", "rle", "runs", "merge"))
 
 
-class _Clock:
+class Clock:
     """CPU seconds of the process, each to the innermost stage that is open."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self._open: list[str] = []
-        self._since = time.process_time()
+        self._since = 0.0
 
-    def _switch(self) -> None:
+    def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, its own time counted to `stage`."""
+
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            self._count()
+            self._open.append(stage)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._count()
+                self._open.pop()
+
+        return wrapper
+
+    def _count(self) -> None:
         now = time.process_time()
         if self._open:
             self.seconds[self._open[-1]] += now - self._since
         self._since = now
 
-    def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            self._switch()
-            self._open.append(stage)
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self._switch()
-                self._open.pop()
 
-        return wrapper
+@contextmanager
+def clocked(clock: Clock, seams: Iterable[Seam]) -> Generator[None]:
+    """The seams' methods are timed inside the block."""
+    seams = list(seams)
+    for owner, method, stage in seams:
+        setattr(owner, method, clock.timed(stage, getattr(owner, method)))
+    try:
+        yield
+    finally:
+        for owner, method, _ in seams:
+            delattr(owner, method)
 
 
 def staged(generator: Any, image_HW3: Image_HW3, recipe: Recipe) -> tuple[dict[str, float], dict[str, int]]:
-    """CPU seconds of each stage of one run of ours, and its funnel."""
-    clock = _Clock()
-    with _wrapped(generator.segmenter, clock):
+    """CPU seconds of each of STAGES in one run of ours, and its funnel."""
+    clock = Clock()
+    with clocked(clock, generator.seams()), _functions_clocked(clock):
         [result] = clock.timed(POST, generator.generate)(image_HW3, recipe)
     return {stage: clock.seconds[stage] for stage in STAGES}, asdict(result.funnel)
 
 
 @contextmanager
-def _wrapped(segmenter: Any, clock: _Clock) -> Generator[None]:
-    """Wrappers on the segmenter's two methods and on every function of the generator, wherever its name is bound."""
+def _functions_clocked(clock: Clock) -> Generator[None]:
+    """Every function of our generator, wherever its name is bound."""
     undo: list[tuple[Any, str, Any]] = []
     wrappers: dict[Any, Any] = {}
     for module in [module for name, module in sys.modules.items() if name.startswith(_ROOM)]:
@@ -74,11 +92,8 @@ def _wrapped(segmenter: Any, clock: _Clock) -> Generator[None]:
                 stage = CLEAN if value.__module__ in _CLEAN_MODULES else POST
                 undo.append((module, name, value))
                 setattr(module, name, wrappers.setdefault(value, clock.timed(stage, value)))
-    for name, stage in (("encode", ENCODE), ("decode", PROMPTS)):
-        setattr(segmenter, name, clock.timed(stage, getattr(segmenter, name)))
     try:
         yield
     finally:
         for module, name, value in undo:
             setattr(module, name, value)
-        del segmenter.encode, segmenter.decode

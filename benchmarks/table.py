@@ -17,6 +17,9 @@ COLUMNS = (
     "CPU s",
     "of it system",
     "x ours",
+    "encode",
+    "prompts",
+    "rest",
     "peak MiB",
     "masks",
     "matched",
@@ -29,8 +32,8 @@ COLUMNS = (
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """Provenance, then for each case the peers' table and where our time goes."""
-    lines = [*_provenance(result), ""]
+    """Provenance, one line a case, then for each case the peers' table and where our time goes."""
+    lines = [" ".join(_provenance(result)), "", *_summary(result["cases"]), ""]
     for case in result["cases"]:
         lines += [f"### {_title(case)}", "", *_case_table(case), ""]
         if "stages" in case:
@@ -47,12 +50,41 @@ def markdown(result: dict[str, Any]) -> str:
 def _provenance(result: dict[str, Any]) -> Iterator[str]:
     machine, versions = result["machine"], result["versions"]
     changed = f" + {result['changed_files']} changed files" if result["changed_files"] else ""
-    yield f"Commit {result['commit'][:12] or 'unknown'}{changed}, {result['date']}. {machine['cpu']}, "
-    yield f"{machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB, {result['options']['threads']} "
-    yield f"thread(s), load {machine['load']} at the start. "
+    yield f"Commit {result['commit'][:12] or 'unknown'}{changed}, {result['date']}. {machine['cpu']},"
+    yield f"{machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB, {result['options']['threads']}"
+    yield f"thread(s), load {machine['load']} at the start."
     yield ", ".join(f"{name} {value}" for name, value in versions.items() if value) + "."
     for model, weights in result["weights"].items():
         yield f"Weights of {model}: {weights['kind']}, sha256 {weights['sha256'][:12]}."
+
+
+def _summary(cases: list[dict[str, Any]]) -> Iterator[str]:
+    """One row a case: our seconds, and how many times more each peer takes."""
+    names = list(dict.fromkeys(name for case in cases for name in case["peers"] if name != "ours"))
+    yield (
+        "| case | ours, CPU s | "
+        + " | ".join(f"{name} / ours" for name in names)
+        + " | peak, released / ours | agrees |"
+    )
+    yield "|---" * (len(names) + 4) + "|"
+    for case in cases:
+        peers = case["peers"]
+        ours_s = cpu_seconds(peers.get("ours", {}))
+        cells = [f"{case['model']} ({case['weights']}), {case['recipe']}, {case['width']} x {case['height']}"]
+        cells += [f"{ours_s:.2f}" if ours_s else ""]
+        cells += [_times(cpu_seconds(peers.get(name, {})), ours_s) for name in names]
+        cells += [_times(_peak(peers.get("released", {})), _peak(peers.get("ours", {})))]
+        found = peers.get("ours", {}).get("agreement")
+        cells += ["" if found is None else f"yes, {found['count']} masks" if found["agrees"] else "no"]
+        yield "| " + " | ".join(cells) + " |"
+
+
+def _times(one: float | None, other: float | None) -> str:
+    return f"{one / other:.1f}x" if one and other else ""
+
+
+def _peak(row: dict[str, Any]) -> float | None:
+    return max((run["peak_bytes"] for run in row.get("runs", [])), default=None)
 
 
 def _title(case: dict[str, Any]) -> str:
@@ -81,11 +113,17 @@ def cpu_seconds(row: dict[str, Any]) -> float | None:
 def _measured(row: dict[str, Any], ours_s: float | None) -> list[str]:
     seconds = cpu_seconds(row)
     if seconds is None:
-        return [row["title"], "", "", "", ""]
+        return [row["title"], *[""] * 7]
     system = statistics.median(run["system"] for run in row["runs"])
     peak = max(run["peak_bytes"] for run in row["runs"]) / 2**20
     ratio = f"{seconds / ours_s:.2f}" if ours_s else ""
-    return [row["title"], f"{seconds:.2f}", f"{system:.2f}", ratio, f"{peak:.0f}"]
+    stages = [_stage_seconds(row, stage) for stage in ("encode", "prompts", "rest")]
+    return [row["title"], f"{seconds:.2f}", f"{system:.2f}", ratio, *stages, f"{peak:.0f}"]
+
+
+def _stage_seconds(row: dict[str, Any], stage: str) -> str:
+    seconds = [run["stages"][stage] for run in row["runs"] if stage in run.get("stages", {})]
+    return f"{statistics.median(seconds):.2f}" if seconds else ""
 
 
 def _agreed(row: dict[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from benchmarks.agreement import PeerMask, agreement
 from benchmarks.cases import Options, named_recipe, prompts_and_crops
 from benchmarks.compare import compare, parse, without_masks
 from benchmarks.cost_tables import markdown as cost_tables
-from benchmarks.peers import PEERS, Generator, Peer, Setup, build_ours
+from benchmarks.peers import PEERS, Generator, Peer, Seam, Setup, build_ours
 from benchmarks.table import cpu_seconds, markdown
 from model.config import CONFIGS
 from pipeline.masks.rle import Rle, decode_mask, encode_mask
@@ -45,6 +45,9 @@ class Wrong:
 
     def generate(self, image_HW3: Any, recipe: Recipe) -> Any:
         return self.ours.generate(image_HW3, recipe)
+
+    def seams(self) -> list[Seam]:
+        return self.ours.seams()
 
     def masks(self, answer: Any) -> list[PeerMask]:
         first, second, *rest = self.ours.masks(answer)
@@ -99,6 +102,8 @@ def test_every_run_is_measured_and_a_missing_peer_says_why(result: dict[str, Any
         runs = case["peers"][name]["runs"]
         assert len(runs) == SMALL.repetitions
         assert all(run["user"] > 0 and run["peak_bytes"] > 50e6 for run in runs)
+        assert all(sum(run["stages"].values()) == pytest.approx(run["user"] + run["system"], abs=0.05) for run in runs)
+        assert all(seconds > 0 for run in runs for seconds in run["stages"].values())
         assert case["peers"][name]["repeatable"]
     assert case["peers"]["absent"]["skipped"] == "ImportError: not on this machine"
     assert case["prompts"] == 16
