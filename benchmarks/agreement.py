@@ -32,6 +32,12 @@ class PeerMask:
     stability_score: float | None = None
 
 
+def rle_counts(mask_HW: npt.NDArray[Any]) -> str:
+    """COCO's compressed RLE of a mask, nonzero inside."""
+    packed: dict[str, bytes] = _coco.encode(np.asfortranarray(mask_HW != 0, dtype=np.uint8))
+    return packed["counts"].decode("ascii")
+
+
 @dataclass(frozen=True, slots=True)
 class Agreement:
     """One peer's masks beside the reference's.

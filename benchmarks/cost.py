@@ -117,27 +117,27 @@ def released_prompt(config: SamConfig) -> dict[str, Work]:
 
 
 def ours_crop(config: SamConfig) -> Work:
-    """What all prompts of a crop share: layer 0's three projections of the image, and layer by layer the image's part
-    of later projections and of the first transposed convolution."""
-    N, C = config.grid_side**2, config.decoder_dim
-    layers = config.decoder_depth
-    return linear(N, C, 3 * C // 2) * layers + linear(N, C, C) + linear(N, C, C)
+    """What all prompts of a crop share: keys and values for each look, queries for each answer, the image's products
+    with the output projections so far (for LayerNorm), and the first transposed convolution."""
+    N, C, depth = config.grid_side**2, config.decoder_dim, config.decoder_depth
+    halves = 2 * (depth + 1) + depth + depth * (depth + 1) // 2
+    return linear(N, C, C // 2) * halves + linear(N, C, C)
 
 
 def ours_prompt(config: SamConfig) -> dict[str, Work]:
     """One prompt up to its scores, with the image kept as shared + A^T U (docs/cost.md derives each term)."""
-    N, C, H, T = config.grid_side**2, config.decoder_dim, config.decoder_heads, _tokens(config)
-    inner, R, depth = C // 2, H * T, config.decoder_depth
-    narrow = Work(2 * T * N * inner)  # all heads against the shared image, C/(2H) channels each
+    N, H, T = config.grid_side**2, config.decoder_heads, _tokens(config)
+    R, depth = H * T, config.decoder_depth
+    narrow = Work(T * N * config.decoder_dim)  # all heads against a shared C/2 channels of the image
     softmax = passes(R * N, reads=2, writes=2)
-    image = (narrow + softmax) * 2 + narrow  # layer 0: look (scores, values) and answer (scores)
+    image = (narrow + softmax) * 2 + narrow + _norm(1, R, N, narrow)  # layer 0: look (scores, values), answer (scores)
     for layer in range(1, depth):
-        rank = layer * R
-        seen = narrow + _low_rank(R, rank, N)
-        image += _norm(layer, R, N, narrow) + (seen + softmax) * 2 + seen
+        # Positions are a narrow product of their own in the scores, because LayerNorm scales the rest.
+        look_and_answer = narrow * 5 + _low_rank(R, layer * R, N) * 3
+        image += look_and_answer + softmax * 2 + _norm(layer + 1, R, N, narrow)
     asked = config.multimask_outputs + 1  # the outputs' tokens and the score's
-    last = Work(2 * asked * N * inner) + _low_rank(H * asked, depth * R, N)
-    image += _norm(depth, R, N, narrow) + last * 2 + passes(H * asked * N, reads=2, writes=2)
+    last_look = narrow * (3 * asked / T) + _low_rank(H * asked, depth * R, N) * 2
+    image += last_look + passes(H * asked * N, reads=2, writes=2)
     tokens = (_token_layer(config) + _folded(config)) * depth + _folded(config) + _iou_head(config)
     return {"tokens": tokens, "image": image}
 
@@ -147,11 +147,10 @@ def _low_rank(rows: float, rank: float, N: int) -> Work:
     return Work(2 * rows * rank * N, FLOAT * rank * N)
 
 
-def _norm(layer: int, R: int, N: int, narrow: Work) -> Work:
-    """Mean square of image + A^T U after `layer` answers: what was there, the cross term, the new rows."""
-    before = (layer - 1) * R
-    what_was_there = narrow + _low_rank(before, before, N) if before else Work()
-    return what_was_there + narrow + _low_rank(R, before, N) + _low_rank(R, R, N)
+def _norm(answers: int, R: int, N: int, narrow: Work) -> Work:
+    """Mean square of the image after so many answers: each one's rows against the shared image, and a symmetric form of
+    all rows."""
+    return narrow * answers + total(_low_rank(R, rows * R, N) for rows in range(1, answers + 1))
 
 
 def _folded(config: SamConfig) -> Work:

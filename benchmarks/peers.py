@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,8 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from benchmarks.agreement import PeerMask
+from benchmarks.agreement import PeerMask, rle_counts
 from pipeline.settings import Recipe
 
 Image_HW3 = npt.NDArray[np.uint8]
@@ -169,7 +168,7 @@ class Pipeline:
 
     def masks(self, answer: Any) -> list[PeerMask]:
         return [
-            PeerMask(_counts(mask_HW), float(score))
+            PeerMask(rle_counts(np.asarray(mask_HW)), float(score))
             for mask_HW, score in zip(answer["masks"], answer["scores"], strict=True)
         ]
 
@@ -250,9 +249,3 @@ def _filled(build: Callable[[Any], Any], setup: Setup) -> Any:
     sam = build(ours.config)
     sam.load_state_dict(ours.state_dict())
     return sam
-
-
-def _counts(mask_HW: Iterable[Any]) -> str:
-    from pipeline.masks.rle import encode_mask
-
-    return encode_mask(np.asarray(torch.as_tensor(mask_HW), dtype=np.bool_)).counts

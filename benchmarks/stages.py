@@ -27,7 +27,7 @@ STAGES = (ENCODE, DECODE, POST, CLEAN)
 done to binary masks and run lengths. REST is the last two together."""
 
 _ROOM = "pipeline.masks"
-_CLEAN_MODULES = tuple(f"{_ROOM}.{module}" for module in ("clean", "rle", "runs", "merge"))
+_CLEAN_MODULES = tuple(f"{_ROOM}.{module}" for module in ("clean", "rle", "trace", "merge"))
 
 
 class Clock:
@@ -83,17 +83,31 @@ def staged(generator: Any, image_HW3: Image_HW3, recipe: Recipe) -> tuple[dict[s
 
 @contextmanager
 def _functions_clocked(clock: Clock) -> Generator[None]:
-    """Every function of our generator, wherever its name is bound."""
+    """Every Python function of our generator, wherever its name is bound, and every method."""
     undo: list[tuple[Any, str, Any]] = []
     wrappers: dict[Any, Any] = {}
-    for module in [module for name, module in sys.modules.items() if name.startswith(_ROOM)]:
-        for name, value in list(vars(module).items()):
-            if isinstance(value, types.FunctionType) and value.__module__.startswith(_ROOM):
-                stage = CLEAN if value.__module__ in _CLEAN_MODULES else POST
-                undo.append((module, name, value))
-                setattr(module, name, wrappers.setdefault(value, clock.timed(stage, value)))
+    for owner, name, function in _functions():
+        stage = CLEAN if function.__module__ in _CLEAN_MODULES else POST
+        undo.append((owner, name, function))
+        setattr(owner, name, wrappers.setdefault(function, clock.timed(stage, function)))
     try:
         yield
     finally:
-        for module, name, value in undo:
-            setattr(module, name, value)
+        for owner, name, function in undo:
+            setattr(owner, name, function)
+
+
+def _functions() -> list[tuple[Any, str, types.FunctionType]]:
+    """(module or class, name, function) of the room, in a list because binding them anew changes what is walked."""
+    modules = [module for name, module in sys.modules.items() if name.startswith(_ROOM)]
+    classes = {value for module in modules for value in vars(module).values() if _is_own(value, type)}
+    return [
+        (owner, name, value)
+        for owner in [*modules, *classes]
+        for name, value in vars(owner).items()
+        if _is_own(value, types.FunctionType) and not name.startswith("__")
+    ]
+
+
+def _is_own(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and value.__module__.startswith(_ROOM)

@@ -13,17 +13,17 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import cost
-from benchmarks.agreement import PeerMask, agreement
+from benchmarks.agreement import PeerMask, agreement, rle_counts
 from benchmarks.cases import Options, named_recipe, prompts_and_crops
 from benchmarks.compare import compare, parse, without_masks
 from benchmarks.cost_tables import markdown as cost_tables
 from benchmarks.peers import PEERS, Generator, Peer, Seam, Setup, build_ours
 from benchmarks.table import cpu_seconds, markdown
 from model.config import CONFIGS
-from pipeline.masks.rle import Rle, decode_mask, encode_mask
 from pipeline.settings import CropRank, Recipe
 from tests.official import build_official
 
+HW = (120, 160)
 SMALL = Options(
     models=("tiny",),
     recipes=("sam",),
@@ -39,7 +39,7 @@ SMALL = Options(
 
 @dataclass(frozen=True)
 class Wrong:
-    """Ours, with its first mask one column short and its second score raised."""
+    """Ours, with another first mask and a higher second score."""
 
     ours: Generator
 
@@ -51,8 +51,8 @@ class Wrong:
 
     def masks(self, answer: Any) -> list[PeerMask]:
         first, second, *rest = self.ours.masks(answer)
-        narrow = replace(first, counts=_one_column_less(first.counts))
-        return [narrow, replace(second, predicted_iou=second.predicted_iou + 0.01), *rest]
+        other = replace(first, counts=_square(20).counts)
+        return [other, replace(second, predicted_iou=second.predicted_iou + 0.01), *rest]
 
 
 def build_wrong(setup: Setup) -> Generator:
@@ -61,12 +61,6 @@ def build_wrong(setup: Setup) -> Generator:
 
 def build_absent(setup: Setup) -> Generator:
     raise ImportError("not on this machine")
-
-
-def _one_column_less(counts: str) -> str:
-    mask_HW = decode_mask(Rle((120, 160), counts)).copy()
-    mask_HW[:, np.flatnonzero(mask_HW.any(axis=0))[0]] = False
-    return encode_mask(mask_HW).counts
 
 
 @pytest.fixture(scope="module")
@@ -128,24 +122,24 @@ def test_the_table_says_what_the_json_says(result: dict[str, Any]) -> None:
 
 def test_agreement_pairs_each_mask_once_and_sees_order_count_and_gaps() -> None:
     """Two masks that both resemble one reference mask must not both count."""
-    left, right = (_square(x) for x in (0, 20))
+    left, right = _square(0), _square(20)
     both = [left, right]
-    same = agreement(both, both, image_hw=(40, 40))
+    same = agreement(both, both, image_hw=HW)
     assert same.agrees
-    swapped = agreement(both, both[::-1], image_hw=(40, 40))
+    swapped = agreement(both, both[::-1], image_hw=HW)
     assert (swapped.matched, swapped.same_order, swapped.agrees) == (2, False, False)
-    twice = agreement(both, [left, left], image_hw=(40, 40))
+    twice = agreement(both, [left, left], image_hw=HW)
     assert (twice.matched, twice.identical, twice.least_iou, twice.agrees) == (1, 1, 0.0, False)
-    more = agreement(both, [*both, left], image_hw=(40, 40))
+    more = agreement(both, [*both, left], image_hw=HW)
     assert (more.count, more.matched, more.agrees) == (3, 2, False)
-    assert agreement([], [], image_hw=(40, 40)).agrees
-    assert not agreement(both, [], image_hw=(40, 40)).agrees
+    assert agreement([], [], image_hw=HW).agrees
+    assert not agreement(both, [], image_hw=HW).agrees
 
 
 def _square(x: int) -> PeerMask:
-    mask_HW = np.zeros((40, 40), dtype=np.bool_)
+    mask_HW = np.zeros(HW, dtype=np.bool_)
     mask_HW[5:15, x : x + 10] = True
-    return PeerMask(encode_mask(mask_HW).counts, predicted_iou=0.9, stability_score=0.95)
+    return PeerMask(rle_counts(mask_HW), predicted_iou=0.9, stability_score=0.95)
 
 
 def test_recipes_are_those_of_the_configuration() -> None:
