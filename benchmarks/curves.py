@@ -59,8 +59,8 @@ def points(base: Recipe) -> Iterator[Point]:
         yield Point("masks", f"IoU > {iou}, stability >= {stability}", SIZE_WH, recipe)
 
 
-def measure(model: str, options: Options, *, folder: Path) -> dict[str, Any]:
-    """Every point's stages and funnel, as plain values for JSON; `options.recipes` names the base recipe.
+def measure(model: str, options: Options, *, folder: Path) -> Iterator[dict[str, Any]]:
+    """The result so far, as plain values for JSON, after every point: its stages and its funnel.
 
     folder  where the checkpoint is kept
     """
@@ -98,7 +98,7 @@ def measure(model: str, options: Options, *, folder: Path) -> dict[str, Any]:
                     },
                 }
             )
-    return result
+            yield result
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -142,9 +142,11 @@ def main(arguments: Sequence[str]) -> None:
         stability_score_thresh=chosen.stability_score_thresh,
         weights=((chosen.model, chosen.weights),) if chosen.weights else (),
     )
-    result = measure(chosen.model, options, folder=chosen.out / "weights")
-    (chosen.out / "curves.json").write_text(json.dumps(result, indent=1) + "\n")
-    (chosen.out / "curves.md").write_text(markdown(result))
+    result: dict[str, Any] = {}
+    for result in measure(chosen.model, options, folder=chosen.out / "weights"):
+        (chosen.out / "curves.json").write_text(json.dumps(result, indent=1) + "\n")
+        (chosen.out / "curves.md").write_text(markdown(result))
+        sys.stderr.write(f"{result['points'][-1]['curve']}: {result['points'][-1]['label']}\n")
     sys.stdout.write(markdown(result))
 
 
