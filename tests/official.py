@@ -65,7 +65,7 @@ def resize(image: Image.Image, size_hw: Sequence[int]) -> Image.Image:
 
 
 @contextmanager
-def _torchvision() -> Iterator[None]:
+def torchvision_stand_in() -> Iterator[None]:
     """The real one if it is installed, else the stand-in for the duration of the block.
 
     It must not stay in sys.modules: transformers asks there whether torchvision exists.
@@ -90,15 +90,18 @@ def _torchvision() -> Iterator[None]:
             del sys.modules[name]
 
 
-with _torchvision():
+with torchvision_stand_in():
     segment_anything: Any = importlib.import_module("segment_anything")
 _modeling: Any = importlib.import_module("segment_anything.modeling")
 
 
-def build_official(config: SamConfig) -> Any:
-    """A released `Sam` of the given sizes with fresh random weights (seed torch yourself), ready to predict."""
-    sam = _modeling.Sam(
-        image_encoder=_modeling.ImageEncoderViT(
+def build_official(config: SamConfig, *, modeling: Any = _modeling) -> Any:
+    """A released `Sam` of the given sizes with fresh random weights (seed torch yourself), ready to predict.
+
+    modeling  the package of its parts: the released one, or a fork's with the same constructors
+    """
+    sam = modeling.Sam(
+        image_encoder=modeling.ImageEncoderViT(
             depth=config.depth,
             embed_dim=config.embed_dim,
             img_size=config.input_side,
@@ -112,15 +115,15 @@ def build_official(config: SamConfig) -> Any:
             window_size=config.window,
             out_chans=config.decoder_dim,
         ),
-        prompt_encoder=_modeling.PromptEncoder(
+        prompt_encoder=modeling.PromptEncoder(
             embed_dim=config.decoder_dim,
             image_embedding_size=(config.grid_side, config.grid_side),
             input_image_size=(config.input_side, config.input_side),
             mask_in_chans=16,
         ),
-        mask_decoder=_modeling.MaskDecoder(
+        mask_decoder=modeling.MaskDecoder(
             num_multimask_outputs=config.multimask_outputs,
-            transformer=_modeling.TwoWayTransformer(
+            transformer=modeling.TwoWayTransformer(
                 depth=config.decoder_depth,
                 embedding_dim=config.decoder_dim,
                 mlp_dim=config.decoder_mlp,
@@ -202,7 +205,7 @@ class OfficialSegmenter:
         return OfficialPredictions(point_index_N, mask_index_N, predicted_iou_PM[keep_PM], logits_PMhw[keep_PM])
 
 
-def calibrated_official(config: SamConfig, image_HW3: npt.NDArray[np.uint8], *, seed: int) -> Any:
+def calibrated_official(config: SamConfig, image_HW3: npt.NDArray[np.uint8], *, seed: int, smooth: bool = False) -> Any:
     """A random `Sam` whose masks on `image_HW3` behave like those of a trained one: local, and a good share survives.
 
     Fresh random weights answer every point with the same scattered pixels, logits near 0 and predicted IoUs near 0:
@@ -211,11 +214,17 @@ def calibrated_official(config: SamConfig, image_HW3: npt.NDArray[np.uint8], *, 
     (2) the decoder's matrices grow four times, so that answers differ from point to point;
     (3) measured on an 8x8 grid of points over the image, the two output layers are rescaled: to steep logits of which
         one pixel in twelve is above 0, and to predicted IoUs of 0.88 +- 0.1, for each output.
+
+    smooth  also give the convolutions of neck and upscaling kernels that are constant in space: masks of a few large
+            pieces, as a trained model's, instead of thousands of specks
     """
     torch.manual_seed(seed)
     sam = build_official(config)
     sam.image_encoder.pos_embed.copy_(_waves(config))
     decoder = sam.mask_decoder
+    if smooth:
+        for layer in (sam.image_encoder.neck[2], decoder.output_upscaling[0], decoder.output_upscaling[3]):
+            layer.weight.copy_(layer.weight.mean(dim=(2, 3), keepdim=True).expand_as(layer.weight))
     for part in (decoder.transformer, decoder.output_hypernetworks_mlps):
         for parameter in part.parameters():
             if parameter.dim() > 1:

@@ -1,0 +1,120 @@
+"""What is measured: models, recipes, image sizes, and the options of one benchmark.
+
+Owns names and numbers; measures nothing.
+Legend: H W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from omegaconf import OmegaConf
+
+from jobs.command import to_settings
+from model.training.scenes import HELD_OUT_FROM, draw_scene
+from pipeline.masks.crops import image_crops, points_per_side
+from pipeline.settings import CropRank, Recipe
+
+Image_HW3 = npt.NDArray[np.uint8]
+
+RECIPES = Path(__file__).parent.parent / "conf" / "recipe"
+RECIPE_NAMES = ("sam", "sa1b", "sa1b_paper", "fast")
+"""`sa1b` is that recipe with the released generator's rules wherever the two differ, so that all peers are asked for
+the same masks; `sa1b_paper` is the recipe as it is, which only ours can do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One image, model and recipe that every peer runs."""
+
+    model: str
+    recipe: str
+    width: int
+    height: int
+
+    @property
+    def title(self) -> str:
+        return f"{self.model}, {self.recipe}, {self.width} x {self.height}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """One benchmark. Seconds are CPU seconds (user + system) unless their name says otherwise."""
+
+    models: tuple[str, ...] = ("tiny", "vit_b")
+    recipes: tuple[str, ...] = ("sam", "sa1b")
+    sizes_wh: tuple[tuple[int, int], ...] = ((1024, 683), (2250, 1500))
+    peers: tuple[str, ...] = ("released", "tuned", "transformers", "fast", "ours")
+    repetitions: int = 3
+    budget_s: float = 300.0
+    """A peer whose repetitions of a case would take longer than this in all runs it once."""
+    limit_wall_s: float = 3600.0
+    """Wall seconds after which one run is given up."""
+    threads: int = 1
+    """torch and OpenMP threads of every peer."""
+    image: str | None = None
+    """Image file, resized to each size; null draws a scene."""
+    scene: int = 77
+    """Which held-out scene is drawn."""
+    pred_iou_thresh: float | None = None
+    """For all peers alike; null keeps the recipe's."""
+    stability_score_thresh: float | None = None
+    """For all peers alike; null keeps the recipe's."""
+    points_per_side: int | None = None
+    """For all peers alike; null keeps the recipe's."""
+    weights: tuple[tuple[str, str], ...] = ()
+    """(model, path of a checkpoint); others take the bundled weights or calibrated random ones."""
+    fast_checkout: str | None = None
+    """Folder of a segment-anything-fast checkout."""
+
+    def cases(self) -> list[Case]:
+        return [
+            Case(model, recipe, width, height)
+            for model in self.models
+            for recipe in self.recipes
+            for width, height in self.sizes_wh
+        ]
+
+    def recipe(self, name: str) -> Recipe:
+        """The named recipe with the thresholds and points of these options."""
+        asked = {
+            "pred_iou_thresh": self.pred_iou_thresh,
+            "stability_score_thresh": self.stability_score_thresh,
+            "points_per_side": self.points_per_side,
+        }
+        return replace(named_recipe(name), **{key: value for key, value in asked.items() if value is not None})
+
+    def pixels(self, case: Case) -> Image_HW3:
+        """The case's image: the file resized, or the scene drawn at that size.
+
+        raises  FileNotFoundError if the file cannot be read as an image
+        """
+        if self.image is None:
+            return draw_scene(0, HELD_OUT_FROM + self.scene, size_hw=(case.height, case.width)).rgb_HW3
+        bgr_HW3 = cv2.imread(self.image, cv2.IMREAD_COLOR)
+        if bgr_HW3 is None:
+            raise FileNotFoundError(f"{self.image} is no image that can be read; give --image another file")
+        resized_HW3 = cv2.resize(bgr_HW3, (case.width, case.height), interpolation=cv2.INTER_AREA)
+        return np.ascontiguousarray(resized_HW3[..., ::-1]).astype(np.uint8, copy=False)
+
+
+def named_recipe(name: str) -> Recipe:
+    """A recipe of conf/recipe, or one of the two forms of `sa1b` (see RECIPE_NAMES)."""
+    if name not in RECIPE_NAMES:
+        raise ValueError(f"there is no recipe named {name!r}; choose one of {', '.join(RECIPE_NAMES)}")
+    file = RECIPES / f"{name.removesuffix('_paper')}.yaml"
+    recipe = to_settings(Recipe, cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(file))))
+    if name == "sa1b":
+        return replace(recipe, crop_rank=CropRank.CROP_AREA, drop_if_largest_below=0, max_area_fraction=None)
+    return recipe
+
+
+def prompts_and_crops(recipe: Recipe, image_hw: tuple[int, int]) -> tuple[int, int]:
+    """Points prompted and crops encoded for one image."""
+    crops = image_crops(image_hw, recipe)
+    return sum(points_per_side(recipe, crop.layer) ** 2 for crop in crops), len(crops)
