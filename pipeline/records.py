@@ -23,8 +23,7 @@ class Status(StrEnum):
     CHANGED = "changed"
     """The object is not the one that was planned."""
     CRASHED = "crashed"
-    """The image kills the process that works on it. Reserved: no run writes it yet; the chunk of such an image is given
-    up after `run.chunk_attempts` tries and nothing of it is committed."""
+    """Twice the process that worked on it died, hung or failed there."""
 
 
 @dataclass(frozen=True, slots=True)

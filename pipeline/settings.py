@@ -106,7 +106,10 @@ class RunSettings:
     max_failed_fraction: float = 0.01
     """Share of images that may fail before the run exits with 3."""
     chunk_attempts: int = 3
-    """Tries of a chunk before it is given up for this run."""
+    """Tries of a chunk before it is given up for this run. Those that end at one image, which is then left out as a
+    `crashed` row, do not count."""
+    image_timeout_s: float = 3600.0
+    """Seconds at the same image after which its worker is taken for hung and replaced."""
     grace_s: float = 30.0
     """Seconds after SIGTERM or SIGINT for chunks in flight to finish."""
 

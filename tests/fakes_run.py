@@ -27,6 +27,8 @@ from pipeline.storage.store import Store
 
 POISON_RGB = (255, 0, 255)
 """An image whose first pixel has this colour kills the process that segments it."""
+TAR_PIT_RGB = (255, 0, 254)
+"""And one with this colour keeps it for ever."""
 
 Image_HW3 = npt.NDArray[np.uint8]
 
@@ -68,6 +70,8 @@ class FakeSegmenter:
             time.sleep(self._seconds)
             if tuple(int(value) for value in crop_HW3[0, 0]) == POISON_RGB:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if tuple(int(value) for value in crop_HW3[0, 0]) == TAR_PIT_RGB:
+                time.sleep(1e6)
         return [FakeCrop(crop_HW3) for crop_HW3 in crops_HW3]
 
     def decode(

@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 
@@ -62,6 +62,34 @@ class Bench:
         return read_members(self.indexes[chunk.shard], start=chunk.start, stop=chunk.stop)
 
 
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """A chunk as it is sent to a worker.
+
+    attempt   counts from 1, over all workers of one driver
+    careful   one image after the other and nothing ahead, so that a death has one image to blame
+    crashed   ordinals of images that are not to be touched, and the sentence for their rows
+    """
+
+    chunk: Chunk
+    attempt: int = 1
+    careful: bool = False
+    crashed: Mapping[int, str] = field(default_factory=dict[int, str])
+
+    @property
+    def key(self) -> str:
+        """Of this attempt, in the journal."""
+        return f"{self.chunk.chunk_id}#{self.attempt}"
+
+
+Mark = Callable[[int | None], None]
+"""Told the ordinal of the image that comes next, or None if what comes next is no image's."""
+
+
+def no_mark(_ordinal: int | None) -> None:
+    """For those whom nobody watches."""
+
+
 class Stopwatch:
     """Wall seconds per stage; a stage may run in a thread of its own, two stages never share one."""
 
@@ -91,25 +119,29 @@ class Loaded:
     height: int = 0
 
 
-def process_chunk(chunk: Chunk, bench: Bench) -> ChunkReport:
+def process_chunk(errand: Errand, bench: Bench, *, mark: Mark = no_mark) -> ChunkReport:
     """Read, decode, segment and commit one chunk.
 
     raises  StorageError if the whole shard is gone or the part cannot be written
             ContractError if a row is lost, or the plan and its member index disagree
     """
-    plan, watch = bench.plan, Stopwatch()
+    plan, watch, chunk = bench.plan, Stopwatch(), errand.chunk
+    mark(None)
     members = bench.members(chunk)
     _expect(len(members) == chunk.stop - chunk.start, chunk, f"its index holds {len(members)} members")
     rows: list[ImageRow] = []
     funnel = Funnel()
     bytes_read = 0
-    with closing(prefetch(_load(members, bench, watch), depth=PREFETCH_DEPTH)) as loading:
+    with closing(_loading(members, errand, bench, watch, mark)) as loading:
         for loaded in loading:
+            if not errand.careful:
+                mark(loaded.member.ordinal)
             with watch.stage("masks"):
                 row, image_funnel = _row(loaded, bench)
             rows.append(row)
             funnel += image_funnel
             bytes_read += loaded.byte_count
+    mark(None)
     _expect([row.image_id for row in rows] == [member.image_id for member in members], chunk, "rows were lost")
     _expect_source(plan.planned(chunk.shard).shard, rows, bench.store)
     with watch.stage("write"):
@@ -127,8 +159,21 @@ def process_chunk(chunk: Chunk, bench: Bench) -> ChunkReport:
     )
 
 
-def _load(members: Sequence[Member], bench: Bench, watch: Stopwatch) -> Iterator[Loaded]:
+def _loading(
+    members: Sequence[Member], errand: Errand, bench: Bench, watch: Stopwatch, mark: Mark
+) -> Generator[Loaded]:
+    """The images in order: read and decoded ahead, or carefully, each marked before its first byte is read."""
+    loading = _load(members, errand, bench, watch, mark)
+    return loading if errand.careful else prefetch(loading, depth=PREFETCH_DEPTH)
+
+
+def _load(members: Sequence[Member], errand: Errand, bench: Bench, watch: Stopwatch, mark: Mark) -> Generator[Loaded]:
     for member in members:
+        if member.ordinal in errand.crashed:
+            yield Loaded(member, status=Status.CRASHED, error=errand.crashed[member.ordinal])
+            continue
+        if errand.careful:
+            mark(member.ordinal)
         if member.broken:
             yield Loaded(member, status=Status.UNREADABLE, error=member.broken)
             continue

@@ -1,16 +1,13 @@
-"""The only loop: places chunks on workers, collects reports, replaces the dead.
+"""The only loop: places chunks on workers, collects reports, replaces the dead and the hung.
 
-Owns the Ray session and the actors. Does not read images, write parts or decide what a
-chunk is; what is committed is known from listing the store alone.
+Owns the actors. Does not read images, write parts or decide what a chunk is, or who is to blame (ledger.py); what is
+committed is known from listing the store alone.
 """
 
 from __future__ import annotations
 
-import signal
-import socket
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -18,19 +15,20 @@ from typing import Any
 import ray as typed_ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
-from pipeline.errors import ConfigError, MaskmillError, RunError, StorageError
-from pipeline.records import Chunk
-from pipeline.run.ledger import Ledger
+from pipeline.errors import MaskmillError, RunError, StorageError
+from pipeline.run.chunk import Errand
+from pipeline.run.journal import JournalKeeper, JournalLostError
+from pipeline.run.ledger import Entry, Ledger, Verdict
 from pipeline.run.lookout import Lookout
 from pipeline.run.progress import Progress, Standing
+from pipeline.run.ray_session import one_line
+from pipeline.run.room import Room, is_alive
 from pipeline.run.signals import StopFlag
 from pipeline.run.worker import WorkerSpec, worker_actor
 from pipeline.settings import RunSettings
 
 ray: Any = typed_ray  # its annotations are partial and partly wrong
 
-OBJECT_STORE_BYTES = 128 * 2**20
-"""Only descriptors and reports travel; Ray's default of 30 % of the memory is needed for decoded images."""
 CHUNKS_IN_FLIGHT = 2
 """Per worker: one at work and one that is there when it ends."""
 START_ATTEMPTS = 3
@@ -38,6 +36,8 @@ START_ATTEMPTS = 3
 DEATHS_IN_A_ROW = 12
 """Workers that may die without a single chunk finished in between."""
 WAIT_S = 0.5
+WATCH_S = 2.0
+"""Seconds between two readings of the journal."""
 
 
 class Ending(StrEnum):
@@ -55,60 +55,15 @@ class Seat:
 
     actor: Any
     starting: Any
-    ready: bool = False
-    """It has started."""
-    in_flight: dict[Any, Chunk] = field(default_factory=dict[Any, Chunk])
+    node: str = ""
+    """The id of its machine; empty until it has started."""
+    in_flight: dict[Any, Errand] = field(default_factory=dict[Any, Errand])
     alone: bool = False
     """It works on a suspect chunk and gets no second one."""
 
-
-@contextmanager
-def ray_session(address: str) -> Generator[None]:
-    """Ray for this process, or the session that the caller has already. SIGTERM's handler stays the caller's.
-
-    raises  ConfigError if there is no cluster at `address`
-    """
-    if ray.is_initialized():
-        yield
-        return
-    try:
-        with _sigterm_kept():
-            _connect(address)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"no Ray cluster answers at run.address={address} ({one_line(error)}); start one with "
-            "`ray start --head`, or use run=local"
-        ) from error
-    except SystemExit as error:
-        # Ray's own SIGTERM handler is in force while it connects, and exits.
-        raise KeyboardInterrupt from error
-    try:
-        yield
-    finally:
-        with _sigterm_kept():
-            ray.shutdown()
-
-
-@contextmanager
-def _sigterm_kept() -> Generator[None]:
-    """ray.init installs a handler that exits with 143, and ray.shutdown the one that kills the process."""
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-
-
-def _connect(address: str) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address == "local":
-        ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
-        return
-    host, _, port = address.rpartition(":")
-    if port.isdecimal() and "/" not in host:
-        # Ray itself tries for more than two minutes.
-        socket.create_connection((host, int(port)), timeout=10).close()
-    ray.init(address=address, **quiet)
+    @property
+    def ready(self) -> bool:
+        return bool(self.node)
 
 
 class Driver:
@@ -133,12 +88,13 @@ class Driver:
         self._settings = settings
         self._lookout = Lookout(look_around)
         self._progress = progress
-        self._uses_gpu = device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
-        self._refuse_no_room()
-        self._actor_class = worker_actor(
-            num_cpus=1 if self._uses_gpu else settings.threads_per_worker, num_gpus=1 if self._uses_gpu else 0
-        )
+        self._room = Room(settings, device=device)
+        self._actor_class = worker_actor(num_cpus=self._room.cpus_each, num_gpus=self._room.gpus_each)
         self._seats: list[Seat] = []
+        self._journal = JournalKeeper()
+        self._entries: Mapping[str, Entry] = {}
+        """Of the chunks in flight, as last read."""
+        self._next_watch = 0.0
         self._limit = 1
         self._failed_starts = 0
         self._deaths = 0
@@ -157,38 +113,21 @@ class Driver:
                 self._staff()
                 self._dispatch()
                 self._collect(WAIT_S)
+                self._watch()
                 self._show()
             self._drain(stop)
             return Ending.STOPPED
         finally:
             for seat in list(self._seats):
                 self._dismiss(seat)
+            self._journal.close()
 
     def _busy(self) -> list[Seat]:
         return [seat for seat in self._seats if seat.in_flight]
 
     def _look(self) -> None:
         self._ledger.note_committed(self._lookout.news())
-        self._limit = self._settings.max_workers or max(1, self._slots())
-
-    def _slots(self) -> int:
-        """Workers that the cluster has room for now; it may grow."""
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        if self._uses_gpu:
-            return sum(int(node.get("GPU", 0)) for node in nodes)
-        return sum(int(node.get("CPU", 0) // self._settings.threads_per_worker) for node in nodes)
-
-    def _refuse_no_room(self) -> None:
-        """A worker that no node has room for waits for ever; that is right only where nodes may still come."""
-        settings = self._settings
-        if self._slots() or (settings.address != "local" and settings.max_workers is not None):
-            return
-        why = (
-            "model.device=cuda, but Ray sees no GPU; use model.device=auto or cpu"
-            if self._uses_gpu
-            else f"run.threads_per_worker={settings.threads_per_worker}, but no node has that many CPUs; lower it"
-        )
-        raise ConfigError(f"{why}, or, on a cluster that grows on demand, set run.max_workers")
+        self._limit = self._settings.max_workers or max(1, self._room.slots())
 
     def _staff(self) -> None:
         """As many workers as there is work for. Ones that still wait for resources are the autoscaler's demand."""
@@ -217,9 +156,9 @@ class Driver:
         return len(waiting) > len(self._seats) and not self._ledger.is_suspect(waiting[0])
 
     def _send(self, seat: Seat) -> None:
-        chunk = self._ledger.take()
-        seat.alone = self._ledger.is_suspect(chunk)
-        seat.in_flight[seat.actor.run.remote(chunk)] = chunk
+        errand = self._ledger.take()
+        seat.alone = errand.careful
+        seat.in_flight[seat.actor.run.remote(errand, self._journal.actor)] = errand
 
     def _collect(self, timeout: float) -> None:
         owners = {ref: seat for seat in self._seats for ref in seat.in_flight}
@@ -237,7 +176,7 @@ class Driver:
 
     def _welcome(self, seat: Seat, ref: Any) -> None:
         try:
-            ray.get(ref)
+            node = ray.get(ref)
         except RayTaskError as error:
             if isinstance(error.cause, MaskmillError):
                 raise error.cause from error
@@ -245,7 +184,7 @@ class Driver:
         except RayError as error:
             self._start_failed(seat, error)
         else:
-            seat.ready = True
+            seat.node = node
             self._failed_starts = 0
 
     def _start_failed(self, seat: Seat, error: RayError) -> None:
@@ -260,9 +199,9 @@ class Driver:
         try:
             report = ray.get(ref)
         except RayTaskError as error:
-            chunk = seat.in_flight.pop(ref)
+            errand = seat.in_flight.pop(ref)
             seat.alone = False
-            self._try_again(chunk, error.cause if isinstance(error.cause, Exception) else error)
+            self._try_again(errand, error.cause if isinstance(error.cause, Exception) else error)
         # Neither of Ray's out-of-memory and actor errors is a kind of the other; RayError comes last.
         except OutOfMemoryError as error:
             self._lose(seat, f"the machine ran out of memory: {one_line(error)}")
@@ -270,29 +209,62 @@ class Driver:
             self._lose(seat, one_line(error))
         else:
             self._deaths = 0
-            chunk = seat.in_flight.pop(ref)
+            errand = seat.in_flight.pop(ref)
             seat.alone = False
-            self._ledger.finish(chunk, report)
+            self._ledger.finish(errand.chunk, report)
 
-    def _try_again(self, chunk: Chunk, error: Exception) -> None:
+    def _try_again(self, errand: Errand, error: Exception) -> None:
         """The worker lives and said what is wrong with this chunk."""
+        if isinstance(error, JournalLostError):
+            self._journal.renew()
+            self._ledger.put_back(errand.chunk)
+            return
         why = f"{type(error).__name__}: {one_line(error)}"
-        again = self._ledger.fail(chunk, why)
-        self._progress.say(f"chunk {chunk.chunk_id} {'is tried again' if again else 'is given up'}: {why}")
-        if not again and isinstance(error, StorageError):
+        entries = None if isinstance(error, StorageError) else self._journal.read([errand.key])
+        entry = entries.get(errand.key) if entries else None
+        verdict = self._ledger.blame(errand, entry, why)
+        self._progress.say(f"chunk {errand.chunk.chunk_id} {verdict}: {why}")
+        if verdict is Verdict.GIVEN_UP and isinstance(error, StorageError):
             raise RunError(f"the store does not answer: {one_line(error)}") from error
 
-    def _lose(self, seat: Seat, why: str) -> None:
-        """The worker is gone, and what it held goes back."""
+    def _lose(self, seat: Seat, why: str, *, died: str = "its worker died") -> None:
+        """The worker is gone, and what it held goes back. A lost machine is nobody's fault, nor is a chunk that had
+        not begun."""
         self._dismiss(seat)
-        for chunk in seat.in_flight.values():
-            again = self._ledger.fail(chunk, f"its worker died: {why}")
-            after = "is tried again" if again else "is given up"
-            self._progress.say(f"chunk {chunk.chunk_id} {after}: its worker died: {why}")
+        errands = list(seat.in_flight.values())
         seat.in_flight.clear()
+        if not is_alive(seat.node):
+            for errand in errands:
+                self._ledger.put_back(errand.chunk)
+            self._progress.say(f"a node is gone, {len(errands)} chunks go back: {why}")
+            return
+        entries = self._journal.read([errand.key for errand in errands])
         self._deaths += 1
+        for errand in errands:
+            if entries is not None and errand.key not in entries:
+                self._ledger.put_back(errand.chunk)
+                continue
+            verdict = self._ledger.blame(errand, entries[errand.key] if entries else None, died)
+            self._progress.say(f"chunk {errand.chunk.chunk_id} {verdict}: {died}: {why}")
+            if verdict is Verdict.NAMED:
+                self._deaths = 0
         if self._deaths >= DEATHS_IN_A_ROW:
             raise RunError(f"{self._deaths} workers died in a row with no chunk finished; the last one: {why}")
+
+    def _watch(self) -> None:
+        """Read what the workers are at; one that is at the same image for too long is replaced."""
+        now = time.monotonic()
+        if now < self._next_watch:
+            return
+        self._next_watch = now + WATCH_S
+        self._entries = self._journal.read_only(self._keys())
+        limit = self._settings.image_timeout_s
+        for seat in self._busy():
+            ages = [self._entries[e.key].age_s for e in seat.in_flight.values() if e.key in self._entries]
+            if ages and min(ages) > limit:
+                self._lose(
+                    seat, f"no image done for {min(ages):.0f} s", died=f"it hung for run.image_timeout_s={limit:g}"
+                )
 
     def _dismiss(self, seat: Seat) -> None:
         # Dropping the handle is not enough: another reference keeps the actor, and its GPU, for ever.
@@ -312,7 +284,7 @@ class Driver:
         ledger = self._ledger
         self._progress.show(
             Standing(
-                images_done=ledger.images_committed,
+                images_done=ledger.images_committed + self._images_in_flight(),
                 images_total=ledger.plan.image_count,
                 masks=sum(report.masks for report in ledger.reports),
                 workers_ready=sum(seat.ready for seat in self._seats),
@@ -320,8 +292,9 @@ class Driver:
             )
         )
 
+    def _images_in_flight(self) -> int:
+        """Done, but not committed yet."""
+        return sum(max(0, self._entries[key].images - 1) for key in self._keys() if key in self._entries)
 
-def one_line(error: BaseException) -> str:
-    """The last line of what an error says: the first ones of a remote error are a traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:500]
+    def _keys(self) -> list[str]:
+        return [errand.key for seat in self._seats for errand in seat.in_flight.values()]

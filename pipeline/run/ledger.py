@@ -1,17 +1,41 @@
-"""Who still has to be done: the driver's book-keeping, without Ray.
+"""Who still has to be done, and who is to blame: the driver's book-keeping, without Ray.
 
-Owns the states of a chunk (waiting, out, committed, given up) and the counting of its attempts.
+Owns the states of a chunk (waiting, out, committed, given up), the counting of its attempts, and the images of it that
+are not touched any more.
 """
 
 from __future__ import annotations
 
 import random
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from pipeline.records import Chunk, ChunkReport
+from pipeline.run.chunk import Errand
 from pipeline.run.plan import Plan
+
+DEATHS_TO_NAME = 2
+"""Careful attempts that must end at the same image before its row is `crashed`: one may be somebody else's doing."""
+
+
+class Verdict(StrEnum):
+    """What a failed attempt leads to; the words are for the log."""
+
+    AGAIN = "is tried again"
+    GIVEN_UP = "is given up"
+    NAMED = "goes on without one image"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is known of an attempt: the image that it is at (None: none yet, or none any more), how many it has begun,
+    and for how long it has been at this."""
+
+    ordinal: int | None
+    images: int
+    age_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +61,13 @@ class Ledger:
     reports: list[ChunkReport] = field(default_factory=list[ChunkReport])
     """Of the chunks that this driver's workers finished."""
     failures: Counter[str] = field(default_factory=Counter[str])
-    """Chunk id -> attempts that failed."""
+    """Chunk id -> attempts that failed for no image that could be named."""
+    attempts: Counter[str] = field(default_factory=Counter[str])
+    """Chunk id -> attempts that were begun."""
+    deaths: Counter[int] = field(default_factory=Counter[int])
+    """Ordinal of an image -> careful attempts that ended at it."""
+    crashed: defaultdict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
+    """Chunk id -> its images that are not touched any more, and why."""
 
     @classmethod
     def open(cls, plan: Plan, *, committed: Iterable[str], attempts_allowed: int, from_the_start: bool) -> Ledger:
@@ -69,24 +99,48 @@ class Ledger:
                 kept.append(chunk)
         self.waiting = kept
 
-    def take(self) -> Chunk:
-        return self.waiting.popleft()
+    def take(self) -> Errand:
+        """The next chunk; a suspect one is to be done carefully."""
+        chunk = self.waiting.popleft()
+        self.attempts[chunk.chunk_id] += 1
+        return Errand(
+            chunk,
+            attempt=self.attempts[chunk.chunk_id],
+            careful=self.is_suspect(chunk),
+            crashed=dict(self.crashed[chunk.chunk_id]),
+        )
+
+    def put_back(self, chunk: Chunk) -> None:
+        """It was not its fault."""
+        self.waiting.appendleft(chunk)
 
     def finish(self, chunk: Chunk, report: ChunkReport) -> None:
         self.reports.append(report)
         self._commit(chunk)
 
-    def fail(self, chunk: Chunk, why: str) -> bool:
-        """Count a failed attempt: True if the chunk waits again (at the end), False if it is given up."""
+    def blame(self, errand: Errand, entry: Entry | None, why: str) -> Verdict:
+        """An attempt has failed. `entry` is what it was at, if that is known.
+
+        A careful attempt accuses the image that it was at; the second one at the same image names it, and the chunk
+        goes on without. Any other failure is the chunk's, which is given up after `attempts_allowed` of them.
+        """
+        chunk = errand.chunk
+        if errand.careful and entry is not None and entry.ordinal is not None:
+            self.deaths[entry.ordinal] += 1
+            self.waiting.append(chunk)
+            if self.deaths[entry.ordinal] < DEATHS_TO_NAME:
+                return Verdict.AGAIN
+            self.crashed[chunk.chunk_id][entry.ordinal] = f"{DEATHS_TO_NAME} attempts at this image failed: {why}"
+            return Verdict.NAMED
         self.failures[chunk.chunk_id] += 1
         if self.failures[chunk.chunk_id] < self.attempts_allowed:
             self.waiting.append(chunk)
-            return True
+            return Verdict.AGAIN
         self.given_up[chunk.chunk_id] = GivenUp(chunk, why)
-        return False
+        return Verdict.GIVEN_UP
 
     def is_suspect(self, chunk: Chunk) -> bool:
-        """It failed before: it runs without a neighbour, which a second death would cost an attempt."""
+        """It failed before: it runs carefully, and without a neighbour whose work a second death would cost."""
         return self.failures[chunk.chunk_id] > 0
 
     def _commit(self, chunk: Chunk) -> None:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pipeline.errors import ConfigError, DeniedError, NotFoundError, RunError
 from pipeline.records import ChunkReport
 from pipeline.run.checks import check_settings
-from pipeline.run.driver import Driver, Ending, ray_session
+from pipeline.run.driver import Driver, Ending
 from pipeline.run.ledger import GivenUp, Ledger
 from pipeline.run.manifest import Manifest, committed_chunks, find_manifest, publish, recount
 from pipeline.run.plan import Plan, Shape
 from pipeline.run.planning import Planned, create_or_load_plan
 from pipeline.run.progress import Progress
+from pipeline.run.ray_session import ray_session
 from pipeline.run.signals import StopFlag
 from pipeline.run.worker import LoadSegmenter, WorkerSpec, checkpoint_sha256, segmenter_loader
 from pipeline.settings import Settings

@@ -19,8 +19,9 @@ from model.load import CheckpointError, checked_sha256, load_segmenter
 from pipeline.errors import ConfigError, ContractError, DeniedError, NotFoundError
 from pipeline.masks.generator import generate_masks
 from pipeline.masks.segmenter import Segmenter
-from pipeline.records import Chunk, ChunkReport
-from pipeline.run.chunk import Bench, process_chunk
+from pipeline.records import ChunkReport
+from pipeline.run.chunk import Bench, Errand, process_chunk
+from pipeline.run.journal import mark_in
 from pipeline.run.plan import Plan
 from pipeline.settings import ModelSettings, StoreSettings
 from pipeline.storage.store import Store, connect
@@ -81,8 +82,8 @@ class Worker:
         self._spec = spec
         self._bench: Bench | None = None
 
-    def start(self) -> None:
-        """Load the model. Raises what the loader raises."""
+    def start(self) -> str:
+        """Load the model; returns the id of the node that this is. Raises what the loader raises."""
         spec = self._spec
         _fix_torch(spec.threads)
         store = connect(spec.store)
@@ -94,12 +95,13 @@ class Worker:
             store=store,
             generate=lambda images_HW3: generate_masks(images_HW3, segmenter, recipe),
         )
+        return ray.get_runtime_context().get_node_id()
 
-    def run(self, chunk: Chunk) -> ChunkReport:
-        """Raises what `process_chunk` raises."""
+    def run(self, errand: Errand, journal: Any) -> ChunkReport:
+        """Raises what `process_chunk` raises, and JournalLostError."""
         if self._bench is None:
-            raise ContractError(f"{chunk.chunk_id} was sent to a worker that has not started")
-        return process_chunk(chunk, self._bench)
+            raise ContractError(f"{errand.chunk.chunk_id} was sent to a worker that has not started")
+        return process_chunk(errand, self._bench, mark=partial(mark_in, journal, errand.key))
 
 
 def _fix_torch(threads: int) -> None:

@@ -18,14 +18,14 @@ from PIL import Image
 from pipeline.errors import ContractError, StorageError
 from pipeline.masks.generator import generate_masks
 from pipeline.records import ChunkReport, ImageMasks, ImageRow
-from pipeline.run.chunk import Bench, process_chunk
+from pipeline.run.chunk import Bench, Errand, process_chunk
 from pipeline.run.plan import Plan, Shape, members_uri, part_uri
 from pipeline.run.planning import create_or_load_plan
 from pipeline.settings import Settings
 from pipeline.storage.parts import Part, read_part
 from pipeline.storage.store import Store
 from tests.fakes_run import FakeSegmenter, as_png, drawn_image, write_folder, write_tar
-from tests.run.conftest import RECIPE, with_run
+from tests.run.conftest import RECIPE, parts_of, with_run
 
 generate = partial(generate_masks, segmenter=FakeSegmenter(), recipe=RECIPE)
 
@@ -37,7 +37,7 @@ def bench_of(settings: Settings, store: Store) -> Bench:
 
 
 def work(bench: Bench) -> list[ChunkReport]:
-    return [process_chunk(chunk, bench) for chunk in bench.plan.chunks()]
+    return [process_chunk(Errand(chunk), bench) for chunk in bench.plan.chunks()]
 
 
 def part_of(bench: Bench, number: int = 0) -> Part:
@@ -82,7 +82,7 @@ def test_annotation_ids_are_ordinal_times_stride(settings: Settings, store: Stor
 def test_metadata_says_how_and_not_where_or_when(settings: Settings, store: Store):
     """A part must explain itself, and be the same wherever it was made."""
     bench = bench_of(settings, store)
-    report = process_chunk(next(bench.plan.chunks()), bench)
+    report = process_chunk(Errand(next(bench.plan.chunks())), bench)
     metadata = part_of(bench).metadata
     assert json.loads(metadata["recipe"])["points_per_side"] == 4
     assert metadata["model_name"] == "tiny"
@@ -98,9 +98,9 @@ def test_the_second_writer_of_a_chunk_changes_nothing(settings: Settings, store:
     """First wins: what a reader has seen stays."""
     bench = bench_of(settings, store)
     chunk = next(bench.plan.chunks())
-    assert process_chunk(chunk, bench).won
+    assert process_chunk(Errand(chunk), bench).won
     before = store.read(part_uri(bench.out, bench.plan, chunk))
-    assert not process_chunk(chunk, bench).won
+    assert not process_chunk(Errand(chunk), bench).won
     assert store.read(part_uri(bench.out, bench.plan, chunk)) == before
 
 
@@ -167,7 +167,7 @@ def test_an_emptied_source_stops_every_chunk(settings: Settings, store: Store, t
     # At the first image the other one may have been read already; this one is missed for certain.
     (folder / "c.png").unlink()
     with pytest.raises(StorageError, match="shows nothing any more"):
-        process_chunk(next(bench.plan.chunks()), replace(bench, generate=unmounting))
+        process_chunk(Errand(next(bench.plan.chunks())), replace(bench, generate=unmounting))
     assert not (Path(settings.out) / "data").exists()
 
 
@@ -217,7 +217,7 @@ def test_a_replaced_member_index_is_refused(settings: Settings, store: Store):
     planned = bench.plan.shards[0]
     Path(members_uri(bench.out, planned)).write_bytes(store.read(members_uri(bench.out, bench.plan.shards[1])))
     with pytest.raises(StorageError, match="not the member index that was planned"):
-        process_chunk(next(bench.plan.chunks()), bench)
+        process_chunk(Errand(next(bench.plan.chunks())), bench)
 
 
 def test_more_masks_than_ids_is_a_broken_promise(settings: Settings, store: Store):
@@ -229,7 +229,7 @@ def test_more_masks_than_ids_is_a_broken_promise(settings: Settings, store: Stor
         return [replace(result, masks=result.masks * 64)]
 
     with pytest.raises(ContractError, match="annotation ids"):
-        process_chunk(next(bench.plan.chunks()), replace(bench, generate=too_many))
+        process_chunk(Errand(next(bench.plan.chunks())), replace(bench, generate=too_many))
 
 
 def test_plan_and_members_agree_on_counts_or_the_chunk_fails(settings: Settings, store: Store):
@@ -239,4 +239,46 @@ def test_plan_and_members_agree_on_counts_or_the_chunk_fails(settings: Settings,
     longer = replace(first, shard=replace(first.shard, member_count=9))
     plan = Plan(shape=bench.plan.shape, shards=(longer, *bench.plan.shards[1:]))
     with pytest.raises(ContractError, match="3 images planned, but its index holds 2"):
-        process_chunk(list(plan.chunks())[2], replace(bench, plan=plan))
+        process_chunk(Errand(list(plan.chunks())[2]), replace(bench, plan=plan))
+
+
+def test_a_careful_chunk_marks_each_image_before_it_reads_it(settings: Settings, store: Store):
+    """After a death the last mark is all that is known; nothing that could kill may come before it."""
+    bench = bench_of(settings, store)
+    seen: list[object] = []
+
+    class Watched:
+        def read(self, uri: str, **how: object) -> bytes:
+            seen.append(uri.rpartition("/")[2])
+            return store.read(uri, **how)  # type: ignore[arg-type]
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(store, name)
+
+    chunk = next(bench.plan.chunks())
+    bench = replace(bench, store=Watched(), indexes={})  # type: ignore[arg-type]
+    process_chunk(Errand(chunk, careful=True), bench, mark=seen.append)
+    assert seen[0] is None
+    assert seen[2:] == [0, "im0.png", 1, "im1.png", 2, "im2.png", None]
+
+
+def test_a_careful_chunk_has_the_bytes_of_any_other(settings: Settings, store: Store, tmp_path: Path):
+    """How often a chunk was tried must not show in its part."""
+    bench = bench_of(settings, store)
+    process_chunk(Errand(next(bench.plan.chunks())), bench)
+    other = bench_of(replace(settings, out=str(tmp_path / "other")), store)
+    process_chunk(Errand(next(other.plan.chunks()), attempt=7, careful=True), other)
+    assert parts_of(bench.out) == parts_of(other.out)
+
+
+def test_an_image_that_is_known_to_crash_is_a_row_and_is_not_touched(settings: Settings, store: Store):
+    """Not even read: the reader may be what dies."""
+    bench = bench_of(settings, store)
+    Path(settings.source, "im1.png").rename(Path(settings.source, "im1.moved"))
+    try:
+        process_chunk(Errand(next(bench.plan.chunks()), careful=True, crashed={1: "it died"}), bench)
+    finally:
+        Path(settings.source, "im1.moved").rename(Path(settings.source, "im1.png"))
+    rows = part_of(bench).rows
+    assert [row.status for row in rows] == ["ok", "crashed", "ok"]
+    assert (rows[1].error, rows[1].file_name, rows[1].masks) == ("it died", "im1.png", ())

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ConfigError, RunError, StorageError
-from pipeline.run.plan import Shape
+from pipeline.records import ImageRow
+from pipeline.run.plan import Shape, members_uri
 from pipeline.run.planning import create_or_load_plan
 from pipeline.run.progress import Standing
 from pipeline.run.report import load_snippet, summary
@@ -23,7 +24,15 @@ from pipeline.run.signals import StopFlag
 from pipeline.settings import Format, ModelSettings, Settings
 from pipeline.storage.parts import read_part
 from pipeline.storage.store import Store
-from tests.fakes_run import POISON_RGB, FakeSegmenter, broken_weights, drawn_image, fake_weights, write_folder
+from tests.fakes_run import (
+    POISON_RGB,
+    TAR_PIT_RGB,
+    FakeSegmenter,
+    broken_weights,
+    drawn_image,
+    fake_weights,
+    write_folder,
+)
 from tests.run.conftest import parts_of, small_run, with_run
 
 
@@ -203,23 +212,43 @@ def test_chunk_that_fails_is_tried_again_until_it_works(settings: Settings, tmp_
 
 
 @pytest.mark.usefixtures("cluster")
-def test_image_that_kills_workers_costs_its_chunk_and_nobody_elses(settings: Settings, tmp_path: Path):
-    """The other chunks are committed, the run says which one is missing and why, and exits with 3."""
-    images = {f"im{number}.png": drawn_image(number) for number in range(6)}
-    images["im2.png"] = drawn_image(2, first_rgb=POISON_RGB)
+def test_images_that_kill_or_hang_their_process_are_rows_and_cost_nobody_else_anything(
+    finished: tuple[Settings, Outcome], settings: Settings, tmp_path: Path
+):
+    """In one chunk with innocent ones, which get the masks that they get without such neighbours."""
+    images = {f"im{number}.png": drawn_image(number) for number in range(8)}
+    images |= {"im2.png": drawn_image(2, first_rgb=POISON_RGB), "im6.png": drawn_image(6, first_rgb=TAR_PIT_RGB)}
     folder = write_folder(tmp_path / "poisoned", images)
     notes = Notes()
-    outcome = run(
-        with_run(replace(settings, source=str(folder)), images_per_chunk=1, chunk_attempts=2, max_workers=1),
-        notes=notes,
-    )
-    assert outcome.exit_code == 3
-    assert sorted(parts_of(settings.out)) == [f"poisoned-{n:05d}.parquet" for n in (0, 1, 3, 4, 5)]
-    assert [given_up.chunk.chunk_id for given_up in outcome.given_up] == ["poisoned-00002"]
-    assert not (Path(settings.out) / "_SUCCESS").exists()
-    assert "given up poisoned-00002: its worker died" in summary(outcome)
-    assert not any("crashed" in report.images for report in outcome.reports)
-    assert "1 left" in summary(outcome)
+    settings = with_run(replace(settings, source=str(folder)), images_per_chunk=8, max_workers=1, image_timeout_s=4.0)
+    outcome = run(settings, notes=notes)
+    assert outcome.given_up == ()
+    assert (Path(settings.out) / "_SUCCESS").exists()
+    [part] = parts_of(settings.out).values()
+    rows = {row.file_name: row for row in read_part(part, format=Format.PARQUET).rows}
+    assert rows["im2.png"].status == rows["im6.png"].status == "crashed"
+    assert rows["im2.png"].error == "2 attempts at this image failed: its worker died"
+    assert rows["im6.png"].error == "2 attempts at this image failed: it hung for run.image_timeout_s=4"
+    undisturbed = {row.file_name: row for row in rows_of(finished[0])}
+    for name in images.keys() - {"im2.png", "im6.png"}:
+        assert [mask.counts for mask in rows[name].masks] == [mask.counts for mask in undisturbed[name].masks]
+    assert outcome.exit_code == 3, "a quarter of the images failed"
+    assert "6 ok, 2 failed (2 crashed)" in summary(outcome)
+    assert sum("goes on without one image" in sentence for sentence in notes.sentences) == 2
+
+
+def rows_of(settings: Settings) -> list[ImageRow]:
+    return [row for part in parts_of(settings.out).values() for row in read_part(part, format=Format.PARQUET).rows]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_chunk_whose_reading_always_fails_is_given_up_and_named(settings: Settings, store: Store, tmp_path: Path):
+    """No image is to blame for a damaged index; the other shard is committed, and the run exits with 3."""
+    shape = Shape.of(settings, weights_sha256="f" * 64)
+    plan = create_or_load_plan(shape, out=settings.out, store=store).plan
+    Path(members_uri(settings.out, plan.planned("more"))).write_bytes(b"damaged")
+    with pytest.raises(RunError, match=r"the store does not answer: .*is not the member index that was planned"):
+        run(with_run(settings, chunk_attempts=2))
 
 
 @pytest.mark.usefixtures("cluster")

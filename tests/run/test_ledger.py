@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.records import ChunkReport, Funnel, Shard
-from pipeline.run.ledger import Ledger
+from pipeline.run.ledger import Entry, Ledger, Verdict
 from pipeline.run.plan import Plan, PlannedShard, Shape
 from pipeline.settings import Settings
 
@@ -44,13 +44,16 @@ def test_another_driver_begins_elsewhere_with_the_same_chunks(plan: Plan):
 def test_a_failed_chunk_waits_again_at_the_end_until_its_attempts_are_used(plan: Plan):
     """One place retries; a chunk that fails for ever does not stop the others."""
     ledger = Ledger.open(plan, committed=(), attempts_allowed=2, from_the_start=True)
-    chunk = ledger.take()
-    assert not ledger.is_suspect(chunk)
-    assert ledger.fail(chunk, "why")
-    assert ids(ledger)[-1] == chunk.chunk_id
-    assert ledger.is_suspect(chunk)
-    ledger.waiting.remove(chunk)
-    assert not ledger.fail(chunk, "again")
+    errand = ledger.take()
+    assert not errand.careful
+    assert ledger.blame(errand, None, "why") is Verdict.AGAIN
+    assert ids(ledger)[-1] == errand.chunk.chunk_id
+    ledger.waiting.rotate(1)
+    again = ledger.take()
+    assert again.chunk == errand.chunk
+    assert again.careful
+    assert again.key != errand.key
+    assert ledger.blame(again, None, "again") is Verdict.GIVEN_UP
     assert ledger.given_up["a-00000"].why == "again"
     assert not ledger.is_complete
 
@@ -58,9 +61,10 @@ def test_a_failed_chunk_waits_again_at_the_end_until_its_attempts_are_used(plan:
 def test_a_chunk_given_up_here_and_committed_by_another_driver_counts(plan: Plan):
     """The store decides what is done, not this process's memory."""
     ledger = Ledger.open(plan, committed=(), attempts_allowed=1, from_the_start=True)
-    ledger.fail(ledger.take(), "why")
-    for chunk in list(ledger.waiting):
-        ledger.finish(ledger.take(), report(chunk.chunk_id))
+    ledger.blame(ledger.take(), None, "why")
+    while ledger.waiting:
+        chunk = ledger.take().chunk
+        ledger.finish(chunk, report(chunk.chunk_id))
     ledger.note_committed({"a-00000"})
     assert ledger.is_complete
     assert not ledger.given_up
@@ -70,8 +74,36 @@ def test_a_chunk_given_up_here_and_committed_by_another_driver_counts(plan: Plan
 def test_a_chunk_that_another_driver_committed_while_it_was_out_is_counted_once(plan: Plan):
     """Both the listing and the worker's report say so."""
     ledger = Ledger.open(plan, committed=(), attempts_allowed=3, from_the_start=True)
-    chunk = ledger.take()
+    chunk = ledger.take().chunk
     ledger.note_committed({chunk.chunk_id})
     ledger.finish(chunk, report(chunk.chunk_id))
     ledger.note_committed({chunk.chunk_id})
     assert ledger.images_committed == 2
+
+
+def test_only_the_second_careful_death_at_the_same_image_names_it(plan: Plan):
+    """One death may be a machine's or somebody's doing; an innocent image must not lose its masks for it."""
+    ledger = Ledger.open(plan, committed=(), attempts_allowed=3, from_the_start=True)
+    at_one = Entry(ordinal=1, images=2, age_s=0.0)
+    assert ledger.blame(ledger.take(), at_one, "died") is Verdict.AGAIN
+    assert not ledger.deaths, "before a chunk is suspect, images are read ahead, and the mark names none of them"
+    for ordinal in (0, 1, 1):
+        ledger.waiting.rotate(1)
+        errand = ledger.take()
+        assert errand.careful
+        assert not errand.crashed
+        verdict = ledger.blame(errand, Entry(ordinal, 1, 0.0), "its worker died")
+    assert verdict is Verdict.NAMED
+    ledger.waiting.rotate(1)
+    assert ledger.take().crashed == {1: "2 attempts at this image failed: its worker died"}
+    assert not ledger.given_up, "what an image did is not counted against its chunk"
+
+
+def test_what_was_put_back_is_next_and_not_suspect(plan: Plan):
+    """A lost machine says nothing of the chunks that were on it."""
+    ledger = Ledger.open(plan, committed=(), attempts_allowed=1, from_the_start=True)
+    errand = ledger.take()
+    ledger.put_back(errand.chunk)
+    again = ledger.take()
+    assert again.chunk == errand.chunk
+    assert not again.careful

@@ -16,7 +16,7 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.masks.generator import generate_masks
 from pipeline.records import ImageRow, Status
-from pipeline.run.chunk import Bench, process_chunk
+from pipeline.run.chunk import Bench, Errand, process_chunk
 from pipeline.run.manifest import publish, recount
 from pipeline.run.plan import Shape, members_uri
 from pipeline.run.planning import create_or_load_plan
@@ -37,7 +37,7 @@ def run_without_a_cluster(settings: Settings, store: Store, *, chunks: int | Non
     plan = create_or_load_plan(shape, out=settings.out, store=store).plan
     bench = Bench(out=settings.out, plan=plan, store=store, generate=lambda images_HW3: generate(images_HW3))
     for chunk in list(plan.chunks())[:chunks]:
-        process_chunk(chunk, bench)
+        process_chunk(Errand(chunk), bench)
     if chunks is None:
         publish(recount(plan, out=settings.out, store=store), out=settings.out, store=store)
     return bench
@@ -168,7 +168,7 @@ def test_the_command_ends_with_a_code_that_scripts_can_use(source: Path, store: 
     bench = run_without_a_cluster(settings, store, chunks=1)
     assert command(settings.out)[0] == 3
     for chunk in bench.plan.chunks():
-        process_chunk(chunk, bench)
+        process_chunk(Errand(chunk), bench)
     publish(recount(bench.plan, out=settings.out, store=store), out=settings.out, store=store)
     code, said = command(settings.out)
     assert code == 0, said
