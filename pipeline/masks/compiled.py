@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 
 import numba
 from llvmlite import ir  # pyright: ignore[reportMissingTypeStubs] - it has none
-from numba.core import cgutils
+from numba.core import cgutils as typed_cgutils
 from numba.core import types as nb
 from numba.extending import intrinsic
+
+cgutils: Any = typed_cgutils  # its annotations are partial
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,8 +45,7 @@ def _fma(_typing: Any, _a: Any, _b: Any, _c: Any) -> Any:
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         single = ir.FloatType()
         kind = ir.FunctionType(single, [single] * 3)
-        declare: Any = cgutils.get_or_insert_function  # pyright: ignore[reportUnknownMemberType] - untyped
-        return builder.call(declare(builder.module, kind, "llvm.fma.f32"), arguments)
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.fma.f32"), arguments)
 
     return nb.float32(nb.float32, nb.float32, nb.float32), generate
 

@@ -48,7 +48,7 @@ import os, signal
 from jobs.generate import LOCAL_RAY
 os.environ.update(LOCAL_RAY)
 from jobs.command import run_command
-from pipeline.run.driver import ray_session
+from pipeline.run.ray_session import ray_session
 from pipeline.run.signals import StopFlag
 from pipeline.settings import Settings
 
