@@ -64,8 +64,9 @@ def assert_equal(masks: tuple[Mask, ...], official: list[Options], hw: tuple[int
     different = 0
     for ours, theirs in zip(masks, official, strict=True):
         assert ours.predicted_iou == pytest.approx(theirs["predicted_iou"], abs=1e-4)
-        # 0/0 pixels: the released score is NaN (and passes only where the threshold is switched off), ours 0.
-        assert ours.stability_score == pytest.approx(np.nan_to_num(theirs["stability_score"]), abs=1e-4)
+        # The score is a ratio of pixel counts, and a pixel on a cut falls to either side when sums round otherwise.
+        two_pixels = 2 / max(1, ours.area)
+        assert ours.stability_score == pytest.approx(released_stability(theirs), abs=max(1e-4, two_pixels))
         assert [list(ours.point_xy)] == theirs["point_coords"]
         assert list(ours.crop_box_xywh) == theirs["crop_box"]
         if ours.counts == theirs["segmentation"]["counts"]:
@@ -77,6 +78,37 @@ def assert_equal(masks: tuple[Mask, ...], official: list[Options], hw: tuple[int
             iou: Any = coco_mask.iou([rle], [theirs["segmentation"]], [False])
             assert iou[0, 0] >= 0.9999
     assert different <= len(masks) / 100
+
+
+def released_stability(theirs: Options) -> float:
+    """0/0 pixels: the released score is NaN (and passes only where the threshold is switched off), ours 0."""
+    return float(np.nan_to_num(theirs["stability_score"]))
+
+
+def columns_of_ours(masks: tuple[Mask, ...]) -> list[tuple[Any, ...]]:
+    return [
+        (
+            m.counts,
+            m.area,
+            list(m.bbox_xywh),
+            m.predicted_iou,
+            m.stability_score,
+            [list(m.point_xy)],
+            list(m.crop_box_xywh),
+        )
+        for m in masks
+    ]
+
+
+def columns_of_theirs(official: list[Options]) -> list[tuple[Any, ...]]:
+    names = ("point_coords", "crop_box")
+    return [
+        (
+            *(each["segmentation"]["counts"], each["area"], each["bbox"], each["predicted_iou"]),
+            *(released_stability(each), *(each[name] for name in names)),
+        )
+        for each in official
+    ]
 
 
 @pytest.mark.parametrize(("hw", "options"), OPTIONS[2::3])
@@ -133,13 +165,17 @@ def test_the_bundled_model_gives_the_released_generators_masks(
 ) -> None:
     """The promise of `recipe=sam`: someone who knows the released generator gets what they know.
 
+    On the released network's own logits every bit is equal; with our network, whose sums round otherwise, nearly so.
     Where an option set does not speak of them, thresholds are lower than the defaults, so that more is compared.
     """
     segmenter, official = trained
     options = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.6, **options}
     image_HW3 = draw_scene(0, HELD_OUT_FROM + 77, size_hw=hw).rgb_HW3
-    [result] = generate_masks([image_HW3], segmenter, Recipe(**options))
-    assert_equal(result.masks, official_masks(official, image_HW3, options), hw)
+    expected = official_masks(official, image_HW3, options)
+    [alone] = generate_masks([image_HW3], OfficialSegmenter(official), Recipe(**options))
+    assert columns_of_ours(alone.masks) == columns_of_theirs(expected)
+    [together] = generate_masks([image_HW3], segmenter, Recipe(**options))
+    assert_equal(together.masks, expected, hw)
 
 
 def test_the_bundled_model_has_masks_to_compare(trained: tuple[TorchSegmenter, Any]) -> None:
