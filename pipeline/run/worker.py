@@ -19,6 +19,7 @@ from model.load import CheckpointError, checked_sha256, load_segmenter
 from pipeline.errors import ConfigError, ContractError, DeniedError, NotFoundError
 from pipeline.masks.generator import generate_masks
 from pipeline.masks.segmenter import Segmenter
+from pipeline.masks.warm_up import warm_up
 from pipeline.records import ChunkReport
 from pipeline.run.chunk import Bench, Errand, process_chunk
 from pipeline.run.journal import mark_in
@@ -88,6 +89,7 @@ class Worker:
         _fix_torch(spec.threads)
         store = connect(spec.store)
         segmenter = spec.load(store)
+        warm_up()
         recipe = spec.plan.shape.recipe
         self._bench = Bench(
             out=spec.out,
