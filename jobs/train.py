@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -54,8 +54,10 @@ def export(training: Training, path: Path) -> Evaluation:
     images = training.settings.evaluation_images
     calibration = fit(sam, held_out_batches(view, images=images, batch=8, first=FIRST_SCENE))
     apply(sam, calibration)
+    # The file is given to others: what it began from has a name, and no place.
+    settings = replace(training.settings, start=Path(training.settings.start).name)
     notes = {
-        "training": json.dumps(asdict(training.settings)),
+        "training": json.dumps(asdict(settings)),
         "progress": json.dumps(asdict(training.progress)),
         "calibration": json.dumps(asdict(calibration)),
     }
