@@ -1,6 +1,6 @@
 """What moves the weights: Muon for the matrices inside the transformers, AdamW for everything else.
 
-Muon makes every direction of a matrix learn alike; here it saves about a third of the images (README, decisions).
+Muon makes every direction of a matrix learn alike; what that gains here is in the README's decisions.
 source  Muon: https://kellerjordan.github.io/posts/muon and arXiv:2502.16982, whose scaling lets both share one rate
 """
 

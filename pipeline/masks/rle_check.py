@@ -1,12 +1,11 @@
-"""Is a stored mask what is said of it? Reads COCO's packed run lengths with numpy alone, never as pixels.
-
-Owns nothing that makes masks; it is the other side's witness.
-"""
+"""Is a stored mask what is said of it? Reads COCO's packed run lengths back, never as pixels."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+
+from pipeline.masks.rle import Rle
 
 
 def rle_problem(counts: str, hw: tuple[int, int], *, area: int, bbox_xywh: tuple[float, float, float, float]) -> str:
@@ -22,10 +21,11 @@ def rle_problem(counts: str, hw: tuple[int, int], *, area: int, bbox_xywh: tuple
         return "the run lengths are not all above 0"
     if runs.sum() != hw[0] * hw[1]:
         return f"the run lengths have {runs.sum()} pixels, the image {hw[0] * hw[1]}"
-    found = int(runs[1::2].sum())
-    if found != area:
-        return f"the area is {found}, not {area}"
-    box = _box_xywh(runs, hw[0]) if found else bbox_xywh
+    rle = Rle(hw, runs)
+    if rle.area != area:
+        return f"the area is {rle.area}, not {area}"
+    x0, y0, x1, y1 = rle.box_xyxy
+    box = (float(x0), float(y0), float(x1 - x0), float(y1 - y0)) if area else bbox_xywh
     return "" if box == bbox_xywh else f"the box is {box}, not {bbox_xywh}"
 
 
@@ -51,16 +51,3 @@ def unpacked(counts: str) -> npt.NDArray[np.int64]:
     values[1::2] = values[1::2].cumsum()
     values[2::2] = values[2::2].cumsum()
     return values
-
-
-def _box_xywh(runs: npt.NDArray[np.int64], height: int) -> tuple[float, float, float, float]:
-    """Of at least one pixel. A run over a column's end touches the bottom and the top."""
-    ends = runs.cumsum()
-    first, last = ends[0:-1:2], ends[1::2] - 1
-    left, top = first // height, first % height
-    right, bottom = last // height, last % height
-    over = left < right
-    y0 = int(np.where(over, 0, top).min())
-    y1 = int(np.where(over, height - 1, bottom).max())
-    x0, x1 = int(left.min()), int(right.max())
-    return float(x0), float(y0), float(x1 - x0), float(y1 - y0)
