@@ -92,6 +92,12 @@ class PlannedShard:
     def chunk_count(self, images_per_chunk: int) -> int:
         return -(-self.shard.member_count // images_per_chunk)
 
+    def chunks(self, images_per_chunk: int) -> Iterator[Chunk]:
+        """In order."""
+        count = self.shard.member_count
+        for index, start in enumerate(range(0, count, images_per_chunk)):
+            yield Chunk(shard=self.shard.name, index=index, start=start, stop=min(start + images_per_chunk, count))
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -129,11 +135,8 @@ class Plan:
 
     def chunks(self) -> Iterator[Chunk]:
         """Every chunk, in plan order."""
-        size = self.shape.images_per_chunk
         for planned in self.shards:
-            count = planned.shard.member_count
-            for index, start in enumerate(range(0, count, size)):
-                yield Chunk(shard=planned.shard.name, index=index, start=start, stop=min(start + size, count))
+            yield from planned.chunks(self.shape.images_per_chunk)
 
 
 def canonical_json(value: Any) -> bytes:

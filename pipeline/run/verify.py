@@ -81,7 +81,7 @@ def verify_output(out: str, store: Store, progress: Progress) -> Verification:
         index = _index(planned, out, store, found)
         if index is None:
             continue
-        for chunks in _windows(planned, plan):
+        for chunks in _windows(planned, plan.shape.images_per_chunk):
             start = chunks[0].start
             members = read_members(index, start=start, stop=chunks[-1].stop)
             ids.append(np.array([member.image_id for member in members], np.int64))
@@ -196,10 +196,10 @@ def _present(out: str, store: Store, found: Verification) -> set[str]:
     return names & planned
 
 
-def _windows(planned: PlannedShard, plan: Plan) -> Iterator[list[Chunk]]:
+def _windows(planned: PlannedShard, images_per_chunk: int) -> Iterator[list[Chunk]]:
     """A shard's chunks, a few thousand images at a time."""
-    chunks = (chunk for chunk in plan.chunks() if chunk.shard == planned.shard.name)
-    while window := list(islice(chunks, max(1, WINDOW_IMAGES // plan.shape.images_per_chunk))):
+    chunks = planned.chunks(images_per_chunk)
+    while window := list(islice(chunks, max(1, WINDOW_IMAGES // images_per_chunk))):
         yield window
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.masks.rle import Rle
+from pipeline.masks.rle_check import unpacked
 
 Mask_HW = npt.NDArray[np.bool_]
 
@@ -67,20 +68,7 @@ def decode_mask(rle: Rle) -> Mask_HW:
 
 def decode_counts(hw: tuple[int, int], counts: str) -> Mask_HW:
     """(H, W) bool of COCO's compressed string. pycocotools' own decoder warns under NumPy 2."""
-    return decode_mask(Rle(hw, unpack(counts)))
-
-
-def unpack(counts: str) -> npt.NDArray[np.int64]:
-    """The run lengths in COCO's compressed string: 5 bits a character, low ones first, 1 for "more follows", signed."""
-    bits = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - ord("0")
-    last = (bits & 0x20) == 0
-    starts = np.flatnonzero(np.concatenate([[True], last[:-1]]))
-    place = 5 * (np.arange(len(bits)) - np.repeat(starts, np.diff(starts, append=len(bits))))
-    values = np.add.reduceat((bits & 0x1F) << place, starts)
-    values -= ((bits[last] & 0x10) != 0) * (np.int64(32) << place[last])
-    values[1::2] = values[1::2].cumsum()
-    values[2::2] = values[2::2].cumsum()
-    return values
+    return decode_mask(Rle(hw, unpacked(counts)))
 
 
 def clean_mask(mask_HW: Mask_HW, *, below_area: int) -> Mask_HW:
