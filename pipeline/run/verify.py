@@ -20,7 +20,8 @@ from pipeline.errors import ConfigError, NotFoundError, StorageError
 from pipeline.masks.rle_check import rle_problem
 from pipeline.records import Chunk, ImageRow, Mask, Member, Status
 from pipeline.run.manifest import CountedPart, find_manifest
-from pipeline.run.plan import Plan, PlannedShard, data_uri, members_uri, part_name, part_uri, plan_from_json, plan_uri
+from pipeline.run.plan import Plan, PlannedShard, data_uri, members_uri, part_name, part_uri, plan_uri
+from pipeline.run.planning import load_plan
 from pipeline.run.progress import Progress, Standing
 from pipeline.storage.members import read_members
 from pipeline.storage.parts import Part, read_part
@@ -72,7 +73,9 @@ def verify_output(out: str, store: Store, progress: Progress) -> Verification:
     raises  ConfigError if there is no plan, hence no run, at OUT
             StorageError if the store cannot be read
     """
-    plan = _plan(out, store)
+    plan = load_plan(out, store=store)
+    if plan is None:
+        raise ConfigError(f"{out} holds no run: there is no {plan_uri(out)}")
     found = Verification(plan)
     stated = {part.name: part for part in _manifest(out, store, found)}
     present = _present(out, store, found)
@@ -163,14 +166,6 @@ def _against_member(row: ImageRow, member: Member, plan: Plan) -> Iterator[str]:
 def _of_mask(mask: Mask, row: ImageRow) -> str:
     """Empty if the run lengths fill the image and have the area and the box that are stated."""
     return rle_problem(mask.counts, (row.height, row.width), area=mask.area, bbox_xywh=mask.bbox_xywh)
-
-
-def _plan(out: str, store: Store) -> Plan:
-    uri = plan_uri(out)
-    try:
-        return plan_from_json(store.read(uri), uri=uri)
-    except NotFoundError as error:
-        raise ConfigError(f"{out} holds no run: there is no {uri}") from error
 
 
 def _manifest(out: str, store: Store, found: Verification) -> tuple[CountedPart, ...]:
