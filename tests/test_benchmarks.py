@@ -113,7 +113,8 @@ def test_the_table_says_what_the_json_says(result: dict[str, Any]) -> None:
     """The table is made from the JSON alone, so that an older one can be read again."""
     rows = {line.split(" | ")[0].strip("| "): line for line in markdown(result).splitlines() if line.startswith("| ")}
     count = result["cases"][0]["peers"]["ours"]["masks"]
-    assert f"| {count} of {count} | {count} of {count} | 1.000000 |" in rows["Maskmill"]
+    whole = f"{count} of {count}"
+    assert f"| {whole} | {whole} | {whole} | 1.0000 | 1.000000 |" in rows["Maskmill"]
     assert "| yes | 2 runs |" in rows["Maskmill"]
     assert f"| {count - 1} of {count} |" in rows["wrong peer"]
     assert "| no | disagrees; 2 runs |" in rows["wrong peer"]
@@ -130,6 +131,7 @@ def test_agreement_pairs_each_mask_once_and_sees_order_count_and_gaps() -> None:
     assert (swapped.matched, swapped.same_order, swapped.agrees) == (2, False, False)
     twice = agreement(both, [left, left], image_hw=HW)
     assert (twice.matched, twice.identical, twice.least_iou, twice.agrees) == (1, 1, 0.0, False)
+    assert (twice.similar, twice.mean_iou) == (1, 0.5)
     more = agreement(both, [*both, left], image_hw=HW)
     assert (more.count, more.matched, more.agrees) == (3, 2, False)
     assert agreement([], [], image_hw=HW).agrees

@@ -49,7 +49,9 @@ def segmenter_loader(model: ModelSettings) -> LoadSegmenter:
 
 def _load(model: ModelSettings, store: Store) -> Segmenter:
     try:
-        return load_segmenter(name=model.name, checkpoint=_read(model, store), device=model.device)
+        return load_segmenter(
+            name=model.name, checkpoint=_read(model, store), device=model.device, precision=model.precision
+        )
     except CheckpointError as error:
         raise ConfigError(_about(model, error)) from error
 
