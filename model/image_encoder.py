@@ -4,7 +4,7 @@ Module and parameter names are those of the released checkpoints (arXiv:2304.026
 windows after arXiv:2203.16527). Does not know images or prompts.
 
 Legend: B images, S input side, g tokens a side, C channels, H heads, d channels a head, w tokens a side of a window,
-W windows, N tokens of a window, G heads of some windows, Q some of a head's queries.
+W windows, N tokens of a window, Q some of a head's queries, T tokens.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from model.config import SamConfig
 
 PIECE_BYTES = 2**20
 """Attention scores made at once on a CPU: half of a core's second-level cache (measured best of 0.25 to 4 MiB)."""
+MLP_TOKENS = 512
+"""Tokens in the MLP at once on a CPU (measured best of 64 to 4,096)."""
 
 
 class LayerNorm2d(nn.Module):
@@ -54,8 +56,11 @@ class MLP(nn.Module):
         self.lin1 = nn.Linear(channels, hidden)
         self.lin2 = nn.Linear(hidden, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.lin2(F.gelu(self.lin1(x)))
+    def forward(self, x_BggC: Tensor) -> Tensor:
+        """Some tokens after the other on a CPU, so that the hidden layer stays in cache (an eighth of the time)."""
+        tokens_TC = x_BggC.flatten(0, 2)
+        size = MLP_TOKENS if in_pieces(x_BggC) else len(tokens_TC)
+        return torch.cat([self.lin2(F.gelu(self.lin1(part))) for part in tokens_TC.split(size)]).reshape(x_BggC.shape)
 
 
 class Attention(nn.Module):
@@ -74,47 +79,54 @@ class Attention(nn.Module):
         """Over the whole grid if it is `side` tokens wide, else within windows of that side."""
         grid, w, H = x_BggC.shape[1], self.side, self.heads
         windows = split_windows(self.qkv(x_BggC), w, self.qkv.bias)
-        q_WHNd, k_WHNd, v_WHNd = windows.reshape(len(windows), w * w, 3, H, -1).permute(2, 0, 3, 1, 4)
-        by_row_WHNw, by_col_WHNw = self._relative_positions(q_WHNd)
-        out_WHNd = biased_attention(q_WHNd, k_WHNd, v_WHNd, by_row_WHNw, by_col_WHNw)
-        return self.proj(join_windows(out_WHNd.transpose(1, 2).reshape(-1, w, w, x_BggC.shape[3]), grid))
-
-    def _relative_positions(self, q_WHNd: Tensor) -> tuple[Tensor, Tensor]:
-        """What a query adds to its scores: by the row distance and by the column distance to each key."""
-        w = self.side
-        steps = torch.arange(w, device=q_WHNd.device)
+        qkv_3WHNd = windows.reshape(len(windows), w * w, 3, H, -1).permute(2, 0, 3, 1, 4)
+        steps = torch.arange(w, device=x_BggC.device)
         distance_ww = steps[:, None] - steps[None, :] + w - 1
-        q_WHwwd = q_WHNd.unflatten(2, (w, w))
-        by_row = torch.einsum("bnyxd,ykd->bnyxk", q_WHwwd, self.rel_pos_h[distance_ww])
-        by_col = torch.einsum("bnyxd,xkd->bnyxk", q_WHwwd, self.rel_pos_w[distance_ww])
-        return by_row.flatten(2, 3), by_col.flatten(2, 3)
+        out_WNHd = biased_attention(qkv_3WHNd, self.rel_pos_h[distance_ww], self.rel_pos_w[distance_ww])
+        return self.proj(join_windows(out_WNHd.reshape(-1, w, w, x_BggC.shape[3]), grid))
 
 
-def biased_attention(
-    q_WHNd: Tensor, k_WHNd: Tensor, v_WHNd: Tensor, by_row_WHNw: Tensor, by_col_WHNw: Tensor
-) -> Tensor:
-    """(W, H, N, d): attention whose score of a query and a key gains the bias of the key's row and of its column.
+def biased_attention(qkv_3WHNd: Tensor, by_row_wwd: Tensor, by_col_wwd: Tensor) -> Tensor:
+    """(W, N, H, d): attention whose score of a query and a key gains what the query makes of the rows and of the columns
+    between them.
 
-    Scores are N x N a head: for a grid of 64 x 64 tokens 64 MiB. They are made in pieces that stay in a core's cache,
-    a third of the CPU time of one piece.
+    Scores are N x N a head: for a grid of 64 x 64 tokens 64 MiB. On a CPU they are made for some heads of a window, or
+    some queries of a head, at a time, so that they stay in a core's cache: a third of the time of one piece.
+
+    by_row_wwd, by_col_wwd  what a query is multiplied with for each row (column) of its own and of the key
     """
-    W, H, N, d = q_WHNd.shape
-    per_query = N * q_WHNd.element_size()
-    budget = PIECE_BYTES if q_WHNd.device.type == "cpu" and not torch.is_grad_enabled() else W * H * N * per_query
-    queries = min(N, max(1, budget // per_query))
-    heads = max(1, budget // (N * per_query)) if queries == N else 1
-    columns = [x.reshape(W * H, N, -1) for x in (q_WHNd, k_WHNd, v_WHNd, by_row_WHNw, by_col_WHNw)]
-    pieces = [
-        torch.cat([_piece(q, k, v, row, col, slice(at, at + queries)) for at in range(0, N, queries)], dim=1)
-        for q, k, v, row, col in zip(*(column.split(heads) for column in columns), strict=True)
-    ]
-    return torch.cat(pieces).reshape(W, H, N, d)
+    _, W, H, N, d = qkv_3WHNd.shape
+    if not in_pieces(qkv_3WHNd):
+        return _attend(qkv_3WHNd, by_row_wwd, by_col_wwd, queries=N).transpose(1, 2)
+    per_query = N * qkv_3WHNd.element_size()
+    queries = min(N, max(1, PIECE_BYTES // per_query))
+    heads = max(1, PIECE_BYTES // (N * per_query)) if queries == N else 1
+    out_WNHd = qkv_3WHNd.new_empty(W, N, H, d)
+    for window in range(W):
+        for start in range(0, H, heads):
+            part = qkv_3WHNd[:, window : window + 1, start : start + heads].contiguous()
+            attended = _attend(part, by_row_wwd, by_col_wwd, queries=queries)
+            out_WNHd[window : window + 1, :, start : start + heads] = attended.transpose(1, 2)
+    return out_WNHd
 
 
-def _piece(q_GNd: Tensor, k_GNd: Tensor, v_GNd: Tensor, by_row_GNw: Tensor, by_col_GNw: Tensor, own: slice) -> Tensor:
-    """The attention of some heads' `own` queries."""
-    bias_GQN = (by_row_GNw[:, own, :, None] + by_col_GNw[:, own, None, :]).flatten(2)
-    return F.scaled_dot_product_attention(q_GNd[None, :, own], k_GNd[None], v_GNd[None], attn_mask=bias_GQN[None])[0]
+def _attend(qkv_3WHNd: Tensor, by_row_wwd: Tensor, by_col_wwd: Tensor, *, queries: int) -> Tensor:
+    """(W, H, N, d): so many queries at a time."""
+    q, k, v = qkv_3WHNd
+    q_WHwwd = q.unflatten(2, by_row_wwd.shape[:2])
+    by_row_WHNw = torch.einsum("bnyxd,ykd->bnyxk", q_WHwwd, by_row_wwd).flatten(2, 3)
+    by_col_WHNw = torch.einsum("bnyxd,xkd->bnyxk", q_WHwwd, by_col_wwd).flatten(2, 3)
+    pieces = []
+    for start in range(0, q.shape[2], queries):
+        own = slice(start, start + queries)
+        bias_WHQN = (by_row_WHNw[:, :, own, :, None] + by_col_WHNw[:, :, own, None, :]).flatten(3)
+        pieces.append(F.scaled_dot_product_attention(q[:, :, own], k, v, attn_mask=bias_WHQN))
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
+
+
+def in_pieces(x: Tensor) -> bool:
+    """Whether work is cut to fit a cache: on a CPU; a training would keep every piece."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled()
 
 
 class Block(nn.Module):
