@@ -87,8 +87,8 @@ class Attention(nn.Module):
 
 
 def biased_attention(qkv_3WHNd: Tensor, by_row_wwd: Tensor, by_col_wwd: Tensor) -> Tensor:
-    """(W, N, H, d): attention whose score of a query and a key gains what the query makes of the row distance and of the
-    column distance between them.
+    """(W, N, H, d): attention whose score of a query and a key gains what the query makes of the distance between them
+    in rows, and in columns.
 
     Scores are N x N a head: for a grid of 64 x 64 tokens 64 MiB. On a CPU they are made for some heads of a window, or
     some queries of a head, at a time, so that they stay in a core's cache: a third of the time of one piece.
