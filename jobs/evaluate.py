@@ -30,6 +30,7 @@ from pipeline.evaluation.recall import RecallCounts, count_recall
 from pipeline.evaluation.report import figures, markdown
 from pipeline.evaluation.truths import Truths
 from pipeline.masks.generator import generate_masks
+from pipeline.run.labelled import open_labelled
 from pipeline.settings import ModelSettings, Recipe, StoreSettings
 from pipeline.storage.store import connect
 from pipeline.storage.uris import absolute
@@ -115,6 +116,31 @@ def evaluate_scenes(job: EvaluateJob) -> dict[str, Any]:
         "cpu_seconds": round(sum(scores.cpu_s for scores in done), 1),
     }
     return made_by | figures(points, sum(recalls[1:], recalls[0]) if recalls else None)
+
+
+def evaluate_masks(job: EvaluateJob) -> dict[str, Any]:
+    """Recall of the masks of a finished output, on the images that `truth` names.
+
+    raises  ConfigError if one of these is not in the output, or is of another size there
+    """
+    store = connect(job.store)
+    found, truth = open_labelled(absolute(job.masks), store), open_labelled(absolute(job.truth), store)
+    number_of = {entry.image_id: number for number, entry in enumerate(found.entries)}
+    missing = [entry.image_id for entry in truth.entries if entry.image_id not in number_of]
+    if missing:
+        raise ConfigError(
+            f"{len(missing)} of the {len(truth)} images of truth={job.truth} (ids {missing[:3]}) are not in "
+            f"masks={job.masks}; generate masks of the same images"
+        )
+    recall: RecallCounts | None = None
+    for number, entry in enumerate(truth.entries):
+        known, masks = truth.masks(number), found.masks(number_of[entry.image_id])
+        if masks.counts and masks.hw != known.hw:
+            raise ConfigError(f"image {entry.image_id} is {masks.hw} in masks= and {known.hw} in truth=")
+        counts = count_recall(masks.counts, np.array(masks.scores, np.float64), Truths.of(known.counts, known.hw))
+        recall = counts if recall is None else recall + counts
+    data = f"{len(truth)} of {len(found)} images, those that truth names"
+    return {"masks": job.masks, "truth": job.truth, "data": data} | figures({}, recall)
 
 
 def _workers(job: EvaluateJob) -> AbstractContextManager[Executor | None]:

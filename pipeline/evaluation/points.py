@@ -114,8 +114,9 @@ def _compare(
     x_T, y_T = points_T2.astype(np.int64).T
     under_TT = np.array([mask_pixels(packed, truths.hw)[y_T, x_T] for packed in truths.counts_T]).reshape(T, T).T
     nearest_TM = np.where(under_TT[:, None], iou_TMT, 0.0).max(axis=2)
-    own_TM = iou_TMT[np.arange(T), :, np.arange(T)]
-    rows, top_T = np.arange(T), predicted_TM.argmax(axis=1)
+    rows = np.arange(T)
+    own_TM = iou_TMT[rows, :, rows]
+    top_T = predicted_TM.argmax(axis=1)
     return PointScores(
         truths.area_T, own_TM.max(axis=1), own_TM[rows, top_T], nearest_TM[rows, top_T], predicted_TM, nearest_TM
     )

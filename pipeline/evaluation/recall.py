@@ -26,7 +26,7 @@ AREA_RANGES = {
     "large": (96**2, 10**10),
     "from 100 px": (100, 10**10),
 }
-"""Pixels of the image itself, both ends included, as COCO has them; the last is what the recipe sa1b may find at all."""
+"""Pixels of the image itself, both ends included, as in COCO; the last is what the recipe sa1b may find at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,8 @@ class RecallCounts:
 def count_recall(counts_D: Sequence[str], score_D: Floats, truths: Truths) -> RecallCounts:
     """One image. Of equal scores the mask that stands first goes first."""
     best = np.argsort(-score_D, kind="stable")[:MOST_MASKS]
-    iou_DT = pairwise_iou([counts_D[d] for d in best], truths.counts_T, truths.hw)
+    ordered = [counts_D[int(d)] for d in best]
+    iou_DT = pairwise_iou(ordered, truths.counts_T, truths.hw)
     inside_RT = np.array([(low <= truths.area_T) & (truths.area_T <= high) for low, high in AREA_RANGES.values()])
     matched_RI = [
         [match_greedily(iou_DT[:, inside_T], threshold).sum() for threshold in IOU_THRESHOLDS] for inside_T in inside_RT

@@ -79,5 +79,6 @@ def pairwise_iou(counts_D: Sequence[str], counts_T: Sequence[str], hw: tuple[int
     """(D, T) float64 in [0, 1]."""
     if not len(counts_D) or not len(counts_T):
         return np.zeros((len(counts_D), len(counts_T)))
-    masks, truths = ([{"size": list(hw), "counts": packed} for packed in side] for side in (counts_D, counts_T))
-    return np.asarray(coco_mask.iou(masks, truths, [False] * len(truths)), np.float64)
+    masks: Any = [{"size": list(hw), "counts": packed} for packed in counts_D]
+    truths: Any = [{"size": list(hw), "counts": packed} for packed in counts_T]
+    return np.asarray(coco_mask.iou(masks, truths, [0] * len(counts_T)), np.float64)
