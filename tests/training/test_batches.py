@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from model.training.batches import TrainingBatches, ViewSettings, choose_points, make_view, prefetched, split_batch
-from model.training.scenes import LEVELS, Scene
+from model.training.scenes import LEVELS, DrawnScenes, Scene
 
 VIEW = ViewSettings(input_side=64, mask_side=32, points=6, min_cells=10)
 
 
-SOURCE = TrainingBatches(5, VIEW, batch=2, views_per_scene=2)
+SOURCE = TrainingBatches(5, VIEW, batch=2, views_per_scene=2, scenes=DrawnScenes(5))
 BATCHES = [SOURCE.make(number) for number in range(4)]
 
 

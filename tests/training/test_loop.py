@@ -104,7 +104,7 @@ def test_figures_of_a_model_that_knows_the_truth() -> None:
         "true_iou_PML": torch.tensor([[[1.0, 0.5, 0.0], [0.5, 0.25, 0.0], [0.0, 0.0, 0.0]]]),
         "valid_PL": torch.tensor([[True, True, False]]),
         "predicted_iou_PM": torch.tensor([[0.9, 0.95, 0.1]]),
-        "stability_PM": torch.tensor([[0.99, 0.2, 0.0]]),
+        "stability_PFM": torch.tensor([[[0.99, 0.2, 0.0]]]),
     }
     found = summarise(columns)
     assert found.truth_iou == pytest.approx(0.75)
