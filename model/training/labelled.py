@@ -81,10 +81,6 @@ def _shrunk(rgb_HW3: npt.NDArray[np.uint8], masks_HW: Sequence[npt.NDArray[np.bo
     w, h = max(1, round(width * scale)), max(1, round(height * scale))
     if (h, w) != (height, width):
         rgb_HW3 = np.asarray(cv2.resize(rgb_HW3, (w, h), interpolation=cv2.INTER_AREA), np.uint8)
-        masks_HW = [
-            np.asarray(cv2.resize(mask.astype(np.uint8), (w, h), interpolation=cv2.INTER_NEAREST_EXACT)).astype(
-                np.bool_
-            )
-            for mask in masks_HW
-        ]
+        nearest = cv2.INTER_NEAREST_EXACT
+        masks_HW = [cv2.resize(mask.astype(np.uint8), (w, h), interpolation=nearest) > 0 for mask in masks_HW]
     return Scene(rgb_HW3, layered(masks_HW, (h, w)))

@@ -114,9 +114,7 @@ def _compare(
     x_T, y_T = points_T2.astype(np.int64).T
     under_TT = np.array([mask_pixels(packed, truths.hw)[y_T, x_T] for packed in truths.counts_T]).reshape(T, T).T
     nearest_TM = np.where(under_TT[:, None], iou_TMT, 0.0).max(axis=2)
-    rows = np.arange(T)
-    own_TM = iou_TMT[rows, :, rows]
-    top_T = predicted_TM.argmax(axis=1)
-    return PointScores(
-        truths.area_T, own_TM.max(axis=1), own_TM[rows, top_T], nearest_TM[rows, top_T], predicted_TM, nearest_TM
-    )
+    own_TM = np.diagonal(iou_TMT, axis1=0, axis2=2).T
+    top_T1 = predicted_TM.argmax(axis=1, keepdims=True)
+    top_T, top_nearest_T = (np.take_along_axis(iou_TM, top_T1, axis=1)[:, 0] for iou_TM in (own_TM, nearest_TM))
+    return PointScores(truths.area_T, own_TM.max(axis=1), top_T, top_nearest_T, predicted_TM, nearest_TM)

@@ -72,7 +72,8 @@ def test_scores_of_answers_that_are_known() -> None:
 
 def test_the_document_has_no_nan_and_the_table_a_column_for_every_range() -> None:
     """NaN is no JSON; a range without truths is null there and a dash in the table."""
-    empty = PointScores(np.zeros(0, np.int64), *(np.zeros(0) for _ in range(3)), np.zeros((0, 3)), np.zeros((0, 3)))
+    none_T, none_TM = np.zeros(0), np.zeros((0, 3))
+    empty = PointScores(none_T.astype(np.int64), none_T, none_T, none_T, none_TM, none_TM)
     document = figures({"centre": (1, empty)}, count_recall([], np.zeros(0), TRUTHS))
     told = json.loads(json.dumps(document, allow_nan=False))
     assert told["centre point"]["all"]["best_iou"] is None

@@ -96,7 +96,7 @@ def _recall_of_coco(
             segmentation = {"size": list(truths.hw), "counts": packed}
             results.append({**image, "segmentation": segmentation, "score": score})
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
+        truth: Any = COCO()
         truth.dataset = dataset
         truth.createIndex()
         evaluation = COCOeval(truth, truth.loadRes(results), "segm")
