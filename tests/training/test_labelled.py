@@ -134,8 +134,10 @@ def test_what_a_training_sees_of_our_output_are_its_images_and_masks(generated: 
     with tarfile.open(SHARD) as shard:
         data = shard.extractfile(shard.getmembers()[5])
         assert data is not None
-        stored_HW3 = cv2.imdecode(np.frombuffer(data.read(), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-    assert np.abs(images.pixels(5, max_pixels=10**6).astype(int) - stored_HW3).mean() < 1
+        stored_HW3 = cv2.imdecode(np.frombuffer(data.read(), np.uint8), cv2.IMREAD_COLOR)
+    assert stored_HW3 is not None
+    seen_HW3 = images.pixels(5, max_pixels=10**6)
+    assert np.abs(seen_HW3.astype(int) - stored_HW3[..., ::-1]).mean() < 1
     scene = scenes_of(job).scene(0)
     assert scene.rgb_HW3.shape == (480, 640, 3)
     assert scene.labels_3HW.any()

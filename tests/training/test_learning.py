@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.training.batches import held_out_batches
+from model.training.batches import Batch, held_out_batches
 from model.training.forward import Step, batch_loss
 from model.training.loop import Training, view_settings
 from model.training.settings import LossSettings, TrainSettings
 
 LEARNING = TrainSettings(
-    steps=60,
+    steps=40,
     batch=4,
     replicas=1,
     points_per_image=3,
@@ -30,13 +30,12 @@ LEARNING = TrainSettings(
 )
 
 
-def held_out_loss(training: Training) -> dict[str, float]:
-    """On 16 held-out scenes, of the weights as they are; the same points and tokens on every call."""
-    view = view_settings(training.settings, training.sam.config)
+def held_out_loss(training: Training, batches: list[Batch]) -> dict[str, float]:
+    """Of the weights as they are; the same tokens on every call."""
     training.learner.eval()
     sums = {"total": 0.0, "mask": 0.0, "dense": 0.0}
     with torch.no_grad():
-        for batch in held_out_batches(view, images=16, batch=8):
+        for batch in batches:
             step = Step(training.settings, follow_up=False, rng=torch.Generator().manual_seed(5))
             loss = batch_loss(training.learner, batch, step)
             sums = {name: total + float(getattr(loss, name)) for name, total in sums.items()}
@@ -44,16 +43,18 @@ def held_out_loss(training: Training) -> dict[str, float]:
 
 
 def test_a_short_training_lowers_the_loss_on_scenes_it_has_not_seen() -> None:
-    """Half a minute of one core, from nothing: masks and tokens are told apart better than at random.
+    """Less than half a minute of one core, from nothing. Seen: 0.80 of the loss, 0.85 of the masks', 0.74 of the dense.
 
     The steps are fixed and not the time, so that a slow machine takes longer and learns as much.
     """
     training = Training(LEARNING)
-    before = held_out_loss(training)
+    view = view_settings(training.settings, training.sam.config)
+    unseen = list(held_out_batches(view, images=16, batch=8))
+    before = held_out_loss(training, unseen)
     source = training.source
     for number in range(LEARNING.steps):
         training.step(source.make(number))
-    after = held_out_loss(training)
+    after = held_out_loss(training, unseen)
     assert after["total"] < 0.88 * before["total"]
     assert after["mask"] < 0.93 * before["mask"]
     assert after["dense"] < 0.82 * before["dense"]
