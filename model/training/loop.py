@@ -133,7 +133,7 @@ class Training:
 
         def backward(learner: Learner, numbered: tuple[int, Batch]) -> PromptLoss:
             part_number, part = numbered
-            rng = _rng(self.device.type, settings.seed, number, 1 + part_number)
+            rng = _rng(str(self.device), settings.seed, number, 1 + part_number)
             learner.seed(rng)
             loss = batch_loss(learner, part, Step(settings, follow_up, rng))
             loss.total.backward()
