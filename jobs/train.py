@@ -23,7 +23,7 @@ from model.training.batches import held_out_batches
 from model.training.calibrate import FIRST_SCENE, apply, fit
 from model.training.evaluate import Evaluation, outputs_and_truths, summarise
 from model.training.export import export_weights
-from model.training.labelled import MixedScenes
+from model.training.labelled import MixedScenes, UnusableImagesError
 from model.training.loop import Training, view_settings
 from model.training.optimiser import TorchTooOldError
 from model.training.scenes import DrawnScenes, SceneSource
@@ -68,9 +68,9 @@ def train(job: TrainJob) -> int:
     try:
         is_begun = checkpoint.exists()
         training = Training.resume(checkpoint, job.train, scenes) if is_begun else Training(job.train, scenes)
-    except (CheckpointError, TorchTooOldError) as error:
+        training.run(checkpoint)
+    except (CheckpointError, TorchTooOldError, UnusableImagesError) as error:
         raise ConfigError(str(error)) from error
-    training.run(checkpoint)
     sys.stdout.write(f"{export(training, Path(job.export))}\n")
     return 0
 

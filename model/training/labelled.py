@@ -22,6 +22,10 @@ TRIES = 20
 """Images that may be unusable, one after the other, before the training stops."""
 
 
+class UnusableImagesError(ValueError):
+    """What was given to train on cannot be used; the message says why."""
+
+
 class LabelledSource(Protocol):
     """Images by number, each with its masks; pickles."""
 
@@ -63,7 +67,7 @@ class MixedScenes:
     def scene(self, index: int) -> Scene:
         """See `SceneSource`.
 
-        raises  ValueError if no usable image is found
+        raises  UnusableImagesError if none is found in TRIES draws
         """
         rng = np.random.default_rng([self.seed, index, 11])
         if rng.random() >= self.share:
@@ -72,7 +76,10 @@ class MixedScenes:
             found = self.labelled.read(int(rng.integers(len(self.labelled))))
             if found is not None:
                 return _shrunk(*found, side=self.side)
-        raise ValueError(f"{TRIES} images of train.source in a row cannot be used; look at what they are")
+        raise UnusableImagesError(
+            f"train.source: {TRIES} images in a row cannot be used, be it that they have no masks or cannot be read; "
+            "the lines before this one say which"
+        )
 
 
 def _shrunk(rgb_HW3: npt.NDArray[np.uint8], masks_HW: Sequence[npt.NDArray[np.bool_]], *, side: int) -> Scene:

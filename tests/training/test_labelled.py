@@ -18,7 +18,7 @@ from jobs.draw_sample import SHARD
 from jobs.evaluate import EvaluateJob, evaluate_masks
 from jobs.train import TrainJob, scenes_of, train
 from model.load import load_segmenter
-from model.training.labelled import MixedScenes, layered
+from model.training.labelled import MixedScenes, UnusableImagesError, layered
 from model.training.photographs import jpeg
 from model.training.scenes import DrawnScenes, draw_scene
 from model.training.settings import TrainSettings
@@ -66,10 +66,13 @@ def test_nested_masks_get_levels_of_their_own_and_neighbours_share_one() -> None
 
 
 class OneImage:
-    """A labelled source of one image whose sky is a mask; the other cannot be used."""
+    """A labelled source whose second image has a sky for a mask; the first cannot be used."""
+
+    def __init__(self, images: int = 2) -> None:
+        self._images = images
 
     def __len__(self) -> int:
-        return 2
+        return self._images
 
     def read(self, number: int) -> tuple[npt.NDArray[np.uint8], Sequence[npt.NDArray[np.bool_]]] | None:
         sky_HW = np.zeros((60, 90), np.bool_)
@@ -87,6 +90,8 @@ def test_scenes_are_mixed_by_number_alone_and_large_images_are_scaled() -> None:
     scaled = scenes[labelled.index(True)]
     assert (scaled.rgb_HW3 == 7).all()
     assert np.array_equal(scaled.labels_3HW[0] == 1, np.arange(30)[:, None].repeat(45, 1) < 10)
+    with pytest.raises(UnusableImagesError, match=r"train\.source"):
+        MixedScenes(3, DrawnScenes(3), OneImage(images=1), share=1.0, side=45).scene(0)
     drawn = labelled.index(False)
     assert np.array_equal(scenes[drawn].rgb_HW3, draw_scene(3, drawn).rgb_HW3)
 
