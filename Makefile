@@ -12,7 +12,7 @@ comma := ,
 # A value for Hydra inside a shell word: quotes and backslashes of the value itself survive both.
 quoted = '$(1)="$(subst ','\'',$(subst ",\",$(2)))"'
 
-.PHONY: help setup generate verify test lint fmt train bench clean
+.PHONY: help setup generate verify test lint fmt train evaluate bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ fmt: .venv/.dev-ready  ## format the code
 
 train: .venv/.run-ready  ## train the bundled tiny model anew (hours on a CPU), with ARGS='any=override'
 	$(BIN)/python -m jobs.train $(ARGS)
+
+evaluate: .venv/.run-ready  ## measure the tiny model on held-out scenes, with ARGS='model.checkpoint=... any=override'
+	$(BIN)/python -m jobs.evaluate $(ARGS)
 
 bench: .venv/.dev-ready  ## measure the generator beside its peers, with ARGS='--models tiny ...' (--help lists all)
 	$(BIN)/python -m benchmarks.compare $(ARGS)

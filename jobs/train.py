@@ -1,6 +1,8 @@
-"""Train a small model on drawn scenes: `python -m jobs.train train.minutes=70 checkpoint=tiny.pt`.
+"""Train a small model: `python -m jobs.train train.steps=8000 [train.source=out/photos]`.
 
-Repeating the command goes on where it stopped; once the training is over, only the export is done again.
+On drawn scenes, and on images whose masks are known where there are any. Repeating the command goes on where it
+stopped; once the training is over, only the export is done again. On a machine with a GPU and 16 cores:
+`python -m jobs.train train.workers=15 train.batch=64 train.steps=60000` (device and precision choose themselves).
 """
 
 from __future__ import annotations
@@ -11,16 +13,32 @@ import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from jobs.command import run_command
-from model.load import load_sam
+from model.load import CheckpointError, load_sam
 from model.training.batches import held_out_batches
 from model.training.calibrate import FIRST_SCENE, apply, fit
 from model.training.evaluate import Evaluation, outputs_and_truths, summarise
 from model.training.export import export_weights
+from model.training.labelled import MixedScenes, UnusableImagesError
 from model.training.loop import Training, view_settings
+from model.training.optimiser import TorchTooOldError
+from model.training.scenes import DrawnScenes, SceneSource
 from model.training.settings import TrainSettings
+from pipeline.errors import ConfigError, StorageError
+from pipeline.evaluation.truths import mask_pixels
+from pipeline.run.labelled import LabelledImages, open_labelled
+from pipeline.settings import StoreSettings
+from pipeline.storage.store import connect
+from pipeline.storage.uris import absolute
+
+log = logging.getLogger(__name__)
+
+MAX_PIXELS = 2**26
+"""Of an image to train on; larger ones are not read."""
 
 
 @dataclass(frozen=True)
@@ -33,29 +51,74 @@ class TrainJob:
     """The averaged weights of the end, in half precision, ready for model.checkpoint."""
     threads: int = 1
     """torch threads inside an operator; `train.replicas` is the better use of cores."""
+    store: StoreSettings = field(default_factory=StoreSettings)
+    """How `train.source` is reached."""
     train: TrainSettings = field(default_factory=TrainSettings)
 
 
 def train(job: TrainJob) -> int:
-    """Train to the end and export."""
+    """Train to the end and export.
+
+    raises  ConfigError if this torch or device cannot train, or train.source holds nothing to train on
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr, force=True)
     torch.set_num_threads(job.threads)
     checkpoint = Path(job.checkpoint)
-    training = Training.resume(checkpoint, job.train) if checkpoint.exists() else Training(job.train)
-    training.run(checkpoint)
+    scenes = scenes_of(job)
+    try:
+        is_begun = checkpoint.exists()
+        training = Training.resume(checkpoint, job.train, scenes) if is_begun else Training(job.train, scenes)
+        training.run(checkpoint)
+    except (CheckpointError, TorchTooOldError, UnusableImagesError) as error:
+        raise ConfigError(str(error)) from error
     sys.stdout.write(f"{export(training, Path(job.export))}\n")
     return 0
 
 
+@dataclass(frozen=True)
+class ReadImages:
+    """Labelled images as the training takes them; one that cannot be read is left out, with a line in the log."""
+
+    images: LabelledImages
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, number: int) -> tuple[npt.NDArray[np.uint8], list[npt.NDArray[np.bool_]]] | None:
+        """See `LabelledSource`."""
+        try:
+            known = self.images.masks(number)
+            if not known.counts:
+                return None
+            rgb_HW3 = self.images.pixels(number, max_pixels=MAX_PIXELS)
+        except StorageError as error:
+            log.warning("left out: %s", error)
+            return None
+        if rgb_HW3.shape[:2] != known.hw:
+            log.warning("left out: image %d is not of its masks' size", self.images.entries[number].image_id)
+            return None
+        return rgb_HW3, [mask_pixels(counts, known.hw) for counts in known.counts]
+
+
+def scenes_of(job: TrainJob) -> SceneSource:
+    """What the training sees: drawn scenes, mixed with the images of train.source if it names some."""
+    drawn = DrawnScenes(job.train.seed)
+    if not job.train.source:
+        return drawn
+    images = ReadImages(open_labelled(absolute(job.train.source), connect(job.store)))
+    return MixedScenes(job.train.seed, drawn, images, share=job.train.source_share, side=job.train.source_side)
+
+
 def export(training: Training, path: Path) -> Evaluation:
     """Calibrate the averaged weights, write them with what they came from, return their figures as written."""
-    sam = training.averaged()
+    sam = training.averaged().cpu()
     view = view_settings(training.settings, sam.config)
     images = training.settings.evaluation_images
     calibration = fit(sam, held_out_batches(view, images=images, batch=8, first=FIRST_SCENE))
     apply(sam, calibration)
     # The file is given to others: what it began from has a name, and no place.
-    settings = replace(training.settings, start=Path(training.settings.start).name)
+    given = training.settings
+    settings = replace(given, start=Path(given.start).name, source=Path(given.source).name)
     notes = {
         "training": json.dumps(asdict(settings)),
         "progress": json.dumps(asdict(training.progress)),

@@ -1,19 +1,22 @@
 """Scenes -> batches: photographic views of scenes, points on them, and the truths that each point may mean.
 
-Owns cropping, photometric changes and the choice of points. Deterministic by (seed, batch number).
+Owns cropping, photometric changes and the choice of points, and the processes in which this happens. Deterministic by
+(seed, batch number, place in the batch), whatever the number of processes.
 Legend: B images, K points of an image, L levels, S input side, h w low-resolution cells, N things.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
-from collections import deque
-from collections.abc import Generator, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from itertools import count
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 
 import cv2
 import numpy as np
@@ -22,7 +25,7 @@ import torch
 from torch import Tensor
 
 from model.training.photographs import photograph
-from model.training.scenes import HELD_OUT_FROM, LEVELS, Scene, draw_scene
+from model.training.scenes import HELD_OUT_FROM, LEVELS, Scene, SceneSource, draw_scene
 
 SCENE_GROUPS = 4
 """Batches of scenes that are taken in turn, so that neighbouring steps see different scenes."""
@@ -45,21 +48,31 @@ class Batch:
     valid_BKL: Tensor
     labels_BLhw: Tensor
 
+    def tensors(self) -> list[Tensor]:
+        """The columns, but for the sizes."""
+        return [self.images_B3SS, self.points_BK2, self.truths_BKLhw, self.valid_BKL, self.labels_BLhw]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch there."""
+        return _batch_of([tensor.to(device, non_blocking=True) for tensor in self.tensors()], self.sizes_hw)
+
+
+def _batch_of(tensors: Sequence[Tensor], sizes_hw: Sequence[tuple[int, int]]) -> Batch:
+    images, *others = tensors
+    return Batch(images, tuple(sizes_hw), *others)
+
 
 def split_batch(batch: Batch, count: int) -> list[Batch]:
     """At most `count` batches of about equally many images."""
     size = -(-len(batch.sizes_hw) // count)
-    return [
-        Batch(
-            batch.images_B3SS[first : first + size],
-            batch.sizes_hw[first : first + size],
-            batch.points_BK2[first : first + size],
-            batch.truths_BKLhw[first : first + size],
-            batch.valid_BKL[first : first + size],
-            batch.labels_BLhw[first : first + size],
-        )
-        for first in range(0, len(batch.sizes_hw), size)
-    ]
+    slices = [slice(first, first + size) for first in range(0, len(batch.sizes_hw), size)]
+    return [_batch_of([tensor[part] for tensor in batch.tensors()], batch.sizes_hw[part]) for part in slices]
+
+
+def join_batches(parts: Sequence[Batch]) -> Batch:
+    """The images of all of them, in order."""
+    columns = zip(*(part.tensors() for part in parts), strict=True)
+    return _batch_of([torch.cat(column) for column in columns], [size for part in parts for size in part.sizes_hw])
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,7 @@ class View:
     labels_Lhw: npt.NDArray[np.uint16]
 
 
-@dataclass(frozen=True)
+@dataclass
 class TrainingBatches:
     """Batches by number, without end. Keeps the scenes of the latest ones, for they are seen several times."""
 
@@ -88,35 +101,76 @@ class TrainingBatches:
     view: ViewSettings
     batch: int
     views_per_scene: int
+    scenes: SceneSource
+    _kept: OrderedDict[int, Scene] = field(default_factory=OrderedDict, repr=False)
 
     def make(self, number: int) -> Batch:
         """The batch with this number; the same on every call."""
+        return join_batches([self.make_one(number, place) for place in range(self.batch)])
+
+    def make_one(self, number: int, place: int) -> Batch:
+        """The image at this place of the batch, as a batch of one."""
         block, within = divmod(number, SCENE_GROUPS * self.views_per_scene)
-        first = (block * SCENE_GROUPS + within % SCENE_GROUPS) * self.batch
-        scenes = [_kept_scene(self.seed, first + i) for i in range(self.batch)]
-        return make_batch(scenes, self.view, np.random.default_rng([self.seed, number, self.view.input_side]))
+        index = (block * SCENE_GROUPS + within % SCENE_GROUPS) * self.batch + place
+        rng = np.random.default_rng([self.seed, number, place, self.view.input_side])
+        return make_batch([self._scene(index)], self.view, rng)
+
+    def _scene(self, index: int) -> Scene:
+        if index not in self._kept:
+            self._kept[index] = self.scenes.scene(index)
+        while len(self._kept) > SCENE_GROUPS * self.batch:
+            self._kept.popitem(last=False)
+        return self._kept[index]
 
 
-@lru_cache(maxsize=128)
-def _kept_scene(seed: int, index: int) -> Scene:
-    return draw_scene(seed, index)
+def prefetched(source: TrainingBatches, *, start: int, workers: int = 1, depth: int = 8) -> Generator[Batch]:
+    """The batches from number `start` on, made ahead in background processes, which end when this is closed.
 
+    Each process makes the same places of every batch, and so has the scenes that it needs again.
+    """
+    with ExitStack() as stack:
+        pools = [stack.enter_context(_pool(source)) for _ in range(workers)]
 
-def prefetched(source: TrainingBatches, *, start: int, depth: int = 8) -> Generator[Batch]:
-    """The batches from number `start` on, made ahead in one background process, which ends when this is closed."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        ahead = deque(pool.submit(_pickled, source, number) for number in range(start, start + depth))
+        def ask(number: int) -> list[Future[bytes]]:
+            return [pool.submit(_places, number, worker, workers) for worker, pool in enumerate(pools)]
+
+        ahead = deque(ask(number) for number in range(start, start + depth))
         try:
             for number in count(start + depth):
                 # Plain bytes: torch would pass the tensors as shared files, which outlive a process that is killed.
-                yield pickle.loads(ahead.popleft().result())
-                ahead.append(pool.submit(_pickled, source, number))
+                made: list[list[Batch]] = [pickle.loads(future.result()) for future in ahead.popleft()]
+                yield join_batches([made[place % workers][place // workers] for place in range(source.batch)])
+                ahead.append(ask(number))
         finally:
-            pool.shutdown(cancel_futures=True)
+            for pool in pools:
+                pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _pickled(source: TrainingBatches, number: int) -> bytes:
-    return pickle.dumps(source.make(number))
+def _pool(source: TrainingBatches) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin, initargs=(source,))
+
+
+_own: list[TrainingBatches] = []
+"""What this process, if it is a background process, makes batches from."""
+
+
+def _begin(source: TrainingBatches) -> None:
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    _own[:] = [source]
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A pool's process would wait for work for ever after its parent was killed."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _places(number: int, first: int, step: int) -> bytes:
+    return pickle.dumps([_own[0].make_one(number, place) for place in range(first, _own[0].batch, step)])
 
 
 def held_out_batches(view: ViewSettings, *, images: int, batch: int, first: int = 0) -> Iterator[Batch]:

@@ -10,13 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from model.sam import Sam
 from model.training.batches import Batch
-from model.training.evaluate import KEEP_IOU, KEEP_STABILITY, stability
-from model.training.forward import predict_points
-from model.training.losses import pairwise_iou
+from model.training.evaluate import KEEP_IOU, KEEP_STABILITY, outputs_and_truths
 
 FIRST_SCENE = 500_000
 """Held-out scenes from here on are for calibration; evaluation takes those from 0 on."""
@@ -43,17 +41,9 @@ def fit(sam: Sam, batches: Iterable[Batch]) -> Calibration:
     The factor is the least of FACTORS with which STABLE_SHARE of the masks with true IoU > 0.88 are stable; the best
     twentieth of all masks stands in where fewer than that are so good.
     """
-    predicted: list[Tensor] = []
-    true: list[Tensor] = []
-    stable: list[Tensor] = []
-    for batch in batches:
-        logits_PMhw, predicted_PM = predict_points(sam, batch)
-        asked_P = batch.valid_BKL.flatten(0, 1).any(1)
-        iou_PML = pairwise_iou(logits_PMhw[asked_P] > 0, batch.truths_BKLhw.flatten(0, 1)[asked_P])
-        true.append(iou_PML.amax(2).flatten())
-        predicted.append(predicted_PM[asked_P].flatten())
-        stable.append(torch.stack([stability(logits_PMhw[asked_P] * factor).flatten() for factor in FACTORS]))
-    true_N, predicted_N, stable_FN = torch.cat(true), torch.cat(predicted), torch.cat(stable, dim=1)
+    columns = outputs_and_truths(sam, batches, logit_factors=FACTORS)
+    true_N, predicted_N = columns["true_iou_PML"].amax(2).flatten(), columns["predicted_iou_PM"].flatten()
+    stable_FN = columns["stability_PFM"].transpose(0, 1).flatten(1)
     slope = float(true_N.std() / predicted_N.std())
     good_N = true_N > min(KEEP_IOU, float(true_N.quantile(0.95)))
     share_F = (stable_FN[:, good_N] >= KEEP_STABILITY).float().mean(1)

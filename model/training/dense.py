@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from model.sam import Sam, SamConfig
+from model.config import SamConfig
 from model.training.losses import pairwise_mask_cost
 from model.training.scenes import LEVELS
 from model.training.settings import LossSettings
@@ -47,22 +47,15 @@ class DenseHead(nn.Module):
         return logits.reshape(B, -1, LEVELS, side, side) + self.bias
 
 
-class Learner(nn.Module):
-    """What is optimised: the model, and the head that only training needs."""
-
-    def __init__(self, config: SamConfig) -> None:
-        super().__init__()
-        self.sam = Sam(config)
-        self.dense = DenseHead(config)
-
-
-def dense_loss(head: DenseHead, embedding_BCgg: Tensor, labels_BLhw: Tensor, settings: LossSettings) -> Tensor:
+def dense_loss(
+    head: DenseHead, embedding_BCgg: Tensor, labels_BLhw: Tensor, settings: LossSettings, rng: torch.Generator
+) -> Tensor:
     """Mean cost over random tokens and the levels that have something under the token's middle."""
     B, _, g, _ = embedding_BCgg.shape
     labels_BLhw = labels_BLhw[:, :, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
-    tokens_BQ = torch.randint(g * g, (B, settings.dense_queries))
+    tokens_BQ = torch.randint(g * g, (B, settings.dense_queries), generator=rng, device=rng.device)
     rows_BQ, columns_BQ = tokens_BQ // g * CELLS + CELLS // 2, tokens_BQ % g * CELLS + CELLS // 2
-    own_BQL = labels_BLhw[torch.arange(B)[:, None], :, rows_BQ, columns_BQ]
+    own_BQL = labels_BLhw[torch.arange(B, device=rng.device)[:, None], :, rows_BQ, columns_BQ]
     asked_BQL = own_BQL > 0
     if not bool(asked_BQL.any()):
         return embedding_BCgg.sum() * 0.0

@@ -1,8 +1,11 @@
-"""How good a model is on the held-out drawn scenes, as the mask generator will use it: one point, three outputs."""
+"""How good a model is on views of the held-out scenes: one point, three outputs, low resolution. Quick, for curves.
+
+What a model card says is measured by jobs/evaluate.py, at full resolution.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -50,10 +53,17 @@ class Evaluation:
 
 
 @torch.no_grad()
-def outputs_and_truths(sam: Sam, batches: Iterable[Batch]) -> dict[str, Tensor]:
-    """Columns over all held-out points: true_iou_PML, valid_PL, predicted_iou_PM, stability_PM."""
-    columns: dict[str, list[Tensor]] = {"true_iou_PML": [], "valid_PL": [], "predicted_iou_PM": [], "stability_PM": []}
+def outputs_and_truths(
+    sam: Sam, batches: Iterable[Batch], *, logit_factors: Sequence[float] = (1.0,)
+) -> dict[str, Tensor]:
+    """Columns over all held-out points: true_iou_PML, valid_PL, predicted_iou_PM, stability_PFM.
+
+    F are `logit_factors`, by which logits are multiplied before stability is measured.
+    """
+    names = ("true_iou_PML", "valid_PL", "predicted_iou_PM", "stability_PFM")
+    columns: dict[str, list[Tensor]] = {name: [] for name in names}
     for batch in batches:
+        batch = batch.to(sam.pixel_mean.device)
         logits_PMhw, predicted_iou_PM = predict_points(sam, batch)
         asked_P = batch.valid_BKL.flatten(0, 1).any(1)
         valid_PL = batch.valid_BKL.flatten(0, 1)[asked_P]
@@ -63,8 +73,8 @@ def outputs_and_truths(sam: Sam, batches: Iterable[Batch]) -> dict[str, Tensor]:
         columns["true_iou_PML"].append(true_iou_PML.masked_fill(~valid_PL[:, None], 0.0))
         columns["valid_PL"].append(valid_PL)
         columns["predicted_iou_PM"].append(predicted_iou_PM[asked_P].float())
-        columns["stability_PM"].append(stability(logits_PMhw))
-    return {name: torch.cat(parts) for name, parts in columns.items()}
+        columns["stability_PFM"].append(torch.stack([stability(logits_PMhw * f) for f in logit_factors], dim=1))
+    return {name: torch.cat(parts).cpu() for name, parts in columns.items()}
 
 
 def stability(logits_PMhw: Tensor) -> Tensor:
@@ -74,9 +84,9 @@ def stability(logits_PMhw: Tensor) -> Tensor:
 
 
 def summarise(columns: dict[str, Tensor]) -> Evaluation:
-    """The figures of one evaluation."""
+    """The figures of one evaluation, with logits as they are under the first factor."""
     true_iou_PML, valid_PL = columns["true_iou_PML"], columns["valid_PL"]
-    predicted_PM, stability_PM = columns["predicted_iou_PM"], columns["stability_PM"]
+    predicted_PM, stability_PM = columns["predicted_iou_PM"], columns["stability_PFM"][:, 0]
     nearest_PM = true_iou_PML.amax(2)
     top_P = nearest_PM.gather(1, predicted_PM.argmax(1, keepdim=True))
     confident_PM, stable_PM = predicted_PM > KEEP_IOU, stability_PM >= KEEP_STABILITY

@@ -5,29 +5,32 @@ Owns when things happen; what a step minimises is in losses.py, what it sees in 
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from model.load import load_sam
+from model.load import load_sam, resolve_device
 from model.sam import CONFIGS, Sam, SamConfig
 from model.training.batches import Batch, TrainingBatches, ViewSettings, held_out_batches, prefetched, split_batch
-from model.training.dense import Learner
 from model.training.evaluate import Evaluation, outputs_and_truths, summarise
-from model.training.forward import batch_loss
+from model.training.forward import Step, batch_loss
+from model.training.learner import Learner
 from model.training.losses import PromptLoss
 from model.training.optimiser import Optimiser
 from model.training.replicas import Replicas
-from model.training.settings import TrainSettings
+from model.training.scenes import DrawnScenes, SceneSource
+from model.training.settings import Schedule, TrainSettings
 
 log = logging.getLogger(__name__)
 
@@ -44,18 +47,25 @@ class Progress:
 class Training:
     """A model in training and everything that has to survive an interruption."""
 
-    def __init__(self, settings: TrainSettings) -> None:
+    def __init__(self, settings: TrainSettings, scenes: SceneSource | None = None) -> None:
+        """`scenes` are those that are drawn if none are given."""
         self.settings = settings
         self.progress = Progress()
+        self.device = resolve_device(settings.device)
+        self.scenes = scenes or DrawnScenes(settings.seed)
         torch.manual_seed(settings.seed)
-        self.learner = Learner(CONFIGS[settings.model])
+        self.learner = Learner(CONFIGS[settings.model], drop_path=settings.drop_path)
         if settings.start:
             start = load_sam(Path(settings.start).read_bytes(), expected=self.sam.config)
             self.sam.load_state_dict(start.state_dict())
+        self.learner.to(self.device)
         self.average = {key: value.detach().clone() for key, value in self.sam.state_dict().items()}
-        self.replicas = Replicas(self.learner, settings.replicas)
+        self.replicas = Replicas(self.learner, settings.replicas if self.device.type == "cpu" else 1)
         self.optimiser = Optimiser(
-            self.learner, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
+            self.learner,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            layer_decay=settings.layer_decay,
         )
 
     @property
@@ -65,16 +75,16 @@ class Training:
 
     @property
     def fraction(self) -> float:
-        """Share of the training that is over, by steps if they are set, else by the clock."""
-        if self.settings.steps is not None:
+        """Share of the training that is over, by steps, or by the clock if `minutes` are set."""
+        if self.settings.minutes is None:
             return self.progress.step / self.settings.steps
         return self.progress.elapsed_s / (60 * self.settings.minutes)
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step: a linear warm-up, then half a cosine down to a hundredth."""
+        """Of the next step: a linear warm-up, then the schedule."""
         warm = min(1.0, (self.progress.step + 1) / self.settings.warm_up_steps)
-        return self.settings.learning_rate * warm * max(0.01, 0.5 * (1 + math.cos(math.pi * min(1.0, self.fraction))))
+        return self.settings.learning_rate * warm * _share_of_peak(self.settings.schedule, min(1.0, self.fraction))
 
     @property
     def source(self) -> TrainingBatches:
@@ -84,12 +94,13 @@ class Training:
             view_settings(self.settings, self.sam.config),
             batch=self.settings.batch,
             views_per_scene=self.settings.views_per_scene,
+            scenes=self.scenes,
         )
 
     def run(self, checkpoint: Path) -> Evaluation:
         """Train to the end, logging and saving on the way; returns the last evaluation."""
         if self.fraction < 1:
-            with closing(prefetched(self.source, start=self.progress.step)) as batches:
+            with closing(prefetched(self.source, start=self.progress.step, workers=self.settings.workers)) as batches:
                 self._run_steps(batches, checkpoint)
         self.save(checkpoint)
         evaluation = self.evaluate()
@@ -117,17 +128,21 @@ class Training:
     def step(self, batch: Batch) -> dict[str, float]:
         """One step of the optimiser; returns what was measured on the way."""
         self.learner.train()
-        follow_up = bool(torch.rand(()) < self.settings.follow_up_share)
+        settings, number = self.settings, self.progress.step
+        follow_up = bool(torch.rand((), generator=_rng("cpu", settings.seed, number)) < settings.follow_up_share)
 
-        def backward(learner: Learner, part: Batch) -> PromptLoss:
-            loss = batch_loss(learner, part, self.settings.loss, bfloat16=self.settings.bfloat16, follow_up=follow_up)
+        def backward(learner: Learner, numbered: tuple[int, Batch]) -> PromptLoss:
+            part_number, part = numbered
+            rng = _rng(str(self.device), settings.seed, number, 1 + part_number)
+            learner.seed(rng)
+            loss = batch_loss(learner, part, Step(settings, follow_up, rng))
             loss.total.backward()
             return loss.detach()
 
-        parts = split_batch(batch, self.settings.replicas)
-        # With so few tokens the fused kernel's backward pass is slower than plain products (a tenth of a step).
-        with sdpa_kernel(SDPBackend.MATH):
-            losses = self.replicas.backward(parts, backward)
+        parts = split_batch(batch.to(self.device), self.replicas.count)
+        # On a CPU and with so few tokens plain products go back faster than the fused kernel: a tenth of a step.
+        with sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext():
+            losses = self.replicas.backward(list(enumerate(parts)), backward)
         norm = torch.nn.utils.clip_grad_norm_(self.learner.parameters(), self.settings.clip_norm)
         rate = self.learning_rate
         self.optimiser.step(rate)
@@ -148,7 +163,7 @@ class Training:
         """A copy of the model with the averaged weights, for use."""
         sam = Sam(self.sam.config)
         sam.load_state_dict(self.average)
-        return sam.eval()
+        return sam.eval().to(self.device)
 
     def evaluate(self) -> Evaluation:
         """Figures of the averaged weights on the held-out scenes, in float32."""
@@ -163,8 +178,7 @@ class Training:
             "average": self.average,
             "optimiser": self.optimiser.state_dict(),
             "progress": asdict(self.progress),
-            "rng": torch.get_rng_state(),
-            "settings": asdict(self.settings),
+            "settings": json.dumps(asdict(self.settings)),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
@@ -172,16 +186,27 @@ class Training:
         os.replace(partial, path)
 
     @classmethod
-    def resume(cls, path: Path, settings: TrainSettings) -> Training:
+    def resume(cls, path: Path, settings: TrainSettings, scenes: SceneSource | None = None) -> Training:
         """Go on from a checkpoint; the settings may differ in how long to train, not in the model."""
-        state = torch.load(path, weights_only=True)
-        training = cls(settings)
+        training = cls(settings, scenes)
+        state = torch.load(path, weights_only=True, map_location=training.device)
         training.progress = Progress(**state["progress"])
         training.learner.load_state_dict(state["learner"])
         training.average = state["average"]
         training.optimiser.load_state_dict(state["optimiser"])
-        torch.set_rng_state(state["rng"])
         return training
+
+
+def _rng(device: str, *numbers: int) -> torch.Generator:
+    """Random choices that depend on these numbers alone: nothing has to be kept for a resume."""
+    (state,) = np.random.SeedSequence(numbers).generate_state(1, np.uint64).tolist()
+    return torch.Generator(device).manual_seed(state >> 1)
+
+
+def _share_of_peak(schedule: Schedule, fraction: float) -> float:
+    if schedule is Schedule.COSINE:
+        return max(0.01, 0.5 * (1 + math.cos(math.pi * fraction)))
+    return 0.1 ** sum(fraction >= drop for drop in (2 / 3, 0.963))
 
 
 class Means:

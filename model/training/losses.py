@@ -53,12 +53,13 @@ def ambiguous_point_loss(
     """
     cost_PML = pairwise_mask_cost(logits_PMhw, truths_PLhw, settings)
     cost_PML = cost_PML.masked_fill(~valid_PL[:, None], 0.0)
-    orders_NL = torch.tensor(list(itertools.permutations(range(cost_PML.shape[1]), cost_PML.shape[2])))
-    levels_L = torch.arange(cost_PML.shape[2])
+    device = cost_PML.device
+    orders = list(itertools.permutations(range(cost_PML.shape[1]), cost_PML.shape[2]))
+    orders_NL, levels_L = torch.tensor(orders, device=device), torch.arange(cost_PML.shape[2], device=device)
     picked_P = cost_PML.detach()[:, orders_NL, levels_L].sum(-1).argmin(1)
     assigned_PL = orders_NL[picked_P]
     matched_PL = cost_PML.gather(1, assigned_PL[:, None]).squeeze(1)
-    used_PM = torch.zeros(cost_PML.shape[:2], dtype=torch.bool).scatter_(1, assigned_PL, valid_PL)
+    used_PM = torch.zeros(cost_PML.shape[:2], dtype=torch.bool, device=device).scatter_(1, assigned_PL, valid_PL)
     nearest_PM = cost_PML.masked_fill(~valid_PL[:, None], torch.inf).amin(2)
     asked_P = valid_PL.any(1)
     pull_PM = nearest_PM.masked_fill(used_PM | ~asked_P[:, None], 0.0)

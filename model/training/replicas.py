@@ -22,6 +22,7 @@ class Replicas(Generic[Model]):
     """Copies of a model that share its weights and have gradients of their own."""
 
     def __init__(self, model: Model, count: int) -> None:
+        self.count = count
         self._models = [model, *(copy.deepcopy(model) for _ in range(count - 1))]
         for copied in self._models[1:]:
             for own, shared in zip(copied.parameters(), model.parameters(), strict=True):

@@ -7,6 +7,7 @@ whole (the background is cut into wholes too); a part's visible pixels always li
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -30,6 +31,25 @@ class Scene:
 
     rgb_HW3: npt.NDArray[np.uint8]
     labels_3HW: npt.NDArray[np.uint16]
+
+
+class SceneSource(Protocol):
+    """Scenes by number, without end; pickles, for scenes are made in processes of their own."""
+
+    def scene(self, index: int) -> Scene:
+        """The scene with this number; the same on every call."""
+        ...
+
+
+@dataclass(frozen=True)
+class DrawnScenes:
+    """The scenes of one seed."""
+
+    seed: int
+
+    def scene(self, index: int) -> Scene:
+        """See `SceneSource`."""
+        return draw_scene(self.seed, index)
 
 
 def draw_scene(seed: int, index: int, *, size_hw: tuple[int, int] = (384, 384)) -> Scene:

@@ -1,8 +1,25 @@
-"""Every number of a training, with its default and unit. The only home of a default."""
+"""Every number of a training, with its default and unit. The only home of a default.
+
+Defaults are those that serve the bundled model. What SAM's paper has (arXiv:2304.02643, section 3 and appendix A)
+stands beside each; the whole of it is LossSettings(focal_weight=20, focal_gamma=2, dice_weight=1) and
+TrainSettings(batch=256, learning_rate=8e-4, schedule=steps, warm_up_steps=250, weight_decay=0.1, layer_decay=0.8,
+drop_path=0.4, follow_up_share=1, follow_ups=10), but for its optimiser, which is AdamW alone.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Schedule(StrEnum):
+    """How the learning rate falls after the warm-up."""
+
+    COSINE = "cosine"
+    """Along half a cosine, to a hundredth."""
+    STEPS = "steps"
+    """To a tenth at two thirds of the training, to a hundredth at 96 % of it: the paper's 60,000th and 86,666th of
+    90,000 steps."""
 
 
 @dataclass(frozen=True)
@@ -14,12 +31,14 @@ class LossSettings:
     focal_gamma: float = 0.0
     """0 is plain cross-entropy, which gives decisive logits (stability); the paper has 2."""
     dice_weight: float = 2.0
+    """The paper: 1."""
     iou_weight: float = 1.0
-    """Weight of the squared error of the predicted IoU."""
+    """Weight of the squared error of the predicted IoU. The paper: 1."""
     unused_pull: float = 0.15
-    """Weight of outputs that no truth was assigned to; each is drawn to its nearest truth."""
+    """Weight of outputs that no truth was assigned to; each is drawn to its nearest truth. The paper asks for one truth
+    and trains the output nearest to it: 0, with points_per_image truths drawn one by one."""
     dense_weight: float = 1.0
-    """Weight of the dense task (dense.py)."""
+    """Weight of the dense task (dense.py); the paper has no such task."""
     dense_queries: int = 48
     """Tokens of an image asked in it."""
 
@@ -30,28 +49,55 @@ class TrainSettings:
 
     model: str = "tiny"
     """A name of model.sam.CONFIGS."""
+    device: str = "auto"
+    """auto (cuda if there is one), cpu or cuda."""
     seed: int = 1
-    minutes: float = 70.0
-    """Wall time to spend; the schedule follows the clock."""
-    steps: int | None = None
-    """If set, the schedule follows steps and `minutes` is ignored."""
+    steps: int = 8000
+    """Length of the training; the schedule follows it, so equal settings give equal weights on one machine."""
+    minutes: float | None = None
+    """If set, wall time to spend instead; the schedule follows the clock, and no two trainings are alike."""
     start: str = ""
     """Weights of the same sizes to start from, in a layout that model.checkpoint takes; empty is from nothing."""
+    source: str = ""
+    """Images with masks to train on beside drawn scenes: the OUT of a finished run, or a tar or folder of SA-1B's
+    images and annotation files."""
+    source_share: float = 0.5
+    """Share of these among the scenes, in [0, 1]."""
+    source_side: int = 768
+    """Pixels: larger images from `source` are scaled until their longer side is this."""
     batch: int = 8
-    """Images a step."""
+    """Images a step. The paper: 256."""
     learning_rate: float = 1e-3
-    """Peak; falls along a half cosine over the whole training."""
+    """Peak. The paper: 8e-4."""
+    schedule: Schedule = Schedule.COSINE
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each encoder block to the one before it. The paper: 0.8 (from MAE weights)."""
+    drop_path: float = 0.0
+    """Chance that an image skips a branch of the last encoder block; it falls linearly to 0 at the first.
+    The paper: 0.4."""
     replicas: int = 2
-    """Threads that share the images of a step, one core each."""
+    """Threads that share the images of a step, one core each; on CUDA always 1."""
+    workers: int = 1
+    """Processes that draw scenes; no batch depends on their number."""
     points_per_image: int = 5
+    """Prompts of each image. The paper: up to 64 masks a GPU."""
     min_cells: int = 24
     """Truths with fewer low-resolution cells than this are not asked for."""
     views_per_scene: int = 6
-    """Crops taken of a drawn scene before it is dropped: drawing costs more than cropping."""
+    """Crops taken of a scene before it is dropped: drawing costs more than cropping."""
     follow_up_share: float = 0.15
-    """Share of steps with a second prompt (correction point and mask, or a box); it trains the single-mask output."""
+    """Share of steps whose prompts are followed up (box, correction points, mask); that trains the single-mask output.
+    The paper: 1."""
+    follow_ups: int = 1
+    """Prompts that follow the first point in such a step. From 3 on the last one, and one of those before at random,
+    brings no new point. The paper: 10, of which 8 do."""
+    box_share: float = 0.5
+    """Chance that a follow-up begins anew from a noised box instead of correcting the point's answer.
+    The paper: 0.5."""
     weight_decay: float = 0.05
+    """The paper: 0.1."""
     warm_up_steps: int = 100
+    """The paper: 250."""
     clip_norm: float = 1.0
     ema_decay: float = 0.998
     """Of the averaged weights, which are the ones evaluated and exported."""

@@ -9,18 +9,18 @@ import numpy as np
 import torch
 
 from model.training.batches import TrainingBatches, ViewSettings, choose_points, make_view, prefetched, split_batch
-from model.training.scenes import LEVELS, Scene
+from model.training.scenes import LEVELS, DrawnScenes, Scene
 
 VIEW = ViewSettings(input_side=64, mask_side=32, points=6, min_cells=10)
 
 
-SOURCE = TrainingBatches(5, VIEW, batch=2, views_per_scene=2)
+SOURCE = TrainingBatches(5, VIEW, batch=2, views_per_scene=2, scenes=DrawnScenes(5))
 BATCHES = [SOURCE.make(number) for number in range(4)]
 
 
-def test_the_background_process_makes_the_batches_from_a_number_on() -> None:
-    """The position in the data is one number in the checkpoint, and where a batch is made must not matter."""
-    with closing(prefetched(SOURCE, start=2, depth=2)) as batches:
+def test_background_processes_make_the_batches_from_a_number_on() -> None:
+    """The position in the data is one number in the checkpoint, and where an image is made must not matter."""
+    with closing(prefetched(SOURCE, start=2, workers=2, depth=2)) as batches:
         ahead = list(itertools.islice(batches, 2))
     for here, there in zip(BATCHES[2:], ahead, strict=True):
         assert torch.equal(here.images_B3SS, there.images_B3SS)

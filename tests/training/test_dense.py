@@ -33,7 +33,7 @@ def test_the_head_can_say_which_cells_of_a_token_are_meant() -> None:
     optimiser = torch.optim.Adam(head.parameters(), lr=0.02)
     for _ in range(80):
         optimiser.zero_grad()
-        dense_loss(head, embedding_1Cgg, labels_1Lhw, SETTINGS).backward()
+        dense_loss(head, embedding_1Cgg, labels_1Lhw, SETTINGS, torch.Generator()).backward()
         optimiser.step()
     with torch.no_grad():
         logits_hw = head(embedding_1Cgg, torch.tensor([[5]]))[0, 0, 0]
@@ -44,7 +44,7 @@ def test_tokens_on_nothing_ask_nothing() -> None:
     """Padding and levels without a part have no truth; the loss must stay finite and still have a gradient."""
     embedding_1Cgg = torch.randn(1, CONFIG.decoder_dim, CONFIG.grid_side, CONFIG.grid_side, requires_grad=True)
     labels_1Lhw = torch.zeros(1, 3, CONFIG.mask_side, CONFIG.mask_side, dtype=torch.int32)
-    loss = dense_loss(DenseHead(CONFIG), embedding_1Cgg, labels_1Lhw, SETTINGS)
+    loss = dense_loss(DenseHead(CONFIG), embedding_1Cgg, labels_1Lhw, SETTINGS, torch.Generator())
     loss.backward()
     assert float(loss.detach()) == 0
     assert embedding_1Cgg.grad is not None

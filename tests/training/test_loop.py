@@ -1,4 +1,4 @@
-"""The loop on two images a step: it learns, it resumes, it exports what the loader reads."""
+"""The loop on two images a step: it goes on, it exports what the loader reads, its figures are right."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ SETTINGS = TrainSettings(
     follow_up_share=0.5,
     evaluation_images=2,
     bfloat16=False,
+    device="cpu",
 )
 
 
@@ -36,17 +37,9 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-def test_steps_on_one_batch_lower_its_loss() -> None:
-    """The shortest proof that gradients reach the weights with the right sign."""
-    training = Training(replace(SETTINGS, steps=1000, follow_up_share=0.0))
-    batch = training.source.make(0)
-    losses = [training.step(batch)["mask"] for _ in range(25)]
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
-
-
 def test_replicas_find_the_same_gradient_as_one_model() -> None:
     """Slices of a batch on several threads are a matter of speed."""
-    # Without the terms that draw random numbers: threads take those in no fixed order.
+    # Without the terms that draw random numbers: every slice has its own.
     plain = replace(SETTINGS, steps=1000, follow_up_share=0.0, loss=LossSettings(dense_weight=0.0))
     norms: list[float] = []
     for replicas in (1, 2):
@@ -56,21 +49,6 @@ def test_replicas_find_the_same_gradient_as_one_model() -> None:
             pytest.fail("choose another seed: a view without valid points weighs the slices differently")
         norms.append(training.step(batch)["norm"])
     assert norms[0] == pytest.approx(norms[1], rel=1e-3)
-
-
-def test_a_resumed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
-    """An interruption must cost time and nothing else: data position, optimiser and random numbers all go on."""
-    straight = Training(replace(SETTINGS, steps=1000))
-    for number in range(4):
-        if number == 2:
-            straight.save(tmp_path / "at2.pt")
-        straight.step(straight.source.make(number))
-    resumed = Training.resume(tmp_path / "at2.pt", replace(SETTINGS, steps=1000))
-    for _ in range(2):
-        resumed.step(resumed.source.make(resumed.progress.step))
-    for key, value in straight.average.items():
-        assert torch.equal(value, resumed.average[key]), key
-    assert resumed.progress.step == straight.progress.step == 4
 
 
 def test_a_training_exports_what_the_loader_reads_and_another_starts_from_it(tmp_path: Path) -> None:
@@ -104,7 +82,7 @@ def test_figures_of_a_model_that_knows_the_truth() -> None:
         "true_iou_PML": torch.tensor([[[1.0, 0.5, 0.0], [0.5, 0.25, 0.0], [0.0, 0.0, 0.0]]]),
         "valid_PL": torch.tensor([[True, True, False]]),
         "predicted_iou_PM": torch.tensor([[0.9, 0.95, 0.1]]),
-        "stability_PM": torch.tensor([[0.99, 0.2, 0.0]]),
+        "stability_PFM": torch.tensor([[[0.99, 0.2, 0.0]]]),
     }
     found = summarise(columns)
     assert found.truth_iou == pytest.approx(0.75)

@@ -1,0 +1,84 @@
+"""The ground truth of one image: masks as COCO's packed run lengths, and how masks are compared.
+
+Owns what counts as a truth. Does not know where masks come from. Every IoU is over the image's own pixels.
+Legend: H W pixels, L levels of labels, T truths, D masks to compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+
+from pipeline.errors import ContractError
+from pipeline.masks.rle import Rle
+from pipeline.masks.rle_check import unpacked
+
+Mask_HW = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Truths:
+    """What is to be found in an image, whatever it is (no classes). No mask twice, none empty.
+
+    counts_T  COCO's packed run lengths
+    area_T    int64, pixels
+    """
+
+    hw: tuple[int, int]
+    counts_T: tuple[str, ...]
+    area_T: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, counts: Sequence[str], hw: tuple[int, int]) -> Truths:
+        """Equal masks become one truth: a part that covers its whole is one thing to find, not two.
+
+        raises  ContractError if a mask does not fill the frame
+        """
+        areas: dict[str, int] = {}
+        for packed in counts:
+            runs = unpacked(packed)
+            if runs.sum() != hw[0] * hw[1]:
+                raise ContractError(f"a mask of {runs.sum()} pixels for an image of {hw[0] * hw[1]}")
+            areas[packed] = Rle(hw, runs).area
+        kept = {packed: area for packed, area in areas.items() if area}
+        return cls(hw, tuple(kept), np.array(list(kept.values()), np.int64))
+
+    @classmethod
+    def of_labels(cls, labels_LHW: npt.NDArray[np.integer[Any]]) -> Truths:
+        """Every id of every level is a thing; 0 is nothing."""
+        hw = labels_LHW.shape[1], labels_LHW.shape[2]
+        counts = [pack_pixels(level_HW == own) for level_HW in labels_LHW for own in np.unique(level_HW) if own]
+        return cls.of(counts, hw)
+
+    def __len__(self) -> int:
+        return len(self.counts_T)
+
+
+def pack_pixels(mask_HW: Mask_HW) -> str:
+    """COCO's packed run lengths of a mask."""
+    columns = np.ascontiguousarray(mask_HW.T).ravel()
+    changes = np.flatnonzero(np.diff(columns, prepend=False))
+    ends = np.concatenate([[0], changes, [len(columns)]])
+    return Rle((mask_HW.shape[0], mask_HW.shape[1]), np.diff(ends)).packed()
+
+
+def mask_pixels(counts: str, hw: tuple[int, int]) -> Mask_HW:
+    """The inverse of `pack_pixels`."""
+    runs = unpacked(counts)
+    inside = (np.arange(len(runs)) % 2).astype(np.bool_)
+    return np.repeat(inside, runs).reshape(hw[1], hw[0]).T
+
+
+def pairwise_iou(counts_D: Sequence[str], counts_T: Sequence[str], hw: tuple[int, int]) -> Floats:
+    """(D, T) float64 in [0, 1]."""
+    if not len(counts_D) or not len(counts_T):
+        return np.zeros((len(counts_D), len(counts_T)))
+    masks: Any = [{"size": list(hw), "counts": packed} for packed in counts_D]
+    truths: Any = [{"size": list(hw), "counts": packed} for packed in counts_T]
+    return np.asarray(coco_mask.iou(masks, truths, [0] * len(counts_T)), np.float64)
