@@ -127,3 +127,20 @@ class Settings:
     model: ModelSettings = field(default_factory=ModelSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
     run: RunSettings = field(default_factory=RunSettings)
+
+
+@dataclass(frozen=True)
+class SubmitSettings:
+    """How a job reaches a cluster."""
+
+    address: str = "http://127.0.0.1:8265"
+    """The jobs API of the cluster's head; Ray's dashboard serves it, on this port by default."""
+    follow: bool = True
+    """Show the job's log until it ends and exit as it does; false only hands it over."""
+
+
+@dataclass(frozen=True)
+class SubmitJob(Settings):
+    """One run, on a cluster that this machine is no part of."""
+
+    submit: SubmitSettings = field(default_factory=SubmitSettings)
