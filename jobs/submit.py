@@ -33,7 +33,10 @@ def submit_job(job: SubmitJob) -> int:
     if problems:
         raise ConfigError("; ".join(problems))
     submission = submit(
-        command(sys.argv[1:]), address=job.submit.address, package=ROOT, env={"RAY_JOB_STOP_WAIT_TIME_S": stop_wait(job)}
+        command(sys.argv[1:]),
+        address=job.submit.address,
+        package=ROOT,
+        env={"RAY_JOB_STOP_WAIT_TIME_S": stop_wait(job)},
     )
     about = f"--address {job.submit.address} {submission.id}"
     sys.stdout.write(f"Maskmill: job {submission.id}; `ray job stop {about}` stops it, resumable\n")

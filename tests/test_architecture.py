@@ -31,7 +31,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 """Room -> what it may import of ours; a name covers everything below it, except `pipeline`, which is the package."""
 
 DOORS: dict[str, tuple[str, ...]] = {
-    "ray": tuple(f"pipeline/run/{name}.py" for name in ("worker", "driver", "journal", "ray_session", "room")),
+    "ray": tuple(
+        f"pipeline/run/{name}.py"
+        for name in ("worker", "driver", "journal", "ray_session", "room", "metrics", "submission")
+    ),
     "hydra": ("jobs/",),
     "omegaconf": ("jobs/",),
     "boto3": ("pipeline/storage/",),

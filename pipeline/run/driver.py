@@ -20,6 +20,7 @@ from pipeline.run.chunk import Errand
 from pipeline.run.journal import JournalKeeper, JournalLostError
 from pipeline.run.ledger import Entry, Ledger, Verdict
 from pipeline.run.lookout import Lookout
+from pipeline.run.metrics import Failure, RunMetrics
 from pipeline.run.progress import Progress, Standing
 from pipeline.run.ray_session import one_line
 from pipeline.run.room import Room, is_alive
@@ -88,6 +89,7 @@ class Driver:
         self._settings = settings
         self._lookout = Lookout(look_around)
         self._progress = progress
+        self._metrics = RunMetrics(spec.out)
         self._room = Room(settings, device=device)
         self._actor_class = worker_actor(num_cpus=self._room.cpus_each, num_gpus=self._room.gpus_each)
         self._seats: list[Seat] = []
@@ -204,7 +206,7 @@ class Driver:
             self._try_again(errand, error.cause if isinstance(error.cause, Exception) else error)
         # Neither of Ray's out-of-memory and actor errors is a kind of the other; RayError comes last.
         except OutOfMemoryError as error:
-            self._lose(seat, f"the machine ran out of memory: {one_line(error)}")
+            self._lose(seat, f"the machine ran out of memory: {one_line(error)}", failure=Failure.OUT_OF_MEMORY)
         except RayError as error:
             self._lose(seat, one_line(error))
         else:
@@ -219,6 +221,7 @@ class Driver:
             self._journal.renew()
             self._ledger.put_back(errand.chunk)
             return
+        self._metrics.failed(Failure.STORAGE if isinstance(error, StorageError) else Failure.ERROR)
         why = f"{type(error).__name__}: {one_line(error)}"
         entries = None if isinstance(error, StorageError) else self._journal.read([errand.key])
         entry = entries.get(errand.key) if entries else None
@@ -227,7 +230,9 @@ class Driver:
         if verdict is Verdict.GIVEN_UP and isinstance(error, StorageError):
             raise RunError(f"the store does not answer: {one_line(error)}") from error
 
-    def _lose(self, seat: Seat, why: str, *, died: str = "its worker died") -> None:
+    def _lose(
+        self, seat: Seat, why: str, *, died: str = "its worker died", failure: Failure = Failure.WORKER_DIED
+    ) -> None:
         """The worker is gone, and what it held goes back. A lost machine is nobody's fault, nor is a chunk that had
         not begun."""
         self._dismiss(seat)
@@ -235,6 +240,7 @@ class Driver:
         seat.in_flight.clear()
         if not is_alive(seat.node):
             for errand in errands:
+                self._metrics.failed(Failure.NODE_LOST)
                 self._ledger.put_back(errand.chunk)
             self._progress.say(f"a node is gone, {len(errands)} chunks go back: {why}")
             return
@@ -244,6 +250,7 @@ class Driver:
             if entries is not None and errand.key not in entries:
                 self._ledger.put_back(errand.chunk)
                 continue
+            self._metrics.failed(failure)
             verdict = self._ledger.blame(errand, entries[errand.key] if entries else None, died)
             self._progress.say(f"chunk {errand.chunk.chunk_id} {verdict}: {died}: {why}")
             if verdict is Verdict.NAMED:
@@ -263,7 +270,10 @@ class Driver:
             ages = [self._entries[e.key].age_s for e in seat.in_flight.values() if e.key in self._entries]
             if ages and min(ages) > limit:
                 self._lose(
-                    seat, f"no image done for {min(ages):.0f} s", died=f"it hung for run.image_timeout_s={limit:g}"
+                    seat,
+                    f"no image done for {min(ages):.0f} s",
+                    died=f"it hung for run.image_timeout_s={limit:g}",
+                    failure=Failure.HUNG,
                 )
 
     def _dismiss(self, seat: Seat) -> None:
@@ -282,15 +292,15 @@ class Driver:
 
     def _show(self) -> None:
         ledger = self._ledger
-        self._progress.show(
-            Standing(
-                images_done=ledger.images_committed + self._images_in_flight(),
-                images_total=ledger.plan.image_count,
-                masks=sum(report.masks for report in ledger.reports),
-                workers_ready=sum(seat.ready for seat in self._seats),
-                workers_wanted=len(self._seats),
-            )
+        standing = Standing(
+            images_done=ledger.images_committed + self._images_in_flight(),
+            images_total=ledger.plan.image_count,
+            masks=sum(report.masks for report in ledger.reports),
+            workers_ready=sum(seat.ready for seat in self._seats),
+            workers_wanted=len(self._seats),
         )
+        self._progress.show(standing)
+        self._metrics.show(standing, ledger, in_flight=sum(len(seat.in_flight) for seat in self._seats))
 
     def _images_in_flight(self) -> int:
         """Done, but not committed yet."""
