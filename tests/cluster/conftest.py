@@ -1,0 +1,105 @@
+"""A real cluster of two nodes, started with the commands of docs/cluster.md, on 127.0.0.1."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipeline.masks.warm_up import warm_up
+
+ROOT = Path(__file__).parent.parent.parent
+PAGE = (ROOT / "docs" / "cluster.md").read_text()
+TOKEN = "0123456789abcdef" * 4
+SMALL = ["--node-ip-address=127.0.0.1", f"--object-store-memory={100 * 2**20}"]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a user of it knows, and where Ray keeps its files."""
+
+    address: str
+    metrics_url: str
+    env: dict[str, str]
+    folder: Path
+
+    def packages(self) -> list[Path]:
+        """What jobs have brought along, unpacked."""
+        unpacked = self.folder / "session_latest" / "runtime_resources" / "working_dir_files"
+        return [path for path in unpacked.glob("*") if path.is_dir()]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    # Ray puts sockets into this folder, whose paths may have 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
+    gcs, dashboard, metrics, node_metrics = free_ports(4)
+    env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
+    env |= {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    there = Cluster(f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{metrics}/metrics", env, folder)
+    head_line, node_line = re.findall(r"^ray start .*$", PAGE, re.MULTILINE)
+    own = [*SMALL, f"--temp-dir={folder}"]
+    head = [*shlex.split(head_line), *own, f"--port={gcs}", f"--dashboard-port={dashboard}"]
+    node = [*shlex.split(node_line.replace("HEAD:6379", f"127.0.0.1:{gcs}")), *own, "--num-cpus=2"]
+    warm_up()  # so that this process has what `lend_compiled` lends
+    started = [start([*head, f"--metrics-export-port={metrics}"], env)]
+    try:
+        wait_until_it_answers(there, started[0])
+        started.append(start([*node, f"--metrics-export-port={node_metrics}"], env))
+        yield there
+    finally:
+        for process in reversed(started):
+            process.terminate()
+        for process in started:
+            process.wait(timeout=60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def start(command: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def wait_until_it_answers(there: Cluster, head: subprocess.Popen[bytes]) -> None:
+    request = urllib.request.Request(f"{there.address}/api/jobs/", headers={"Authorization": f"Bearer {TOKEN}"})
+    deadline = time.monotonic() + 90
+    while True:
+        assert head.poll() is None, f"ray start ended with {head.returncode}"
+        assert time.monotonic() < deadline, "the head does not answer"
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                assert answer.status == 200
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def lend_compiled(package: Path) -> None:
+    """Put beside an unpacked job's sources what this machine has compiled of the same sources: ten seconds less."""
+    if not (package / "pipeline" / "masks").exists():
+        return
+    (package / "pipeline" / "masks" / "__pycache__").mkdir(exist_ok=True)
+    for compiled in (ROOT / "pipeline" / "masks" / "__pycache__").glob("*.nb?"):
+        target = package / compiled.relative_to(ROOT)
+        if not target.exists():
+            shutil.copy(compiled, target)

@@ -1,0 +1,166 @@
+"""A run on a cluster, from `make submit` to the exit code: stopped in the middle, submitted again, looked at."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from jobs.submit import LEAVING_S, command, stop_wait, submit_job
+from pipeline.errors import ConfigError
+from pipeline.run.metrics import BUSY, CATALOGUE, FAILURES, IMAGES
+from pipeline.settings import RunSettings, Settings, SubmitJob, SubmitSettings
+from tests.cluster.conftest import ROOT, Cluster, free_ports, lend_compiled
+
+SHARD = ROOT / "jobs" / "sample" / "scenes.tar"
+IMAGES_IN_SHARD = 8
+OPTIONS = ["recipe=sam", "run.images_per_chunk=1", "run.max_workers=1"]
+"""About a second an image: time to be stopped in the middle."""
+
+
+@dataclass(frozen=True)
+class Story:
+    """What happened to one run: submitted, stopped by `ray job stop` after its first part, submitted again."""
+
+    out: Path
+    stopped: subprocess.CompletedProcess[str]
+    seconds_to_stop: float
+    parts_when_stopped: dict[str, bytes]
+    finished: subprocess.CompletedProcess[str]
+    scraped: str
+
+
+@pytest.fixture(scope="module")
+def story(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Story:
+    out = tmp_path_factory.mktemp("cluster") / "out"
+    first = [sys.executable, "-m", "jobs.submit", f"submit.address={cluster.address}", f"source={SHARD}", f"out={out}"]
+    with subprocess.Popen(
+        [*first, *OPTIONS], cwd=ROOT, env=cluster.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        advice = process.stdout.readline()
+        wait_for_a_part(out, process, cluster)
+        begun = time.monotonic()
+        stop = re.findall("`(ray job stop .*)`", advice)[0]
+        subprocess.run(shlex.split(stop), env=cluster.env, capture_output=True, timeout=60, check=True)
+        output, errors = process.communicate(timeout=60)
+        stopped = subprocess.CompletedProcess(first, process.returncode, output, errors)
+    seconds, parts = time.monotonic() - begun, parts_in(out)
+    again = ["make", "-o", ".venv/.run-ready", f"BIN={Path(sys.executable).parent}", "submit", f"SHARD={SHARD}"]
+    again += [f"OUT={out}", f"ADDRESS={cluster.address}", f"ARGS={shlex.join(OPTIONS)}"]
+    # The tests themselves are run by a make, which would pass its own flags on.
+    env = {key: value for key, value in cluster.env.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    finished = subprocess.run(again, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
+    with urllib.request.urlopen(cluster.metrics_url, timeout=10) as answer:
+        return Story(out, stopped, seconds, parts, finished, answer.read().decode())
+
+
+def wait_for_a_part(out: Path, process: subprocess.Popen[str], cluster: Cluster) -> None:
+    deadline = time.monotonic() + 120
+    while not parts_in(out):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "no part"
+        for package in cluster.packages():
+            lend_compiled(package)
+        time.sleep(0.05)
+
+
+def parts_in(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(out.glob("data/*.parquet"))}
+
+
+def test_stopped_job_commits_what_is_in_flight_within_the_grace_time(story: Story):
+    """Ray kills a job three seconds after asking it to stop, unless it is told how long ours may take."""
+    assert story.stopped.returncode == 130, story.stopped
+    assert "stopped by a signal" in story.stopped.stdout
+    assert "repeat the same command" in story.stopped.stdout
+    assert 1 <= len(story.parts_when_stopped) < IMAGES_IN_SHARD
+    assert story.seconds_to_stop < RunSettings().grace_s + LEAVING_S
+
+
+def test_job_submitted_again_does_what_is_left(story: Story):
+    """make submit, to the end: the log is shown, the output is whole, what was there is untouched."""
+    assert story.finished.returncode == 0, story.finished
+    kept = len(story.parts_when_stopped)
+    assert f"finished, all {IMAGES_IN_SHARD} chunks committed ({kept} were already committed)" in story.finished.stdout
+    after = parts_in(story.out)
+    assert len(after) == IMAGES_IN_SHARD
+    assert {name: after[name] for name in story.parts_when_stopped} == story.parts_when_stopped
+    assert (story.out / "_SUCCESS").exists()
+
+
+def test_job_takes_the_packages_and_nothing_else(story: Story, cluster: Cluster):
+    """An environment, an output or a checkpoint in the folder would be gigabytes on every submission."""
+    assert story.finished.returncode == 0
+    [package] = cluster.packages()
+    assert {path.name for path in package.iterdir()} == {"pipeline", "model", "conf", "jobs"}
+    assert {path.name for path in (package / "jobs").iterdir() if path.is_dir()} <= {"__pycache__"}
+
+
+def test_prometheus_sees_every_metric_with_its_labels_and_the_true_sums(story: Story):
+    """A name that Ray changes or drops makes an empty panel, and nobody hears of it."""
+    seen = {name: labels for name, labels, _ in samples(story.scraped)}
+    assert set(seen) == {f"ray_{metric.name}" for metric in CATALOGUE} - {f"ray_{FAILURES.name}"}
+    for metric in CATALOGUE:
+        if metric is not FAILURES:
+            assert {"run", *metric.labels} <= set(seen[f"ray_{metric.name}"])
+    images = [(labels, value) for name, labels, value in samples(story.scraped) if name == f"ray_{IMAGES.name}"]
+    assert {labels["run"] for labels, _ in images} == {str(story.out)}
+    assert {labels["status"] for labels, _ in images} == {"ok"}
+    # Two drivers, one series each; what is recorded last is not lost with its process.
+    assert sum(value for _, value in images) == IMAGES_IN_SHARD
+    assert all(value > 0 for name, _, value in samples(story.scraped) if name == f"ray_{BUSY.name}")
+
+
+def samples(scraped: str) -> Iterator[tuple[str, dict[str, str], float]]:
+    """Name, labels and value of our series in Prometheus' text format."""
+    for name, labels, value in re.findall(r"^(ray_maskmill_\w+)\{(.*)\} (\S+)$", scraped, re.MULTILINE):
+        yield name, dict(re.findall(r'(\w+)="([^"]*)"', labels)), float(value)
+
+
+JOB = SubmitJob(source="s3://bucket/images", out="s3://bucket/masks", run=RunSettings(address="auto"))
+
+
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
+        (replace(JOB, out="out/masks"), "out=out/masks is another place on every machine"),
+        (replace(JOB, source="photos"), "source=photos is another place"),
+        (replace(JOB, model=replace(JOB.model, checkpoint="~/h.pth")), "model.checkpoint=~/h.pth is another place"),
+        (replace(JOB, run=RunSettings(address="local")), "run=local"),
+        (replace(JOB, run=RunSettings(address="auto", images_per_chunk=0)), "run.images_per_chunk=0"),
+    ],
+)
+def test_what_cannot_work_on_a_cluster_is_refused_before_anything_is_sent(job: SubmitJob, said: str):
+    """A relative path would be taken in a temporary folder of the head, and the output vanish with it."""
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        submit_job(job)
+
+
+def test_address_where_nobody_answers_is_named():
+    """The most common mistake is the head's other port."""
+    [port] = free_ports(1)
+    with pytest.raises(ConfigError, match=f"submit.address=http://127.0.0.1:{port} "):
+        submit_job(replace(JOB, submit=SubmitSettings(address=f"http://127.0.0.1:{port}")))
+
+
+def test_overrides_reach_the_job_as_they_were_typed_but_for_the_submissions_own():
+    """The job composes its settings itself; run=cluster is the default, not a must."""
+    typed = ["submit.address=http://h:1", 'source="we ird, b"', "+recipe.points_per_side=4", "submit.follow=false"]
+    assert command(typed)[:4] == ["python", "-m", "jobs.generate", "run=cluster"]
+    assert command(typed)[4:] == ['source="we ird, b"', "+recipe.points_per_side=4"]
+    assert command(["run=cluster", "run.grace_s=5"])[3:] == ["run=cluster", "run.grace_s=5"]
+
+
+def test_ray_waits_longer_than_the_driver_may_take_to_stop():
+    """A SIGKILL in the grace time loses the chunks that it is for. Ray reads whole seconds."""
+    assert int(stop_wait(Settings(run=RunSettings(grace_s=0.5)))) >= 1 + LEAVING_S
+    assert int(stop_wait(Settings(run=RunSettings(grace_s=90)))) >= 90 + LEAVING_S
