@@ -214,6 +214,7 @@ class Driver:
             errand = seat.in_flight.pop(ref)
             seat.alone = False
             self._ledger.finish(errand.chunk, report)
+            self._metrics.finished(report)
 
     def _try_again(self, errand: Errand, error: Exception) -> None:
         """The worker lives and said what is wrong with this chunk."""
@@ -300,7 +301,9 @@ class Driver:
             workers_wanted=len(self._seats),
         )
         self._progress.show(standing)
-        self._metrics.show(standing, ledger, in_flight=sum(len(seat.in_flight) for seat in self._seats))
+        self._metrics.show(
+            standing, waiting=len(ledger.waiting), in_flight=len(self._keys()), given_up=len(ledger.given_up)
+        )
 
     def _images_in_flight(self) -> int:
         """Done, but not committed yet."""

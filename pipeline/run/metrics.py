@@ -16,7 +16,6 @@ from typing import Any
 from ray.util import metrics as typed_metrics
 
 from pipeline.records import ChunkReport
-from pipeline.run.ledger import Ledger
 from pipeline.run.progress import Standing
 
 ray_metrics: Any = typed_metrics  # its annotations are partial
@@ -90,27 +89,19 @@ class RunMetrics:
         self._run = run
         self._make = make or _series
         self._series: dict[str, Any] = {}
-        self._seen_reports = 0
 
-    def show(self, standing: Standing, ledger: Ledger, *, in_flight: int) -> None:
-        """Where the run is now, and what came to the ledger since the last call."""
+    def show(self, standing: Standing, *, waiting: int, in_flight: int, given_up: int) -> None:
+        """Where the run is now; the last three are numbers of chunks."""
         self._set(PLANNED, standing.images_total)
         self._set(DONE, standing.images_done)
-        self._set(WAITING, len(ledger.waiting))
+        self._set(WAITING, waiting)
         self._set(IN_FLIGHT, in_flight)
-        self._set(GIVEN_UP, len(ledger.given_up))
+        self._set(GIVEN_UP, given_up)
         self._set(WORKERS, standing.workers_ready, state="ready")
         self._set(WORKERS, standing.workers_wanted - standing.workers_ready, state="starting")
-        reports = ledger.reports[self._seen_reports :]
-        self._seen_reports += len(reports)
-        for report in reports:
-            self._count(report)
 
-    def failed(self, reason: Failure) -> None:
-        """An attempt at a chunk came to nothing."""
-        self._add(FAILURES, 1, reason=reason)
-
-    def _count(self, report: ChunkReport) -> None:
+    def finished(self, report: ChunkReport) -> None:
+        """A worker has done a chunk. What others had committed before is counted as work, not as images."""
         self._add(CHUNKS, 1, winner="us" if report.won else "others")
         if report.won:
             for status, images in report.images.items():
@@ -121,6 +112,10 @@ class RunMetrics:
         for stage, seconds in report.seconds.items():
             self._add(STAGES, seconds, stage=stage)
         self._add(BUSY, report.seconds.get(DEVICE_STAGE, 0.0))
+
+    def failed(self, reason: Failure) -> None:
+        """An attempt at a chunk came to nothing."""
+        self._add(FAILURES, 1, reason=reason)
 
     def _add(self, metric: Metric, value: float, **labels: str) -> None:
         if value > 0:  # Ray refuses to add nothing

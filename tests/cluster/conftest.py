@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -40,6 +41,19 @@ class Cluster:
         """What jobs have brought along, unpacked."""
         unpacked = self.folder / "session_latest" / "runtime_resources" / "working_dir_files"
         return [path for path in unpacked.glob("*") if path.is_dir()]
+
+    def kill_a_worker(self) -> None:
+        """SIGKILL for one that is at work: it runs in this cluster's folder, and Ray writes what it does into its
+        command line."""
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                at_work = process.joinpath("cmdline").read_bytes().startswith(b"ray::Worker.run")
+                if at_work and process.joinpath("cwd").readlink().is_relative_to(self.folder):
+                    os.kill(int(process.name), signal.SIGKILL)
+                    return
+            except OSError:  # it has ended since
+                continue
+        pytest.fail("no worker is at work")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import pytest
 
 from jobs.submit import LEAVING_S, command, stop_wait, submit_job
 from pipeline.errors import ConfigError
-from pipeline.run.metrics import BUSY, CATALOGUE, FAILURES, IMAGES
+from pipeline.run.metrics import BUSY, CATALOGUE, FAILURES, IMAGES, Failure
 from pipeline.settings import RunSettings, Settings, SubmitJob, SubmitSettings
 from tests.cluster.conftest import ROOT, Cluster, free_ports, lend_compiled
 
@@ -28,7 +28,8 @@ OPTIONS = ["recipe=sam", "run.images_per_chunk=1", "run.max_workers=1"]
 
 @dataclass(frozen=True)
 class Story:
-    """What happened to one run: submitted, stopped by `ray job stop` after its first part, submitted again."""
+    """What happened to one run: submitted, stopped by `ray job stop` after its first part, submitted again, and
+    then its worker killed."""
 
     out: Path
     stopped: subprocess.CompletedProcess[str]
@@ -47,7 +48,7 @@ def story(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Story:
     ) as process:
         assert process.stdout is not None
         advice = process.stdout.readline()
-        wait_for_a_part(out, process, cluster)
+        wait_for_parts(1, out, process, cluster)
         begun = time.monotonic()
         stop = re.findall("`(ray job stop .*)`", advice)[0]
         subprocess.run(shlex.split(stop), env=cluster.env, capture_output=True, timeout=60, check=True)
@@ -58,16 +59,22 @@ def story(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Story:
     again += [f"OUT={out}", f"ADDRESS={cluster.address}", f"ARGS={shlex.join(OPTIONS)}"]
     # The tests themselves are run by a make, which would pass its own flags on.
     env = {key: value for key, value in cluster.env.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
-    finished = subprocess.run(again, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
+    with subprocess.Popen(
+        again, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        wait_for_parts(len(parts) + 1, out, process, cluster)
+        cluster.kill_a_worker()
+        output, errors = process.communicate(timeout=120)
+        finished = subprocess.CompletedProcess(again, process.returncode, output, errors)
     with urllib.request.urlopen(cluster.metrics_url, timeout=10) as answer:
         return Story(out, stopped, seconds, parts, finished, answer.read().decode())
 
 
-def wait_for_a_part(out: Path, process: subprocess.Popen[str], cluster: Cluster) -> None:
+def wait_for_parts(count: int, out: Path, process: subprocess.Popen[str], cluster: Cluster) -> None:
     deadline = time.monotonic() + 120
-    while not parts_in(out):
+    while len(parts_in(out)) < count:
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "no part"
+        assert time.monotonic() < deadline, f"no {count} parts"
         for package in cluster.packages():
             lend_compiled(package)
         time.sleep(0.05)
@@ -108,10 +115,10 @@ def test_job_takes_the_packages_and_nothing_else(story: Story, cluster: Cluster)
 def test_prometheus_sees_every_metric_with_its_labels_and_the_true_sums(story: Story):
     """A name that Ray changes or drops makes an empty panel, and nobody hears of it."""
     seen = {name: labels for name, labels, _ in samples(story.scraped)}
-    assert set(seen) == {f"ray_{metric.name}" for metric in CATALOGUE} - {f"ray_{FAILURES.name}"}
+    assert set(seen) == {f"ray_{metric.name}" for metric in CATALOGUE}
     for metric in CATALOGUE:
-        if metric is not FAILURES:
-            assert {"run", *metric.labels} <= set(seen[f"ray_{metric.name}"])
+        assert {"run", *metric.labels} <= set(seen[f"ray_{metric.name}"])
+    assert seen[f"ray_{FAILURES.name}"]["reason"] == Failure.WORKER_DIED
     images = [(labels, value) for name, labels, value in samples(story.scraped) if name == f"ray_{IMAGES.name}"]
     assert {labels["run"] for labels, _ in images} == {str(story.out)}
     assert {labels["status"] for labels, _ in images} == {"ok"}
