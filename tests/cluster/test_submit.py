@@ -8,7 +8,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,38 +44,50 @@ class Story:
 def story(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Story:
     out = tmp_path_factory.mktemp("cluster") / "out"
     first = [sys.executable, "-m", "jobs.submit", f"submit.address={cluster.address}", f"source={SHARD}", f"out={out}"]
-    with subprocess.Popen(
-        [*first, *OPTIONS], cwd=ROOT, env=cluster.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    with running([*first, *OPTIONS], cluster.env) as process:
         assert process.stdout is not None
         advice = process.stdout.readline()
         wait_for_parts(1, out, process, cluster)
         begun = time.monotonic()
         stop = re.findall("`(ray job stop .*)`", advice)[0]
         subprocess.run(shlex.split(stop), env=cluster.env, capture_output=True, timeout=60, check=True)
-        output, errors = process.communicate(timeout=60)
-        stopped = subprocess.CompletedProcess(first, process.returncode, output, errors)
+        stopped = ended(process)
     seconds, parts = time.monotonic() - begun, parts_in(out)
     again = ["make", "-o", ".venv/.run-ready", f"BIN={Path(sys.executable).parent}", "submit", f"SHARD={SHARD}"]
     again += [f"OUT={out}", f"ADDRESS={cluster.address}", f"ARGS={shlex.join(OPTIONS)}"]
     # The tests themselves are run by a make, which would pass its own flags on.
     env = {key: value for key, value in cluster.env.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
-    with subprocess.Popen(
-        again, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    with running(again, env) as process:
         wait_for_parts(len(parts) + 1, out, process, cluster)
         cluster.kill_a_worker()
-        output, errors = process.communicate(timeout=120)
-        finished = subprocess.CompletedProcess(again, process.returncode, output, errors)
+        finished = ended(process)
     with urllib.request.urlopen(cluster.metrics_url, timeout=10) as answer:
         return Story(out, stopped, seconds, parts, finished, answer.read().decode())
+
+
+@contextmanager
+def running(command: list[str], env: dict[str, str]) -> Generator[subprocess.Popen[str]]:
+    """The process, killed if the test does not wait for its end."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=pipe, stderr=subprocess.STDOUT) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    output, _ = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, output)
 
 
 def wait_for_parts(count: int, out: Path, process: subprocess.Popen[str], cluster: Cluster) -> None:
     deadline = time.monotonic() + 120
     while len(parts_in(out)) < count:
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, f"no {count} parts"
+        if time.monotonic() > deadline:
+            process.kill()
+            pytest.fail(f"no {count} parts: {process.communicate()}")
         for package in cluster.packages():
             lend_compiled(package)
         time.sleep(0.05)
