@@ -11,10 +11,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,35 +68,38 @@ def cluster() -> Iterator[Cluster]:
     head = [*shlex.split(head_line), *own, f"--port={gcs}", f"--dashboard-port={dashboard}"]
     node = [*shlex.split(node_line.replace("HEAD:6379", f"127.0.0.1:{gcs}")), *own, "--num-cpus=2"]
     warm_up()  # so that this process has what `lend_compiled` lends
-    started = [start([*head, f"--metrics-export-port={metrics}"], env)]
-    try:
-        wait_until_it_answers(there, started[0])
-        started.append(start([*node, f"--metrics-export-port={node_metrics}"], env))
-        yield there
-    finally:
-        for process in reversed(started):
-            process.terminate()
-        for process in started:
-            process.wait(timeout=60)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def start(command: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def wait_until_it_answers(there: Cluster, head: subprocess.Popen[bytes]) -> None:
-    request = urllib.request.Request(f"{there.address}/api/jobs/", headers={"Authorization": f"Bearer {TOKEN}"})
-    deadline = time.monotonic() + 90
-    while True:
-        assert head.poll() is None, f"ray start ended with {head.returncode}"
-        assert time.monotonic() < deadline, "the head does not answer"
+    with ThreadPoolExecutor() as threads:
+        # A job may come before the node: that it is used when it joins is part of what is tested.
+        head_up = threads.submit(start, [*head, f"--metrics-export-port={metrics}"], env)
+        node_up = threads.submit(start, [*node, f"--metrics-export-port={node_metrics}"], env, after=head_up)
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:
-                assert answer.status == 200
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
+            head_up.result()
+            yield there
+        finally:
+            processes = [up.result() for up in (node_up, head_up) if up.exception() is None]
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.communicate(timeout=90)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def start(
+    command: list[str], env: dict[str, str], *, after: Future[subprocess.Popen[str]] | None = None
+) -> subprocess.Popen[str]:
+    """The process of `ray start --block`, once its node is up. Ray gives up after 30 s, too soon on a busy machine."""
+    if after is not None:
+        after.result()
+    said = ""
+    for _ in range(4):
+        process = subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        assert process.stdout is not None
+        for line in process.stdout:
+            said += line
+            if "block forever" in line:
+                return process
+        process.communicate()
+    raise AssertionError(f"no node came up: {said}")
 
 
 def free_ports(count: int) -> list[int]:
