@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,22 +37,33 @@ class Cluster:
     folder: Path
 
     def packages(self) -> list[Path]:
-        """What jobs have brought along, unpacked."""
-        unpacked = self.folder / "session_latest" / "runtime_resources" / "working_dir_files"
-        return [path for path in unpacked.glob("*") if path.is_dir()]
+        """What jobs have brought along, unpacked on each node."""
+        unpacked = self.folder.glob("*/session_latest/runtime_resources/working_dir_files/*")
+        return [path for path in unpacked if path.is_dir()]
+
+    def workers(self) -> Iterator[tuple[int, str, Path]]:
+        """Process id, what Ray calls it (`ray::Worker`, and `ray::Worker.run` while it is at work), its folder."""
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended since
+                title = process.joinpath("cmdline").read_bytes().rstrip(b"\0").decode(errors="replace")
+                folder = process.joinpath("cwd").readlink()
+                if title.startswith("ray::Worker") and folder.is_relative_to(self.folder):
+                    yield int(process.name), title, folder
 
     def kill_a_worker(self) -> None:
-        """SIGKILL for one that is at work: it runs in this cluster's folder, and Ray writes what it does into its
-        command line."""
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                at_work = process.joinpath("cmdline").read_bytes().startswith(b"ray::Worker.run")
-                if at_work and process.joinpath("cwd").readlink().is_relative_to(self.folder):
-                    os.kill(int(process.name), signal.SIGKILL)
-                    return
-            except OSError:  # it has ended since
-                continue
-        pytest.fail("no worker is at work")
+        """SIGKILL for one that is at work."""
+        at_work = [pid for pid, title, _ in self.workers() if title == "ray::Worker.run"]
+        assert at_work, list(self.workers())
+        os.kill(at_work[0], signal.SIGKILL)
+
+    def lend_compiled(self) -> None:
+        """Put beside the sources of a worker that is starting what this machine has compiled of the same sources: ten
+        seconds less."""
+        for _, _, package in self.workers():
+            cache = package / "pipeline" / "masks" / "__pycache__"
+            if cache.exists() and not any(cache.glob("*.nbi")):
+                for compiled in (ROOT / "pipeline" / "masks" / "__pycache__").glob("*.nb?"):
+                    shutil.copy(compiled, cache)
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +76,15 @@ def cluster() -> Iterator[Cluster]:
     env["RAY_worker_niceness"] = "0"  # Ray's own is 15, which on a busy machine is next to nothing
     there = Cluster(f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{metrics}/metrics", env, folder)
     head_line, node_line = re.findall(r"^ray start .*$", PAGE, re.MULTILINE)
-    own = [*SMALL, f"--temp-dir={folder}"]
-    head = [*shlex.split(head_line), *own, f"--port={gcs}", f"--dashboard-port={dashboard}"]
-    node = [*shlex.split(node_line.replace("HEAD:6379", f"127.0.0.1:{gcs}")), *own, "--num-cpus=2"]
+    head = [*shlex.split(head_line), *SMALL, f"--port={gcs}", f"--dashboard-port={dashboard}"]
+    node = [*shlex.split(node_line.replace("HEAD:6379", f"127.0.0.1:{gcs}")), *SMALL, "--num-cpus=2"]
+    head += [f"--temp-dir={folder}/head", f"--metrics-export-port={metrics}"]
+    node += [f"--temp-dir={folder}/node", f"--metrics-export-port={node_metrics}"]
     warm_up()  # so that this process has what `lend_compiled` lends
     with ThreadPoolExecutor() as threads:
         # A job may come before the node: that it is used when it joins is part of what is tested.
-        head_up = threads.submit(start, [*head, f"--metrics-export-port={metrics}"], env)
-        node_up = threads.submit(start, [*node, f"--metrics-export-port={node_metrics}"], env, after=head_up)
+        head_up = threads.submit(start, head, env)
+        node_up = threads.submit(start, node, env, after=head_up)
         try:
             head_up.result()
             yield there
@@ -108,14 +121,3 @@ def free_ports(count: int) -> list[int]:
     for each in sockets:
         each.close()
     return ports
-
-
-def lend_compiled(package: Path) -> None:
-    """Put beside an unpacked job's sources what this machine has compiled of the same sources: ten seconds less."""
-    if not (package / "pipeline" / "masks").exists():
-        return
-    (package / "pipeline" / "masks" / "__pycache__").mkdir(exist_ok=True)
-    for compiled in (ROOT / "pipeline" / "masks" / "__pycache__").glob("*.nb?"):
-        target = package / compiled.relative_to(ROOT)
-        if not target.exists():
-            shutil.copy(compiled, target)

@@ -21,7 +21,7 @@ from jobs.submit import LEAVING_S, command, stop_wait, submit_job
 from pipeline.errors import ConfigError
 from pipeline.run.metrics import BUSY, CATALOGUE, FAILURES, IMAGES, Failure
 from pipeline.settings import RunSettings, Settings, SubmitJob, SubmitSettings
-from tests.cluster.conftest import ROOT, Cluster, free_ports, lend_compiled
+from tests.cluster.conftest import ROOT, Cluster, free_ports
 from tests.fakes_run import write_tar
 
 SCENES = ROOT / "jobs" / "sample" / "scenes.tar"
@@ -103,8 +103,7 @@ def wait_for_parts(count: int, out: Path, process: subprocess.Popen[str], cluste
         if time.monotonic() > deadline:
             process.kill()
             pytest.fail(f"no {count} parts: {process.communicate()}")
-        for package in cluster.packages():
-            lend_compiled(package)
+        cluster.lend_compiled()
         time.sleep(0.05)
 
 
@@ -135,9 +134,11 @@ def test_job_submitted_again_does_what_is_left(story: Story):
 def test_job_takes_the_packages_and_nothing_else(story: Story, cluster: Cluster):
     """An environment, an output or a checkpoint in the folder would be gigabytes on every submission."""
     assert story.finished.returncode == 0
-    [package] = cluster.packages()
-    assert {path.name for path in package.iterdir()} == {"pipeline", "model", "conf", "jobs"}
-    assert {path.name for path in (package / "jobs").iterdir() if path.is_dir()} <= {"__pycache__"}
+    on_head, on_node = cluster.packages()
+    assert on_head.name == on_node.name, "one package, whoever sends it"
+    for package in (on_head, on_node):
+        assert {path.name for path in package.iterdir()} == {"pipeline", "model", "conf", "jobs"}
+        assert {path.name for path in (package / "jobs").iterdir() if path.is_dir()} <= {"__pycache__"}
 
 
 def test_prometheus_sees_every_metric_with_its_labels_and_the_true_sums(story: Story):
