@@ -105,9 +105,9 @@ class RunSettings:
     """Width x height above which an image is a `too_large` row (default 16,384 squared)."""
     max_failed_fraction: float = 0.01
     """Share of images that may fail before the run exits with 3."""
-    chunk_attempts: int = 3
-    """Tries of a chunk before it is given up for this run. Those that end at one image, which is then left out as a
-    `crashed` row, do not count."""
+    chunk_attempts: int = 5
+    """Tries of a chunk before it is given up for this run. Careful ones that end at one image, which may then be left
+    out as a `crashed` row, do not count, nor does the loss of a machine."""
     image_timeout_s: float = 3600.0
     """Seconds at the same image after which its worker is taken for hung and replaced."""
     grace_s: float = 30.0

@@ -227,8 +227,8 @@ def test_images_that_kill_or_hang_their_process_are_rows_and_cost_nobody_else_an
     [part] = parts_of(settings.out).values()
     rows = {row.file_name: row for row in read_part(part, format=Format.PARQUET).rows}
     assert rows["im2.png"].status == rows["im6.png"].status == "crashed"
-    assert rows["im2.png"].error == "2 attempts at this image failed: its worker died"
-    assert rows["im6.png"].error == "2 attempts at this image failed: it hung for run.image_timeout_s=4"
+    assert rows["im2.png"].error == "3 attempts at this image failed: its worker died"
+    assert rows["im6.png"].error == "3 attempts at this image failed: it hung for run.image_timeout_s=4"
     undisturbed = {row.file_name: row for row in rows_of(finished[0])}
     for name in images.keys() - {"im2.png", "im6.png"}:
         assert [mask.counts for mask in rows[name].masks] == [mask.counts for mask in undisturbed[name].masks]

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.records import ImageRow
-from pipeline.run.driver import CHUNKS_IN_FLIGHT
 from pipeline.run.session import run_settings
 from pipeline.run.signals import StopFlag
+from pipeline.run.worker import CHUNKS_IN_FLIGHT
 from pipeline.settings import Format, Settings, StoreSettings
 from pipeline.storage.parts import read_part
 from pipeline.storage.store import connect
