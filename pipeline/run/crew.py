@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray as typed_ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from pipeline.errors import MaskmillError, RunError
 from pipeline.run.chunk import Errand
@@ -108,7 +108,9 @@ class Crew:
                 raise error.cause from error
             self._start_failed(seat, one_line(error))
         except RayError as error:
-            self._start_failed(seat, one_line(error))
+            # Out of reach is what a machine is at first when it is lost, until the cluster knows.
+            lost = isinstance(error, ActorUnavailableError) or (seat.node and not is_alive(seat.node))
+            self._start_failed(seat, one_line(error), on="" if lost else seat.node)
         else:
             seat.since = time.monotonic()
             if seat.node:
@@ -165,13 +167,11 @@ class Crew:
         actor = self._actor_class.options(**where).remote(self._spec)
         self.seats.append(Seat(actor=actor, placing=actor.node.remote(), starting=actor.start.remote()))
 
-    def _start_failed(self, seat: Seat, why: str) -> None:
+    def _start_failed(self, seat: Seat, why: str, *, on: str | None = None) -> None:
+        node = seat.node if on is None else on
         self.dismiss(seat)
-        if seat.node and not is_alive(seat.node):
-            self._say(f"a node is gone, and a worker that was starting there: {why}")
-            return
         self._say(f"a worker did not start on {self._room.name_of(seat.node)}: {why}")
-        if self._machines.note_failed_start(seat.node) and not self._avoid(seat.node, f"workers do not start: {why}"):
+        if self._machines.note_failed_start(node) and not self._avoid(node, f"workers do not start: {why}"):
             raise RunError(f"worker after worker does not start; the last one said: {why}")
 
     def _avoid(self, node: str, why: str) -> bool:

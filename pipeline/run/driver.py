@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 import ray as typed_ray
-from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 
 from pipeline.errors import RunError, StorageError
 from pipeline.run.chunk import Errand
@@ -145,7 +145,9 @@ class Driver:
         except OutOfMemoryError as error:
             self._lose_for_memory(seat, one_line(error))
         except RayError as error:
-            self._lose(seat, one_line(error), preempted=getattr(error, "preempted", False))
+            # Out of reach is what a machine is at first when it is lost, until the cluster knows.
+            lost = isinstance(error, ActorUnavailableError) or getattr(error, "preempted", False)
+            self._lose(seat, one_line(error), node_lost=lost or not is_alive(seat.node))
         else:
             self._deaths = 0
             self.crew.note_finished(seat)
@@ -170,12 +172,12 @@ class Driver:
         if verdict is Verdict.GIVEN_UP and isinstance(error, StorageError):
             raise RunError(f"the store does not answer: {one_line(error)}") from error
 
-    def _lose(self, seat: Seat, why: str, *, died: str = "its worker died", preempted: bool = False) -> None:
+    def _lose(self, seat: Seat, why: str, *, died: str = "its worker died", node_lost: bool = False) -> None:
         """The worker is gone, and what it held goes back. A chunk that had not begun is nobody's suspect; one whose
         machine is lost is not blamed for it."""
         errands = self.crew.lose(seat)
         entries = self._journal.read([errand.key for errand in errands])
-        if preempted or not is_alive(seat.node):
+        if node_lost:
             self._progress.say(f"a node is gone, {len(errands)} chunks go back: {why}")
             self._judge(errands, entries, "its node was lost", why, self._ledger.excuse)
             return

@@ -127,7 +127,8 @@ def worker_actor(*, num_cpus: float, num_gpus: float) -> Any:
     No restarts and no retries of Ray's own: the driver makes replacements, because a restarted actor hides why it
     died (an out-of-memory kill looks like an unavailable actor) and delays the news by seconds.
     """
-    make: Any = ray.remote(
+    remote: Any = ray.remote  # its overloads do not know actors' options
+    make = remote(
         num_cpus=num_cpus,
         num_gpus=num_gpus,
         max_restarts=0,

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos [long|real|short]...`: a run under fire, beside one that nobody disturbs, and a report.
+"""`python -m tests.chaos [NAME...]`: runs under fire, beside ones that nobody disturbs; and a report.
 
 Exits with 1 if anything is missing, doubled, different or wrongly blamed, or if a planned blow did not fall.
 """
@@ -15,9 +15,12 @@ from pathlib import Path
 import torch
 from boto3.session import Session
 
+from tests.chaos.efficiency import efficiency
+from tests.chaos.elastic import elastic
+from tests.chaos.memory import memory
 from tests.chaos.run import Findings, chaos
 from tests.chaos.storm import STORMS, Storm
-from tests.chaos.weather import Weather, weather
+from tests.chaos.weather import HARMS, Weather, weather
 from tests.conftest import S3_ENVIRONMENT
 from tests.s3_server import running_server
 
@@ -43,20 +46,44 @@ def main(names: list[str]) -> int:
     os.environ.update(S3_ENVIRONMENT)
     code = 0
     with running_server() as endpoint:
-        client = Session().client("s3", endpoint_url=endpoint)
-        for name in names or ["long", "real"]:
-            storm, bucket = STORMS[name], f"chaos-{name}"
-            client.create_bucket(Bucket=bucket)
+        for name in names or ["long", "real", "elastic", "memory", "efficiency"]:
             logs = Path(tempfile.mkdtemp(prefix=f"chaos-{name}-"))
-            begun = time.monotonic()
-            with weather(endpoint, share=storm.fault_share, seed=storm.seed) as sky:
-                found = chaos(storm, client=client, bucket=bucket, endpoint=endpoint, sky=sky, logs=logs)
-            lines = [*report(name, storm, found, sky), f"  logs     {logs} ({time.monotonic() - begun:.0f} s in all)"]
-            sys.stdout.write("\n".join(lines) + "\n")
+            match name:
+                case "elastic":
+                    lines, problems = _elastic(logs)
+                case "memory":
+                    lines, problems = memory(logs, images=2000)
+                case "efficiency":
+                    lines, problems = efficiency()
+                case _:
+                    lines, problems = _storm(name, endpoint, logs)
+            sys.stdout.write("\n".join([*lines, f"  logs     {logs}"]) + "\n")
             sys.stdout.flush()
-            code = code or int(bool(found.problems))
-        client.close()
+            code = code or int(bool(problems))
     return code
+
+
+def _storm(name: str, endpoint: str, logs: Path) -> tuple[list[str], list[str]]:
+    storm, bucket = STORMS[name], f"chaos-{name}"
+    client = Session().client("s3", endpoint_url=endpoint)
+    client.create_bucket(Bucket=bucket)
+    with weather(endpoint, share=storm.fault_share, seed=storm.seed) as sky:
+        found = chaos(storm, client=client, bucket=bucket, endpoint=endpoint, sky=sky, logs=logs)
+        for method, harms in HARMS.items():
+            if name == "long" and len([harm for harm in sky.injected if harm.startswith(method)]) < len(harms):
+                found.problems.append(f"not every harm to {method} was done")
+    client.close()
+    return list(report(name, storm, found, sky)), found.problems
+
+
+def _elastic(folder: Path) -> tuple[list[str], list[str]]:
+    begun = time.monotonic()
+    problems = elastic(folder)
+    verdict = "FAILED" if problems else "sound: the broken machine avoided and named, the late one used"
+    return [
+        f"chaos elastic: {verdict}, {time.monotonic() - begun:.0f} s",
+        *map("  WRONG    {}".format, problems),
+    ], problems
 
 
 if __name__ == "__main__":

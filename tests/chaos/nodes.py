@@ -9,13 +9,21 @@ import os
 import random
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from jobs.generate import LOCAL_RAY
 
 os.environ.update(LOCAL_RAY)
+# A lost node is noticed after a few seconds instead of twelve or more; until then nobody takes its workers' place.
+os.environ.update(
+    {
+        "RAY_health_check_initial_delay_ms": "1000",
+        "RAY_health_check_period_ms": "1000",
+        "RAY_health_check_failure_threshold": "3",
+    }
+)
 os.environ.pop("RAY_ADDRESS", None)
 
 from ray.cluster_utils import Cluster
@@ -37,9 +45,9 @@ class Nodes:
     def address(self) -> str:
         return str(self._cluster.gcs_address)
 
-    def add(self) -> None:
-        """A node that joins late is used like any other."""
-        self._cluster.add_node(num_cpus=self._cpus, object_store_memory=STORE_BYTES)
+    def add(self, **environment: str) -> Any:
+        """A node that joins late is used like any other; `environment` is that of its workers."""
+        return self._cluster.add_node(num_cpus=self._cpus, object_store_memory=STORE_BYTES, env_vars=environment)
 
     def kill_worker(self, dice: random.Random) -> bool:
         """One worker, at any moment of its life after it was made; False if there is none."""
@@ -51,7 +59,7 @@ class Nodes:
 
     def kill_node(self, dice: random.Random) -> bool:
         """A node with at least one worker, at once with all its processes."""
-        nodes = [node for node in self._cluster.worker_nodes if any(_children(node, "ray::Worker"))]
+        nodes = [node for node in self._cluster.worker_nodes if has_worker(node)]
         if not nodes:
             return False
         node = dice.choice(sorted(nodes, key=lambda node: node.unique_id))
@@ -63,6 +71,19 @@ class Nodes:
 
     def close(self) -> None:
         self._cluster.shutdown()
+
+
+@contextmanager
+def cluster(*, count: int, cpus: int) -> Iterator[Nodes]:
+    nodes = Nodes(count=count, cpus=cpus)
+    try:
+        yield nodes
+    finally:
+        nodes.close()
+
+
+def has_worker(node: Any) -> bool:
+    return any(_children(node, "ray::Worker"))
 
 
 def _kill_one(pids: list[int], dice: random.Random) -> bool:

@@ -9,7 +9,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from pipeline.settings import ModelSettings, Recipe, RunSettings, Settings, Stor
 from pipeline.storage.parts import read_part
 from pipeline.storage.store import connect
 from tests.chaos.material import Material, differences, parts_of, undisturbed
-from tests.chaos.nodes import Nodes
+from tests.chaos.nodes import Nodes, cluster
 from tests.chaos.storm import Storm
 from tests.chaos.weather import Weather
 
@@ -165,15 +164,6 @@ def strike(kind: str, nodes: Nodes, drivers: Drivers, dice: random.Random) -> bo
             return drivers.kill(dice)
 
 
-@contextmanager
-def cluster(storm: Storm) -> Iterator[Nodes]:
-    nodes = Nodes(count=storm.nodes, cpus=storm.cpus_per_node)
-    try:
-        yield nodes
-    finally:
-        nodes.close()
-
-
 def chaos(storm: Storm, *, client: Any, bucket: str, endpoint: str, sky: Weather, logs: Path) -> Findings:
     """endpoint  the S3 server's own URL; the run goes through `sky`"""
     found, dice = Findings(), random.Random(storm.seed)
@@ -181,7 +171,7 @@ def chaos(storm: Storm, *, client: Any, bucket: str, endpoint: str, sky: Weather
     material.upload(client, bucket)
     settings = settings_of(storm, bucket=bucket, endpoint=endpoint, out="out")
     expected = undisturbed(replace(settings, out=f"s3://{bucket}/undisturbed"), storm, material.poisoned)
-    with cluster(storm) as nodes:
+    with cluster(count=storm.nodes, cpus=storm.cpus_per_node) as nodes:
         overrides = overrides_of(replace(settings, store=StoreSettings(endpoint_url=sky.url)), nodes.address)
         module = "jobs.generate" if storm.real_model else "tests.run.fake_generate"
         env = {**os.environ, "FAKE_SECONDS": str(storm.seconds_per_image), "PYTHONPATH": str(ROOT)}
