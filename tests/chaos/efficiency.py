@@ -55,7 +55,8 @@ class Sleepers:
     def __init__(self) -> None:
         import ray
 
-        make: Any = ray.remote(num_cpus=1, max_concurrency=SLOTS // PROCESSES)
+        remote: Any = ray.remote
+        make = remote(num_cpus=1, max_concurrency=SLOTS // PROCESSES)
         self._next = cycle([make(Sleeper).remote() for _ in range(PROCESSES)])
 
     def options(self, **_where: object) -> Sleepers:
@@ -90,7 +91,13 @@ def efficiency() -> tuple[list[str], list[str]]:
     from pipeline.run.signals import StopFlag
 
     init: Any = ray.init
-    init(address="local", num_cpus=SLOTS, include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20)
+    init(
+        address="local",
+        num_cpus=PROCESSES,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=80 * 2**20,
+    )
     settings = RunSettings(max_workers=SLOTS, images_per_chunk=IMAGES_PER_CHUNK)
     plan = _plan(settings)
     ledger = Ledger.open(plan, committed=(), attempts_allowed=1, from_the_start=True)

@@ -19,6 +19,7 @@ os.environ.update(LOCAL_RAY)
 # A lost node is noticed after a few seconds instead of twelve or more; until then nobody takes its workers' place.
 os.environ.update(
     {
+        "RAY_raylet_start_wait_time_s": "120",
         "RAY_health_check_initial_delay_ms": "1000",
         "RAY_health_check_period_ms": "1000",
         "RAY_health_check_failure_threshold": "3",
