@@ -56,8 +56,11 @@ def _load(model: ModelSettings, sha256: str, store: Store) -> Segmenter:
     except CheckpointError as error:
         raise ConfigError(_about(model, error)) from error
     if segmenter.weights_sha256 != sha256:
-        other = f"has sha256 {segmenter.weights_sha256[:12]} on this machine and {sha256[:12]} where the run began"
-        raise ConfigError(_about(model, f"it {other}; put it where all machines read the same"))
+        here, there = segmenter.weights_sha256[:12], sha256[:12]
+        raise ConfigError(
+            f"model.checkpoint={model.checkpoint} has sha256 {here} on this machine and {there} where the run began; "
+            "put it where all machines read the same"
+        )
     return segmenter
 
 
@@ -69,7 +72,7 @@ def checkpoint_sha256(model: ModelSettings, store: Store) -> str:
         raise ConfigError(_about(model, error)) from error
 
 
-def _about(model: ModelSettings, error: object) -> str:
+def _about(model: ModelSettings, error: CheckpointError) -> str:
     return str(error) if model.checkpoint is None else f"model.checkpoint={model.checkpoint}: {error}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from pipeline.errors import ConfigError, RunError, StorageError
 from pipeline.records import ImageRow
@@ -58,23 +60,31 @@ def run(settings: Settings, *, find_weights: FindWeights = fake_weights, notes: 
 
 
 def load_stumbling(store: Store, *, marks: str) -> Any:
-    """A segmenter whose first three images over all processes fail with an exception."""
     return StumblingSegmenter(Path(marks))
 
 
 class StumblingSegmenter(FakeSegmenter):
+    """The first image over all processes fails with an exception, the second with what a broken context says; a
+    process that has said the latter fails for ever."""
+
+    poisoned = False
+
     def __init__(self, marks: Path) -> None:
         super().__init__()
         self._marks = marks
 
     def encode(self, crops_HW3: Any) -> Any:
-        for number in range(3):
-            try:
+        for number, error in enumerate((RuntimeError("stumbled"), torch.AcceleratorError(f"CUDA error: {ILLEGAL}"))):
+            with suppress(FileExistsError):
                 (self._marks / str(number)).touch(exist_ok=False)
-            except FileExistsError:
-                continue
-            raise RuntimeError(f"stumbled {number}")
+                self.poisoned = number == 1
+                raise error
+        if self.poisoned:
+            raise torch.AcceleratorError("CUDA error: the context is gone")
         return super().encode(crops_HW3)
+
+
+ILLEGAL = "an illegal memory access was encountered"
 
 
 def load_refused(_store: Store) -> Any:
@@ -197,18 +207,20 @@ def test_a_damaged_part_is_named(finished: tuple[Settings, Outcome], tmp_path: P
 
 
 @pytest.mark.usefixtures("cluster")
-def test_chunk_that_fails_is_tried_again_until_it_works(settings: Settings, tmp_path: Path):
-    """An exception costs an attempt, not the run."""
+def test_an_exception_costs_an_attempt_and_a_poisoned_device_its_process(settings: Settings, tmp_path: Path):
+    """Neither costs the run, nor the image that met it; after an illegal access nothing works in that process."""
     (tmp_path / "marks").mkdir()
     notes = Notes()
 
     def stumbling(settings: Settings, store: Store) -> Weights:
         return replace(fake_weights(settings, store), load=partial(load_stumbling, marks=str(tmp_path / "marks")))
 
-    settings = with_run(settings, chunk_attempts=4, max_workers=1)
-    outcome = run(settings, find_weights=stumbling, notes=notes)
+    outcome = run(with_run(settings, max_workers=1), find_weights=stumbling, notes=notes)
     assert outcome.exit_code == 0
-    assert sum("stumbled" in sentence for sentence in notes.sentences) == 3
+    assert "13 ok, 0 failed" in summary(outcome)
+    assert sum("RuntimeError: stumbled" in sentence for sentence in notes.sentences) == 1
+    assert any(f"its device failed: AcceleratorError: CUDA error: {ILLEGAL}" in said for said in notes.sentences)
+    assert not any("the context is gone" in sentence for sentence in notes.sentences)
 
 
 @pytest.mark.usefixtures("cluster")

@@ -114,7 +114,6 @@ def every_image() -> Counter[str]:
     return Counter(f"im{number:02d}.png" for number in range(IMAGES))
 
 
-@on_disk_and_s3
 def test_run_goes_on_after_its_driver_is_killed_with_every_image_once(slow: Settings, every_image: Counter[str]):
     """SIGKILL leaves no time for anything: what is in the store must be enough."""
     process = start(overrides_of(slow), seconds=0.3)
