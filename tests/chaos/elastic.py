@@ -56,7 +56,7 @@ def elastic(folder: Path) -> list[str]:
 
 
 def _wait(what: Callable[[], bool], ended: Callable[[], int | None], otherwise: str, problems: list[str]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not what():
         if ended() is not None or time.monotonic() > deadline:
             problems.append(otherwise)

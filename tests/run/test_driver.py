@@ -21,9 +21,10 @@ from pipeline.run.plan import Shape, members_uri
 from pipeline.run.planning import create_or_load_plan
 from pipeline.run.progress import Standing
 from pipeline.run.report import load_snippet, summary
+from pipeline.run.room import Room
 from pipeline.run.session import FindWeights, Outcome, Weights, run_settings
 from pipeline.run.signals import StopFlag
-from pipeline.settings import Format, ModelSettings, Settings
+from pipeline.settings import Format, ModelSettings, RunSettings, Settings
 from pipeline.storage.parts import read_part
 from pipeline.storage.store import Store
 from tests.fakes_run import (
@@ -308,6 +309,13 @@ def stopped_while_it_shows(settings: Settings) -> Outcome:
             stop(signal.SIGTERM, None)
 
     return run_settings(settings, progress=Stopping(), find_weights=fake_weights, stop=stop)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_cluster_is_asked_for_more_than_it_has_and_a_single_machine_is_not():
+    """Where nodes may come on demand, workers without room are that demand, though no number of them is set."""
+    assert Room(RunSettings(address="local"), device="cpu").worth_asking_for(()) == 4
+    assert Room(RunSettings(address="auto"), device="cpu").worth_asking_for(()) == 8
 
 
 @pytest.mark.usefixtures("cluster")
