@@ -20,6 +20,7 @@ os.environ.update(LOCAL_RAY)
 os.environ.update(
     {
         "RAY_raylet_start_wait_time_s": "120",
+        "RAY_worker_niceness": "0",  # on a machine that others use as well they would starve
         "RAY_health_check_initial_delay_ms": "1000",
         "RAY_health_check_period_ms": "1000",
         "RAY_health_check_failure_threshold": "3",

@@ -17,6 +17,7 @@ import torch
 
 from pipeline.errors import ConfigError, RunError, StorageError
 from pipeline.records import ImageRow
+from pipeline.run.journal import JournalKeeper
 from pipeline.run.plan import Shape, members_uri
 from pipeline.run.planning import create_or_load_plan
 from pipeline.run.progress import Standing
@@ -316,6 +317,19 @@ def test_a_cluster_is_asked_for_more_than_it_has_and_a_single_machine_is_not():
     """Where nodes may come on demand, workers without room are that demand, though no number of them is set."""
     assert Room(RunSettings(address="local"), device="cpu").worth_asking_for(()) == 4
     assert Room(RunSettings(address="auto"), device="cpu").worth_asking_for(()) == 8
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_lost_journal_is_replaced_once_however_many_found_it_lost():
+    """Every worker finds it; a second replacement would take the marks of those that use the first."""
+    keeper = JournalKeeper()
+    lost = keeper.actor
+    keeper.replace(lost)
+    fresh = keeper.actor
+    keeper.replace(lost)
+    assert keeper.actor is fresh
+    assert keeper.read(["nobody's"]) == {}
+    keeper.close()
 
 
 @pytest.mark.usefixtures("cluster")
