@@ -116,7 +116,7 @@ def settings_of(storm: Storm, *, bucket: str, endpoint: str, out: str) -> Settin
             images_per_chunk=storm.images_per_chunk,
             max_workers=max(1, storm.nodes * storm.cpus_per_node // storm.drivers),
             max_failed_fraction=0.5,
-            image_timeout_s=20.0,
+            image_timeout_s=30.0,
         ),
     )
 
