@@ -12,7 +12,7 @@ comma := ,
 # A value for Hydra inside a shell word: quotes and backslashes of the value itself survive both.
 quoted = '$(1)="$(subst ','\'',$(subst ",\",$(2)))"'
 
-.PHONY: help setup generate submit verify test lint fmt train bench clean
+.PHONY: help setup generate submit verify test chaos lint fmt train bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ verify: .venv/.run-ready  ## recount the output at OUT=... from its parts
 
 test: .venv/.dev-ready  ## run the test suite
 	$(BIN)/python -m pytest
+
+chaos: .venv/.dev-ready  ## kill and harm everything for a quarter of an hour, and compare with an undisturbed run
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 lint: .venv/.dev-ready  ## ruff and pyright
 	$(BIN)/ruff check .

@@ -98,16 +98,18 @@ class RunSettings:
     images_per_chunk: int = 64
     """Images of one part at most; a chunk is the unit of retry and commit."""
     max_workers: int | None = None
-    """Actors at most; null is one per GPU, else one per CPU."""
+    """Actors at most; null is one per GPU, else one per CPU, and on a cluster as many again (16 at most) that wait for
+    nodes to join."""
     threads_per_worker: int = 1
     """torch threads of a worker on the CPU. Float sums depend on it, so it is fixed, not taken from the machine."""
     max_pixels: int = 268_435_456
-    """Width x height above which an image is a `too_large` row (default 16,384 squared)."""
+    """Width x height above which an image is a `too_large` row (default 16,384 squared). A worker holds six decoded
+    images at most, 3 bytes a pixel."""
     max_failed_fraction: float = 0.01
     """Share of images that may fail before the run exits with 3."""
-    chunk_attempts: int = 3
-    """Tries of a chunk before it is given up for this run. Those that end at one image, which is then left out as a
-    `crashed` row, do not count."""
+    chunk_attempts: int = 5
+    """Tries of a chunk before it is given up for this run. Careful ones that end at one image, which may then be left
+    out as a `crashed` row, do not count, nor does the loss of a machine."""
     image_timeout_s: float = 3600.0
     """Seconds at the same image after which its worker is taken for hung and replaced."""
     grace_s: float = 30.0

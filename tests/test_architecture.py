@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 DOORS: dict[str, tuple[str, ...]] = {
     "ray": tuple(
         f"pipeline/run/{name}.py"
-        for name in ("worker", "driver", "journal", "ray_session", "room", "metrics", "submission")
+        for name in ("worker", "crew", "driver", "journal", "ray_session", "room", "metrics", "submission")
     ),
     "hydra": ("jobs/",),
     "omegaconf": ("jobs/",),
@@ -41,7 +41,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "botocore": ("pipeline/storage/",),
     "pyarrow": ("pipeline/storage/",),
     "PIL": ("pipeline/storage/",),
-    "torch": ("model/", "pipeline/masks/", "pipeline/run/worker.py", "jobs/"),
+    "torch": ("model/", "pipeline/masks/", "pipeline/run/worker.py", "pipeline/run/device.py", "jobs/"),
     "tqdm": ("pipeline/run/progress.py",),
 }
 """Package -> the files or folders through which it may come in."""

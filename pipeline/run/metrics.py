@@ -21,7 +21,7 @@ from pipeline.run.progress import Standing
 ray_metrics: Any = typed_metrics  # its annotations are partial
 log = logging.getLogger(__name__)
 
-DEVICE_STAGE = "masks"
+DEVICE_STAGE = "compute"
 """The stage of a chunk report in which the device is at work."""
 
 
@@ -38,6 +38,8 @@ class Failure(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     """The machine's own memory; Ray ended the worker."""
     NODE_LOST = "node_lost"
+    DEVICE = "device"
+    """It failed, or is too small; the worker was replaced."""
     STORAGE = "storage"
     ERROR = "error"
     """The worker lives and said what was wrong."""
@@ -113,9 +115,9 @@ class RunMetrics:
             self._add(STAGES, seconds, stage=stage)
         self._add(BUSY, report.seconds.get(DEVICE_STAGE, 0.0))
 
-    def failed(self, reason: Failure) -> None:
-        """An attempt at a chunk came to nothing."""
-        self._add(FAILURES, 1, reason=reason)
+    def failed(self, reason: Failure, attempts: int = 1) -> None:
+        """So many attempts at chunks came to nothing."""
+        self._add(FAILURES, attempts, reason=reason)
 
     def _add(self, metric: Metric, value: float, **labels: str) -> None:
         if value > 0:  # Ray refuses to add nothing
