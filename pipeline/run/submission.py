@@ -26,7 +26,7 @@ STOPPED = 130
 NEVER_BEGAN = 3
 
 Write = Callable[[str], object]
-NotAnswering = (RuntimeError, OSError, aiohttp.ClientError)
+NOT_ANSWERING = (RuntimeError, OSError, aiohttp.ClientError)
 """What Ray's client raises when a request fails; requests' own errors are OSErrors."""
 
 
@@ -46,7 +46,7 @@ class Submission:
         raises  RunError if the head has not answered for PATIENCE_S; the job may be running nevertheless
         """
         written = asyncio.run(self._tail(write))
-        info = self._asked(lambda: self._ended_info())
+        info = self._asked(self._ended_info)
         # The stream may end before the log does.
         write(self._asked(lambda: self.client.get_job_logs(self.id))[written:])
         if info.status is JobStatus.STOPPED:
@@ -64,7 +64,7 @@ class Submission:
             async for text in self.client.tail_job_logs(self.id):
                 write(text)
                 written += len(text)
-        except NotAnswering:
+        except NOT_ANSWERING:
             pass
         return written
 
@@ -81,7 +81,7 @@ class Submission:
         while True:
             try:
                 return question()
-            except NotAnswering as error:
+            except NOT_ANSWERING as error:
                 silent_since = silent_since or time.monotonic()
                 if time.monotonic() - silent_since > PATIENCE_S:
                     raise RunError(
@@ -101,7 +101,7 @@ def submit(command: Sequence[str], *, address: str, package: Path, env: Mapping[
         client: Any = JobSubmissionClient(address)
         # `exec`: the shell that Ray puts around a command would be one more process between it and a signal.
         job_id = client.submit_job(entrypoint=f"exec {join(command)}", runtime_env=runtime_env)
-    except (*NotAnswering, ValueError) as error:
+    except (*NOT_ANSWERING, ValueError) as error:
         raise ConfigError(
             f"no Ray jobs API takes this job at submit.address={address} ({one_line(error)}); it is the address of the "
             "cluster's dashboard, such as http://127.0.0.1:8265"
