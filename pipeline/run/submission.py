@@ -19,7 +19,8 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from pipeline.errors import ConfigError, RunError
 from pipeline.run.ray_session import one_line
 
-POLL_S = 0.5
+POLL_S = (0.5, 16.0)
+"""Seconds between two questions: at first, and at most; each pause is twice the last."""
 PATIENCE_S = 300.0
 """Seconds for which a head that does not answer is asked again."""
 STOPPED = 130
@@ -45,17 +46,17 @@ class Submission:
         3             it never began
         raises  RunError if the head has not answered for PATIENCE_S; the job may be running nevertheless
         """
-        written = asyncio.run(self._tail(write))
-        info = self._asked(self._ended_info)
-        # The stream may end before the log does.
-        write(self._asked(lambda: self.client.get_job_logs(self.id))[written:])
-        if info.status is JobStatus.STOPPED:
-            return STOPPED
-        code = info.driver_exit_code
-        if code is None:
-            write(f"the job never began: {info.message}\n")
-            return NEVER_BEGAN
-        return code if code >= 0 else 128 - code
+        written, pause = asyncio.run(self._tail(write)), POLL_S[0]
+        while True:
+            # The stream may break or end before the log does. The state comes first: what has ended has all its log.
+            info = self._asked(lambda: self.client.get_job_info(self.id))
+            log = self._asked(lambda: self.client.get_job_logs(self.id))
+            write(log[written:])
+            written = max(written, len(log))
+            if info.status.is_terminal():
+                return _exit_code(info, write)
+            time.sleep(pause)
+            pause = min(2 * pause, POLL_S[1])
 
     async def _tail(self, write: Write) -> int:
         """Characters written until the stream ended or broke."""
@@ -67,13 +68,6 @@ class Submission:
         except NOT_ANSWERING:
             pass
         return written
-
-    def _ended_info(self) -> Any:
-        info = self.client.get_job_info(self.id)
-        while not info.status.is_terminal():
-            time.sleep(POLL_S)
-            info = self.client.get_job_info(self.id)
-        return info
 
     def _asked(self, question: Callable[[], Any]) -> Any:
         """The answer, asked for again while the head does not give one."""
@@ -87,7 +81,17 @@ class Submission:
                     raise RunError(
                         f"the cluster's head does not answer ({one_line(error)}); job {self.id} goes on if it lives"
                     ) from error
-                time.sleep(POLL_S)
+                time.sleep(POLL_S[0])
+
+
+def _exit_code(info: Any, write: Write) -> int:
+    if info.status is JobStatus.STOPPED:
+        return STOPPED
+    code = info.driver_exit_code
+    if code is None:
+        write(f"the job never began: {info.message}\n")
+        return NEVER_BEGAN
+    return code if code >= 0 else 128 - code
 
 
 def submit(command: Sequence[str], *, address: str, package: Path, env: Mapping[str, str]) -> Submission:
