@@ -29,6 +29,8 @@ def submit_job(job: SubmitJob) -> int:
     check_settings(job)
     if job.run.address == "local":
         raise ConfigError("run=local would make a cluster of its own inside the job; leave run=cluster")
+    if not (ROOT / ".rayignore").exists():
+        raise ConfigError(f"{ROOT} is no checkout of the repository, which is where a job takes its code from")
     problems = list(_places_that_differ(job))
     if problems:
         raise ConfigError("; ".join(problems))
