@@ -32,7 +32,8 @@ class Cluster:
     """What a user of it knows, and where Ray keeps its files."""
 
     address: str
-    metrics_url: str
+    metrics_ports: tuple[int, int]
+    """Of the head, where the driver is, and of the node."""
     env: dict[str, str]
     folder: Path
 
@@ -74,7 +75,7 @@ def cluster() -> Iterator[Cluster]:
     env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
     env |= {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     env["RAY_worker_niceness"] = "0"  # Ray's own is 15, which on a busy machine is next to nothing
-    there = Cluster(f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{metrics}/metrics", env, folder)
+    there = Cluster(f"http://127.0.0.1:{dashboard}", (metrics, node_metrics), env, folder)
     head_line, node_line = re.findall(r"^ray start .*$", PAGE, re.MULTILINE)
     head = [*shlex.split(head_line), *SMALL, f"--port={gcs}", f"--dashboard-port={dashboard}"]
     node = [*shlex.split(node_line.replace("HEAD:6379", f"127.0.0.1:{gcs}")), *SMALL, "--num-cpus=2"]

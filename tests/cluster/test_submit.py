@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -21,7 +22,7 @@ from jobs.submit import LEAVING_S, command, stop_wait, submit_job
 from pipeline.errors import ConfigError
 from pipeline.run.metrics import BUSY, CATALOGUE, FAILURES, IMAGES, Failure
 from pipeline.settings import RunSettings, Settings, SubmitJob, SubmitSettings
-from tests.cluster.conftest import ROOT, Cluster, free_ports
+from tests.cluster.conftest import PAGE, ROOT, Cluster, free_ports
 from tests.fakes_run import write_tar
 
 SCENES = ROOT / "jobs" / "sample" / "scenes.tar"
@@ -69,7 +70,7 @@ def story(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Story:
         wait_for_parts(len(parts) + 1, out, process, cluster)
         cluster.kill_a_worker()
         finished = ended(process)
-    with urllib.request.urlopen(cluster.metrics_url, timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{cluster.metrics_ports[0]}/metrics", timeout=10) as answer:
         return Story(out, stopped, seconds, parts, finished, answer.read().decode())
 
 
@@ -154,6 +155,15 @@ def test_prometheus_sees_every_metric_with_its_labels_and_the_true_sums(story: S
     # Two drivers, one series each; what is recorded last is not lost with its process.
     assert sum(value for _, value in images) == IMAGES_IN_SHARD
     assert all(value > 0 for name, _, value in samples(story.scraped) if name == f"ray_{BUSY.name}")
+
+
+@pytest.mark.usefixtures("story")
+def test_prometheus_finds_every_node_where_the_page_says(cluster: Cluster):
+    """Ray has moved this file once."""
+    [place] = re.findall(r"files: \[/tmp/ray/(.*)\]", PAGE)
+    [group] = json.loads((cluster.folder / "head" / place).read_text())
+    ports = {target.rpartition(":")[2] for target in group["targets"]}
+    assert {str(port) for port in cluster.metrics_ports} <= ports
 
 
 def samples(scraped: str) -> Iterator[tuple[str, dict[str, str], float]]:
