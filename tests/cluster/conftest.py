@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -53,8 +54,9 @@ class Cluster:
 
     def kill_a_worker(self) -> None:
         """SIGKILL for one that is at work."""
-        at_work = [pid for pid, title, _ in self.workers() if title == "ray::Worker.run"]
-        assert at_work, list(self.workers())
+        deadline = time.monotonic() + 30
+        while not (at_work := [pid for pid, title, _ in self.workers() if title == "ray::Worker.run"]):
+            assert time.monotonic() < deadline, list(self.workers())
         os.kill(at_work[0], signal.SIGKILL)
 
     def lend_compiled(self) -> None:

@@ -10,7 +10,7 @@ import sys
 import tarfile
 import time
 import urllib.request
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ import pytest
 
 from jobs.submit import LEAVING_S, command, stop_wait, submit_job
 from pipeline.errors import ConfigError
-from pipeline.run.metrics import BUSY, CATALOGUE, FAILURES, IMAGES, Failure
+from pipeline.run.metrics import BUSY, CATALOGUE, FAILURES, IMAGES, Failure, Metric
 from pipeline.settings import RunSettings, Settings, SubmitJob, SubmitSettings
 from tests.cluster.conftest import PAGE, ROOT, Cluster, free_ports
 from tests.fakes_run import write_tar
@@ -35,6 +35,10 @@ PATIENCE_S = 400
 pytestmark = pytest.mark.timeout(3 * PATIENCE_S)
 
 
+Scraped = dict[tuple[str, frozenset[tuple[str, str]]], float]
+"""Name and labels of a series -> the last value that it had."""
+
+
 @dataclass(frozen=True)
 class Story:
     """What happened to one run: submitted, stopped by `ray job stop` after its first part, submitted again, and
@@ -45,7 +49,7 @@ class Story:
     seconds_to_stop: float
     parts_when_stopped: dict[str, bytes]
     finished: subprocess.CompletedProcess[str]
-    scraped: str
+    scraped: Scraped
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +73,9 @@ def story(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Story:
     with running(again, env) as process:
         wait_for_parts(len(parts) + 1, out, process, cluster)
         cluster.kill_a_worker()
+        scraped = scraped_until_the_end(process, cluster)
         finished = ended(process)
-    with urllib.request.urlopen(f"http://127.0.0.1:{cluster.metrics_ports[0]}/metrics", timeout=10) as answer:
-        return Story(out, stopped, seconds, parts, finished, answer.read().decode())
+    return Story(out, stopped, seconds, parts, finished, scraped)
 
 
 def sixteen_images() -> dict[str, bytes]:
@@ -95,6 +99,20 @@ def running(command: list[str], env: dict[str, str]) -> Generator[subprocess.Pop
 def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
     output, _ = process.communicate(timeout=PATIENCE_S)
     return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+
+def scraped_until_the_end(process: subprocess.Popen[str], cluster: Cluster) -> Scraped:
+    """Ray forgets the gauges of a process soon after its end, and keeps its counters."""
+    seen: Scraped = {}
+    while True:
+        is_last = process.poll() is not None
+        with urllib.request.urlopen(f"http://127.0.0.1:{cluster.metrics_ports[0]}/metrics", timeout=60) as answer:
+            text = answer.read().decode()
+        for name, labels, value in re.findall(r"^(ray_maskmill_\w+)\{(.*)\} (\S+)$", text, re.MULTILINE):
+            seen[name, frozenset(re.findall(r'(\w+)="([^"]*)"', labels))] = float(value)
+        if is_last:
+            return seen
+        time.sleep(1)
 
 
 def wait_for_parts(count: int, out: Path, process: subprocess.Popen[str], cluster: Cluster) -> None:
@@ -144,17 +162,20 @@ def test_job_takes_the_packages_and_nothing_else(story: Story, cluster: Cluster)
 
 def test_prometheus_sees_every_metric_with_its_labels_and_the_true_sums(story: Story):
     """A name that Ray changes or drops makes an empty panel, and nobody hears of it."""
-    seen = {name: labels for name, labels, _ in samples(story.scraped)}
-    assert set(seen) == {f"ray_{metric.name}" for metric in CATALOGUE}
+    labels = {name: dict(labels) for name, labels in story.scraped}
+    assert set(labels) == {f"ray_{metric.name}" for metric in CATALOGUE}
     for metric in CATALOGUE:
-        assert {"run", *metric.labels} <= set(seen[f"ray_{metric.name}"])
-    assert seen[f"ray_{FAILURES.name}"]["reason"] == Failure.WORKER_DIED
-    images = [(labels, value) for name, labels, value in samples(story.scraped) if name == f"ray_{IMAGES.name}"]
-    assert {labels["run"] for labels, _ in images} == {str(story.out)}
-    assert {labels["status"] for labels, _ in images} == {"ok"}
+        assert {"run", *metric.labels} <= set(labels[f"ray_{metric.name}"])
+        assert labels[f"ray_{metric.name}"]["run"] == str(story.out)
+    assert labels[f"ray_{FAILURES.name}"]["reason"] == Failure.WORKER_DIED
+    assert labels[f"ray_{IMAGES.name}"]["status"] == "ok"
     # Two drivers, one series each; what is recorded last is not lost with its process.
-    assert sum(value for _, value in images) == IMAGES_IN_SHARD
-    assert all(value > 0 for name, _, value in samples(story.scraped) if name == f"ray_{BUSY.name}")
+    assert sum(values_of(IMAGES, story)) == IMAGES_IN_SHARD
+    assert all(seconds > 0 for seconds in values_of(BUSY, story))
+
+
+def values_of(metric: Metric, story: Story) -> list[float]:
+    return [value for (name, _), value in story.scraped.items() if name == f"ray_{metric.name}"]
 
 
 @pytest.mark.usefixtures("story")
@@ -164,12 +185,6 @@ def test_prometheus_finds_every_node_where_the_page_says(cluster: Cluster):
     [group] = json.loads((cluster.folder / "head" / place).read_text())
     ports = {target.rpartition(":")[2] for target in group["targets"]}
     assert {str(port) for port in cluster.metrics_ports} <= ports
-
-
-def samples(scraped: str) -> Iterator[tuple[str, dict[str, str], float]]:
-    """Name, labels and value of our series in Prometheus' text format."""
-    for name, labels, value in re.findall(r"^(ray_maskmill_\w+)\{(.*)\} (\S+)$", scraped, re.MULTILINE):
-        yield name, dict(re.findall(r'(\w+)="([^"]*)"', labels)), float(value)
 
 
 JOB = SubmitJob(source="s3://bucket/images", out="s3://bucket/masks", run=RunSettings(address="auto"))
