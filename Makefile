@@ -12,7 +12,7 @@ comma := ,
 # A value for Hydra inside a shell word: quotes and backslashes of the value itself survive both.
 quoted = '$(1)="$(subst ','\'',$(subst ",\",$(2)))"'
 
-.PHONY: help setup generate verify test lint fmt train evaluate bench clean
+.PHONY: help setup generate submit verify test chaos lint fmt train evaluate bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -33,11 +33,18 @@ setup: .venv/.dev-ready  ## make the venv with everything that tests and lint ne
 generate: .venv/.run-ready  ## masks for SHARD=folder|s3://...|.tar|list into OUT=..., with ARGS='any=override'
 	$(BIN)/python -m jobs.generate $(call quoted,source,$(SHARD)) $(call quoted,out,$(OUT)) $(ARGS)
 
+submit: .venv/.run-ready  ## the same on a cluster: SHARD=s3://... OUT=s3://... ADDRESS=http://HEAD:8265
+	$(BIN)/python -m jobs.submit $(if $(ADDRESS),$(call quoted,submit.address,$(ADDRESS))) \
+	  $(call quoted,source,$(SHARD)) $(call quoted,out,$(OUT)) $(ARGS)
+
 verify: .venv/.run-ready  ## recount the output at OUT=... from its parts
 	$(BIN)/python -m jobs.verify $(call quoted,out,$(OUT)) $(ARGS)
 
 test: .venv/.dev-ready  ## run the test suite
 	$(BIN)/python -m pytest
+
+chaos: .venv/.dev-ready  ## kill and harm everything for a quarter of an hour, and compare with an undisturbed run
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 lint: .venv/.dev-ready  ## ruff and pyright
 	$(BIN)/ruff check .

@@ -23,7 +23,7 @@ class Status(StrEnum):
     CHANGED = "changed"
     """The object is not the one that was planned."""
     CRASHED = "crashed"
-    """Twice the process that worked on it died, hung or failed there."""
+    """Three times the process that worked on it died, hung or failed there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +154,8 @@ class ChunkReport:
     masks: int
     funnel: Funnel
     seconds: dict[str, float] = field(default_factory=dict[str, float])
-    """Wall seconds per stage: read, decode, masks, write."""
+    """Wall seconds per stage: read, decode, compute, rle, write; and `turn`, waiting for the device."""
     bytes_read: int = 0
     bytes_written: int = 0
+    halved: int = 0
+    """Times that a batch was halved because the device, or the machine, had no memory for it."""

@@ -110,16 +110,18 @@ class RunSettings:
     images_per_chunk: int = 64
     """Images of one part at most; a chunk is the unit of retry and commit."""
     max_workers: int | None = None
-    """Actors at most; null is one per GPU, else one per CPU."""
+    """Actors at most; null is one per GPU, else one per CPU, and on a cluster as many again (16 at most) that wait for
+    nodes to join."""
     threads_per_worker: int = 1
     """torch threads of a worker on the CPU. Float sums depend on it, so it is fixed, not taken from the machine."""
     max_pixels: int = 268_435_456
-    """Width x height above which an image is a `too_large` row (default 16,384 squared)."""
+    """Width x height above which an image is a `too_large` row (default 16,384 squared). A worker holds six decoded
+    images at most, 3 bytes a pixel."""
     max_failed_fraction: float = 0.01
     """Share of images that may fail before the run exits with 3."""
-    chunk_attempts: int = 3
-    """Tries of a chunk before it is given up for this run. Those that end at one image, which is then left out as a
-    `crashed` row, do not count."""
+    chunk_attempts: int = 5
+    """Tries of a chunk before it is given up for this run. Careful ones that end at one image, which may then be left
+    out as a `crashed` row, do not count, nor does the loss of a machine."""
     image_timeout_s: float = 3600.0
     """Seconds at the same image after which its worker is taken for hung and replaced."""
     grace_s: float = 30.0
@@ -139,3 +141,20 @@ class Settings:
     model: ModelSettings = field(default_factory=ModelSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
     run: RunSettings = field(default_factory=RunSettings)
+
+
+@dataclass(frozen=True)
+class SubmitSettings:
+    """How a job reaches a cluster."""
+
+    address: str = "http://127.0.0.1:8265"
+    """The jobs API of the cluster's head; Ray's dashboard serves it, on this port by default."""
+    follow: bool = True
+    """Show the job's log until it ends and exit as it does; false only hands it over."""
+
+
+@dataclass(frozen=True)
+class SubmitJob(Settings):
+    """One run, on a cluster that this machine is no part of."""
+
+    submit: SubmitSettings = field(default_factory=SubmitSettings)

@@ -12,7 +12,7 @@ from boto3.session import Session
 
 from tests.s3_server import running_server
 
-_ENVIRONMENT = {
+S3_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
     "AWS_DEFAULT_REGION": "us-east-1",
@@ -31,7 +31,7 @@ def s3_endpoint() -> Iterator[str]:
     """The URL of a real S3 server process; credentials for it are in the environment while it runs."""
     with pytest.MonkeyPatch.context() as patch, running_server() as url:
         patch.delenv("AWS_PROFILE", raising=False)
-        for name, value in _ENVIRONMENT.items():
+        for name, value in S3_ENVIRONMENT.items():
             patch.setenv(name, value)
         yield url
 

@@ -104,8 +104,9 @@ class FakeSegmenter:
         return logits_hw
 
 
-def load_fake(_store: Store, *, seconds_per_image: float = 0.0) -> Any:
-    return FakeSegmenter(seconds_per_image)
+def load_fake(store: Store, *, seconds_per_image: float = 0.0) -> Any:
+    """Fails on machines whose environment says FAKE_BROKEN_HERE."""
+    return load_broken(store) if os.environ.get("FAKE_BROKEN_HERE") else FakeSegmenter(seconds_per_image)
 
 
 def load_broken(_store: Store) -> Any:

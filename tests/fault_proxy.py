@@ -10,6 +10,7 @@ import http.client
 import socket
 import struct
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,14 @@ class Cut:
     count: int
 
 
+@dataclass(frozen=True)
+class Stall:
+    """As `Cut`, with a wait of `seconds` before the line is closed."""
+
+    count: int
+    seconds: float
+
+
 class Break(Enum):
     """A line that breaks without a word."""
 
@@ -46,7 +55,7 @@ class Break(Enum):
     """The request's body is dropped after its first half."""
 
 
-Harm = Answer | Cut | Break
+Harm = Answer | Cut | Stall | Break
 
 
 class FaultProxy(ThreadingHTTPServer):
@@ -116,9 +125,12 @@ class _Handler(BaseHTTPRequestHandler):
         status, headers, length, data = self._ask(body)
         if harm is Break.LOST_ANSWER:
             return self._reset()
-        if isinstance(harm, Cut):
+        if isinstance(harm, Cut | Stall):
             data = data[: harm.count]
-        return self._answer(status, headers, length, data)
+        self._answer(status, headers, length, data)
+        if isinstance(harm, Stall):
+            self.wfile.flush()
+            time.sleep(harm.seconds)
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _serve
 

@@ -32,14 +32,17 @@ MAY_IMPORT: dict[str, set[str]] = {
 """Room -> what it may import of ours; a name covers everything below it, except `pipeline`, which is the package."""
 
 DOORS: dict[str, tuple[str, ...]] = {
-    "ray": tuple(f"pipeline/run/{name}.py" for name in ("worker", "driver", "journal", "ray_session", "room")),
+    "ray": tuple(
+        f"pipeline/run/{name}.py"
+        for name in ("worker", "crew", "driver", "journal", "ray_session", "room", "metrics", "submission")
+    ),
     "hydra": ("jobs/",),
     "omegaconf": ("jobs/",),
     "boto3": ("pipeline/storage/",),
     "botocore": ("pipeline/storage/",),
     "pyarrow": ("pipeline/storage/",),
     "PIL": ("pipeline/storage/",),
-    "torch": ("model/", "pipeline/masks/", "pipeline/run/worker.py", "jobs/"),
+    "torch": ("model/", "pipeline/masks/", "pipeline/run/worker.py", "pipeline/run/device.py", "jobs/"),
     "tqdm": ("pipeline/run/progress.py",),
 }
 """Package -> the files or folders through which it may come in."""

@@ -40,10 +40,13 @@ class _Window:
 
 
 @torch.no_grad()
-def generate_masks(images_HW3: Sequence[Image_HW3], segmenter: Segmenter, recipe: Recipe) -> list[ImageMasks]:
+def generate_masks(
+    images_HW3: Sequence[Image_HW3], segmenter: Segmenter, recipe: Recipe, *, crops_per_encode: int = CROPS_PER_ENCODE
+) -> list[ImageMasks]:
     """Every mask that the recipe finds in each RGB image, in a fixed order; one result per image, maybe empty.
 
-    Equal pixels, weights and recipe give equal results, whatever else is in the batch. The order is that of the last
+    Equal pixels, weights and recipe give equal results, whatever else is in the batch and however many crops are
+    encoded at once. The order is that of the last
     duplicate removal: by predicted IoU within one crop, by `recipe.crop_rank` across crops, and after a clean-up
     untouched masks before changed ones.
 
@@ -53,8 +56,8 @@ def generate_masks(images_HW3: Sequence[Image_HW3], segmenter: Segmenter, recipe
     found: list[list[Candidates[Rle]]] = [[] for _ in images_HW3]
     funnels = [Funnel() for _ in images_HW3]
     windows = [window for index, image_HW3 in enumerate(images_HW3) for window in _windows(index, image_HW3, recipe)]
-    for start in range(0, len(windows), CROPS_PER_ENCODE):
-        batch = windows[start : start + CROPS_PER_ENCODE]
+    for start in range(0, len(windows), crops_per_encode):
+        batch = windows[start : start + crops_per_encode]
         encoded = segmenter.encode([window.pixels_HW3 for window in batch])
         for window, crop in zip(batch, encoded, strict=True):
             search = CropSearch(window.image_hw, window.crop, crop, segmenter, recipe)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -30,16 +29,18 @@ from pipeline.records import Chunk, ChunkReport, Funnel, ImageMasks, ImageRow, M
 from pipeline.run.plan import Plan, PlannedShard, canonical_json, members_uri, part_uri
 from pipeline.run.prefetch import prefetch
 from pipeline.run.source import shard_is_there
+from pipeline.run.stopwatch import Stopwatch
 from pipeline.storage.images import DecodedImage, decode_image
 from pipeline.storage.members import read_members
 from pipeline.storage.parts import write_part
 from pipeline.storage.store import Store
 
-PREFETCH_DEPTH = 2
-"""Decoded images held ready. An image of the default max_pixels is 0.8 GB, so this is a bound on memory."""
+PREFETCH_DEPTH = 1
+"""Decoded images held ready, beside the one at work and the one that is being decoded. A worker has two chunks at once:
+six images at most, and one of the default max_pixels is 0.8 GB."""
 
-GenerateMasks = Callable[[Sequence[npt.NDArray[np.uint8]]], Sequence[ImageMasks]]
-"""RGB images (H, W, 3) in, one result each out, in order."""
+GenerateMasks = Callable[[npt.NDArray[np.uint8], Stopwatch], ImageMasks]
+"""An RGB image (H, W, 3) in, its result out; what the time went into is the stopwatch's."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,12 @@ class Bench:
 
     def members(self, chunk: Chunk) -> list[Member]:
         planned = self.plan.planned(chunk.shard)
-        if chunk.shard not in self.indexes:
+        data = self.indexes.get(chunk.shard)
+        if data is None:
             data = _read_index(members_uri(self.out, planned), planned, self.store)
             self.indexes.clear()
             self.indexes[chunk.shard] = data
-        return read_members(self.indexes[chunk.shard], start=chunk.start, stop=chunk.stop)
+        return read_members(data, start=chunk.start, stop=chunk.stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +90,6 @@ Mark = Callable[[int | None], None]
 
 def no_mark(_ordinal: int | None) -> None:
     """For those whom nobody watches."""
-
-
-class Stopwatch:
-    """Wall seconds per stage; a stage may run in a thread of its own, two stages never share one."""
-
-    def __init__(self) -> None:
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def stage(self, name: str) -> Generator[None]:
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] += time.perf_counter() - begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +123,7 @@ def process_chunk(errand: Errand, bench: Bench, *, mark: Mark = no_mark) -> Chun
         for loaded in loading:
             if not errand.careful:
                 mark(loaded.member.ordinal)
-            with watch.stage("masks"):
-                row, image_funnel = _row(loaded, bench)
+            row, image_funnel = _row(loaded, bench, watch)
             rows.append(row)
             funnel += image_funnel
             bytes_read += loaded.byte_count
@@ -156,13 +142,14 @@ def process_chunk(errand: Errand, bench: Bench, *, mark: Mark = no_mark) -> Chun
         seconds=dict(watch.seconds),
         bytes_read=bytes_read,
         bytes_written=len(data),
+        halved=watch.halved,
     )
 
 
 def _loading(
     members: Sequence[Member], errand: Errand, bench: Bench, watch: Stopwatch, mark: Mark
 ) -> Generator[Loaded]:
-    """The images in order: read and decoded ahead, or carefully, each marked before its first byte is read."""
+    """The images in order: read and decoded ahead, or carefully, each marked before its bytes are decoded."""
     loading = _load(members, errand, bench, watch, mark)
     return loading if errand.careful else prefetch(loading, depth=PREFETCH_DEPTH)
 
@@ -172,11 +159,11 @@ def _load(members: Sequence[Member], errand: Errand, bench: Bench, watch: Stopwa
         if member.ordinal in errand.crashed:
             yield Loaded(member, status=Status.CRASHED, error=errand.crashed[member.ordinal])
             continue
-        if errand.careful:
-            mark(member.ordinal)
         if member.broken:
             yield Loaded(member, status=Status.UNREADABLE, error=member.broken)
             continue
+        if errand.careful:
+            mark(None)  # a store that does not answer is no image's fault
         try:
             with watch.stage("read"):
                 data = bench.store.read(
@@ -187,6 +174,8 @@ def _load(members: Sequence[Member], errand: Errand, bench: Bench, watch: Stopwa
         except ChangedError as error:
             yield Loaded(member, status=Status.CHANGED, error=str(error))
         else:
+            if errand.careful:
+                mark(member.ordinal)
             with watch.stage("decode"):
                 loaded = _decode(member, data, max_pixels=bench.plan.shape.max_pixels)
             yield loaded
@@ -209,7 +198,7 @@ def _decode(member: Member, data: bytes, *, max_pixels: int) -> Loaded:
     return Loaded(member, sha256=sha256, byte_count=len(data), image=image)
 
 
-def _row(loaded: Loaded, bench: Bench) -> tuple[ImageRow, Funnel]:
+def _row(loaded: Loaded, bench: Bench, watch: Stopwatch) -> tuple[ImageRow, Funnel]:
     member, image = loaded.member, loaded.image
     if image is None:
         row = ImageRow(
@@ -223,7 +212,7 @@ def _row(loaded: Loaded, bench: Bench) -> tuple[ImageRow, Funnel]:
             sha256=loaded.sha256,
         )
         return row, Funnel()
-    (result,) = bench.generate([image.rgb_HW3])
+    result = bench.generate(image.rgb_HW3, watch)
     stride = bench.plan.annotation_stride
     if len(result.masks) > stride:
         raise ContractError(f"{member.key}: {len(result.masks)} masks do not fit in {stride} annotation ids")

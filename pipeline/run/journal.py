@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import ray as typed_ray
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import MaskmillError
@@ -23,7 +23,7 @@ READ_TIMEOUT_S = 10.0
 
 
 class JournalLostError(MaskmillError):
-    """The journal does not answer: the driver's machine killed it. Nobody else is to blame."""
+    """The journal does not answer: something killed it. Nobody who was watched by it is to blame."""
 
 
 class Journal:
@@ -60,21 +60,27 @@ class JournalKeeper:
     """The driver's side: makes the actor, reads it, makes another when it is lost."""
 
     def __init__(self) -> None:
-        self.actor: Any = None
-        self.renew()
+        self.actor = self._made()
 
-    def renew(self) -> None:
-        self.close()
+    def _made(self) -> Any:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         make: Any = ray.remote(num_cpus=0, max_restarts=0, scheduling_strategy=here)
-        self.actor = make(Journal).remote()
+        return make(Journal).remote()
+
+    def replace(self, lost: Any) -> None:
+        """Another journal instead of `lost`; nothing if that was done already, for one of many that found it lost."""
+        if lost is self.actor:
+            self.close()
+            self.actor = self._made()
 
     def read(self, keys: list[str]) -> dict[str, Entry] | None:
-        """What is known of these attempts; None if the journal was lost."""
+        """What is known of these attempts; None if the journal was lost, or takes too long."""
         try:
             return ray.get(self.actor.read.remote(keys), timeout=READ_TIMEOUT_S)
+        except GetTimeoutError:
+            return None
         except RayError:
-            self.renew()
+            self.replace(self.actor)
             return None
 
     def read_only(self, keys: list[str]) -> dict[str, Entry]:
@@ -83,6 +89,4 @@ class JournalKeeper:
         return self.read(keys) or {}
 
     def close(self) -> None:
-        if self.actor is not None:
-            ray.kill(self.actor)
-            self.actor = None
+        ray.kill(self.actor)

@@ -16,8 +16,11 @@ from pipeline.records import Chunk, ChunkReport
 from pipeline.run.chunk import Errand
 from pipeline.run.plan import Plan
 
-DEATHS_TO_NAME = 2
-"""Careful attempts that must end at the same image before its row is `crashed`: one may be somebody else's doing."""
+DEATHS_TO_NAME = 3
+"""Attempts that must end at the same image, the last of them careful, before its row is `crashed`. Two may be somebody
+else's doing: where processes are killed at random, an innocent image is met twice once in a few hundred kills."""
+LOSSES_EXCUSED = 3
+"""Times that a chunk's machine may be lost, or run out of memory, before the chunk is suspected of doing it."""
 
 
 class Verdict(StrEnum):
@@ -26,6 +29,7 @@ class Verdict(StrEnum):
     AGAIN = "is tried again"
     GIVEN_UP = "is given up"
     NAMED = "goes on without one image"
+    EXCUSED = "goes back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +64,18 @@ class Ledger:
     """By chunk id."""
     reports: list[ChunkReport] = field(default_factory=list[ChunkReport])
     """Of the chunks that this driver's workers finished."""
+    masks: int = 0
+    """In those reports."""
     failures: Counter[str] = field(default_factory=Counter[str])
     """Chunk id -> attempts that failed for no image that could be named."""
     attempts: Counter[str] = field(default_factory=Counter[str])
     """Chunk id -> attempts that were begun."""
+    losses: Counter[str] = field(default_factory=Counter[str])
+    """Chunk id -> attempts that ended with their machine, or for want of its memory."""
+    suspects: set[str] = field(default_factory=set[str])
+    """Ids of chunks that run carefully from now on."""
     deaths: Counter[int] = field(default_factory=Counter[int])
-    """Ordinal of an image -> careful attempts that ended at it."""
+    """Ordinal of an image -> attempts that ended at it."""
     crashed: defaultdict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
     """Chunk id -> its images that are not touched any more, and why."""
 
@@ -111,26 +121,45 @@ class Ledger:
         )
 
     def put_back(self, chunk: Chunk) -> None:
-        """It was not its fault."""
+        """It had not begun, or could not be watched."""
         self.waiting.appendleft(chunk)
 
     def finish(self, chunk: Chunk, report: ChunkReport) -> None:
         self.reports.append(report)
+        self.masks += report.masks
         self._commit(chunk)
+
+    def excuse(self, errand: Errand, entry: Entry | None, why: str) -> Verdict:
+        """Its machine was lost. A chunk that loses one machine after the other is to blame for it like any other."""
+        chunk_id = errand.chunk.chunk_id
+        self.losses[chunk_id] += 1
+        if self.losses[chunk_id] > LOSSES_EXCUSED:
+            return self.blame(errand, entry, why)
+        self.waiting.appendleft(errand.chunk)
+        return Verdict.EXCUSED
+
+    def spare(self, errand: Errand, entry: Entry | None, why: str) -> Verdict:
+        """Its machine had no memory left: the next attempt is careful, which takes the least memory there is."""
+        self.suspects.add(errand.chunk.chunk_id)
+        return self.excuse(errand, entry, why)
 
     def blame(self, errand: Errand, entry: Entry | None, why: str) -> Verdict:
         """An attempt has failed. `entry` is what it was at, if that is known.
 
-        A careful attempt accuses the image that it was at; the second one at the same image names it, and the chunk
-        goes on without. Any other failure is the chunk's, which is given up after `attempts_allowed` of them.
+        An attempt accuses the image that it was at. A careful one has one image alone to accuse, and if it is not the
+        first to do so names it: the chunk goes on without. Any other failure is the chunk's, which is given up after
+        `attempts_allowed` of them.
         """
         chunk = errand.chunk
-        if errand.careful and entry is not None and entry.ordinal is not None:
-            self.deaths[entry.ordinal] += 1
+        self.suspects.add(chunk.chunk_id)
+        at = None if entry is None else entry.ordinal
+        if at is not None:
+            self.deaths[at] += 1
+        if errand.careful and at is not None:
             self.waiting.append(chunk)
-            if self.deaths[entry.ordinal] < DEATHS_TO_NAME:
+            if self.deaths[at] < DEATHS_TO_NAME:
                 return Verdict.AGAIN
-            self.crashed[chunk.chunk_id][entry.ordinal] = f"{DEATHS_TO_NAME} attempts at this image failed: {why}"
+            self.crashed[chunk.chunk_id][at] = f"{DEATHS_TO_NAME} attempts at this image failed: {why}"
             return Verdict.NAMED
         self.failures[chunk.chunk_id] += 1
         if self.failures[chunk.chunk_id] < self.attempts_allowed:
@@ -141,7 +170,7 @@ class Ledger:
 
     def is_suspect(self, chunk: Chunk) -> bool:
         """It failed before: it runs carefully, and without a neighbour whose work a second death would cost."""
-        return self.failures[chunk.chunk_id] > 0
+        return chunk.chunk_id in self.suspects
 
     def _commit(self, chunk: Chunk) -> None:
         if chunk.chunk_id not in self.committed:

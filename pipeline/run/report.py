@@ -12,15 +12,14 @@ from dataclasses import asdict
 from pipeline.records import Funnel
 from pipeline.run.plan import data_uri
 from pipeline.run.session import Outcome
+from pipeline.run.stopwatch import STAGES
 from pipeline.run.verify import Verification
 from pipeline.settings import Format
-
-STAGES = ("read", "decode", "masks", "write")
 
 
 def summary(outcome: Outcome) -> str:
     """Several lines, no line break at the end."""
-    lines = [_headline(outcome), *_images(outcome), *_speed(outcome), *_given_up(outcome), *_next(outcome)]
+    lines = [_headline(outcome), *_images(outcome), *_speed(outcome), *_failures(outcome), *_next(outcome)]
     return "\n".join(lines)
 
 
@@ -70,9 +69,12 @@ def _speed(outcome: Outcome) -> Iterator[str]:
     seconds = Counter[str]()
     for report in outcome.reports:
         seconds.update(report.seconds)
-    spent = max(sum(seconds.values()), 1e-9)
-    shares = ", ".join(f"{stage} {seconds[stage] / spent:.0%}" for stage in STAGES)
-    yield f"  time     {shares} of the workers' busy time"
+    spent = ", ".join(f"{stage} {seconds[stage]:.1f} s" for stage in STAGES)
+    busy = seconds["compute"] / max(outcome.worked_s, 1e-9)
+    yield f"  time     {spent}, overlapping; the device was busy for {busy:.0%} of the workers' time"
+    halved = sum(report.halved for report in outcome.reports)
+    if halved:
+        yield f"  memory   batches were halved {halved} times; a lower recipe.points_per_batch avoids the detour"
     yield f"  funnel   {_funnel(outcome)}"
     lost = sum(not report.won for report in outcome.reports)
     if lost:
@@ -87,7 +89,9 @@ def _funnel(outcome: Outcome) -> str:
     return f"{candidates:,} candidates: {', '.join([*removed, f'{kept:,} kept'])}"
 
 
-def _given_up(outcome: Outcome) -> Iterator[str]:
+def _failures(outcome: Outcome) -> Iterator[str]:
+    for sentence in outcome.avoided:
+        yield f"  avoided  {sentence}"
     for given_up in outcome.given_up[:10]:
         yield f"  given up {given_up.chunk.chunk_id}: {given_up.why}"
     if len(outcome.given_up) > 10:

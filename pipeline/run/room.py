@@ -5,6 +5,8 @@ Owns the question whether a worker takes a GPU or CPU slots, and how many of the
 
 from __future__ import annotations
 
+import time
+from collections.abc import Collection
 from typing import Any
 
 import ray as typed_ray
@@ -13,6 +15,11 @@ from pipeline.errors import ConfigError
 from pipeline.settings import RunSettings
 
 ray: Any = typed_ray  # its annotations are partial and partly wrong
+
+LOOK_S = 1.0
+"""Seconds for which a look at the nodes is good enough."""
+SPARE_AT_MOST = 16
+"""Workers asked for beyond the room there is, on a cluster that may grow."""
 
 
 class Room:
@@ -25,16 +32,40 @@ class Room:
         uses_gpu = device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
         self.gpus_each = 1 if uses_gpu else 0
         self.cpus_each = 1 if uses_gpu else settings.threads_per_worker
+        self._may_grow = settings.address != "local"
+        self._seen: list[dict[str, Any]] = []
+        self._seen_at = 0.0
         # Where nodes may still come, a worker that waits for them is what brings them.
         if not self.slots() and (settings.address == "local" or settings.max_workers is None):
             raise ConfigError(f"{self._why_none()}, or, on a cluster that grows on demand, set run.max_workers")
 
-    def slots(self) -> int:
-        """Workers that would fit on the nodes that are there now; more may join."""
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    def slots(self, without: Collection[str] = ()) -> int:
+        """Workers that would fit on the nodes that are there now, but for some; more nodes may join."""
+        nodes = [node["Resources"] for node in self._nodes() if node["Alive"] and node["NodeID"] not in without]
         if self.gpus_each:
             return sum(int(node.get("GPU", 0)) for node in nodes)
         return sum(int(node.get("CPU", 0) // self.cpus_each) for node in nodes)
+
+    def worth_asking_for(self, avoided: Collection[str]) -> int:
+        """Workers to ask for where no number is set.
+
+        Nothing tells whether a cluster grows on demand, so there some more are asked for than fit, as many again up to
+        a limit: what waits is the autoscaler's demand, which doubles the cluster with each of its steps. On a cluster
+        that does not grow they wait, and take nothing.
+        """
+        slots = max(1, self.slots(without=avoided))
+        return slots + min(slots, SPARE_AT_MOST) if self._may_grow else slots
+
+    def name_of(self, node_id: str) -> str:
+        """For a person."""
+        node = next((node for node in self._nodes() if node["NodeID"] == node_id), None)
+        return f"node {node['NodeManagerAddress']} ({node_id[:8]})" if node else "no node yet"
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        now = time.monotonic()
+        if not self._seen or now - self._seen_at > LOOK_S:
+            self._seen, self._seen_at = ray.nodes(), now
+        return self._seen
 
     def _why_none(self) -> str:
         if self.gpus_each:

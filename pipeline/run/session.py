@@ -39,7 +39,8 @@ FindWeights = Callable[[Settings, Store], Weights]
 
 def weights_from_settings(settings: Settings, store: Store) -> Weights:
     """raises ConfigError if the model is unknown or its checkpoint cannot be read"""
-    return Weights(sha256=checkpoint_sha256(settings.model, store), load=segmenter_loader(settings.model))
+    sha256 = checkpoint_sha256(settings.model, store)
+    return Weights(sha256=sha256, load=segmenter_loader(settings.model, sha256))
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,10 @@ class Outcome:
     """Of this command's own workers."""
     work_s: float = 0.0
     """Wall seconds from the first worker's request to the last report."""
+    worked_s: float = 0.0
+    """Seconds for which this command's workers were ready to work, summed over all of them."""
+    avoided: tuple[str, ...] = ()
+    """Sentences: machines on which workers kept failing."""
     max_failed_fraction: float = 0.0
 
     @property
@@ -105,6 +110,16 @@ def run_settings(settings: Settings, *, progress: Progress, find_weights: FindWe
 
 
 @dataclass(frozen=True)
+class _Drive:
+    """How the driver's loop ended; the fields are those of `Outcome`."""
+
+    ending: Ending
+    work_s: float = 0.0
+    worked_s: float = 0.0
+    avoided: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class _Work:
     """A run that is not finished yet."""
 
@@ -124,9 +139,9 @@ class _Work:
             from_the_start=self.planned.created,
         )
         found = len(ledger.committed)
-        ending, work_s = (Ending.DONE, 0.0) if ledger.is_complete else self._drive(ledger, stop)
+        drive = _Drive(Ending.DONE) if ledger.is_complete else self._drive(ledger, stop)
         left = plan.chunk_count - len(ledger.committed)
-        if ending is Ending.DONE and left > len(ledger.given_up):
+        if drive.ending is Ending.DONE and left > len(ledger.given_up):
             raise RunError(f"{self.out}: {left} chunks are not committed, and {len(ledger.given_up)} were given up")
         return Outcome(
             out=self.out,
@@ -135,13 +150,15 @@ class _Work:
             found_chunks=found,
             committed_chunks=len(ledger.committed),
             given_up=tuple(ledger.given_up.values()),
-            stopped=ending is Ending.STOPPED,
+            stopped=drive.ending is Ending.STOPPED,
             reports=tuple(ledger.reports),
-            work_s=work_s,
+            work_s=drive.work_s,
+            worked_s=drive.worked_s,
+            avoided=drive.avoided,
             max_failed_fraction=settings.max_failed_fraction,
         )
 
-    def _drive(self, ledger: Ledger, stop: StopFlag) -> tuple[Ending, float]:
+    def _drive(self, ledger: Ledger, stop: StopFlag) -> _Drive:
         plan, settings = self.planned.plan, self.settings
         spec = WorkerSpec(
             out=self.out,
@@ -164,11 +181,11 @@ class _Work:
                 progress=self.progress,
             )
             ending = driver.run(stop)
-            work_s = time.monotonic() - begun
+            drive = _Drive(ending, time.monotonic() - begun, driver.crew.worked_s, driver.crew.avoided)
         if ending is Ending.DONE:
             # What others committed meanwhile counts as well. A stopped process has no time for a slow store.
             ledger.note_committed(self._look_around())
-        return ending, work_s
+        return drive
 
     def _look_around(self) -> set[str]:
         return committed_chunks(self.planned.plan, out=self.out, store=self.store)

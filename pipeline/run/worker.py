@@ -1,4 +1,4 @@
-"""The Ray actor: one process, one model, one chunk at a time.
+"""The Ray actor: one process, one model, and the chunks that share it.
 
 Owns the process-wide torch settings and the loading of the model. Does not know the other workers or the order of
 the work.
@@ -17,15 +17,18 @@ import torch
 
 from model.load import CheckpointError, checked_sha256, load_segmenter
 from pipeline.errors import ConfigError, ContractError, DeniedError, NotFoundError
-from pipeline.masks.generator import generate_masks
 from pipeline.masks.segmenter import Segmenter
 from pipeline.masks.warm_up import warm_up
 from pipeline.records import ChunkReport
 from pipeline.run.chunk import Bench, Errand, process_chunk
+from pipeline.run.device import Device
 from pipeline.run.journal import mark_in
 from pipeline.run.plan import Plan
 from pipeline.settings import ModelSettings, StoreSettings
 from pipeline.storage.store import Store, connect
+
+CHUNKS_IN_FLIGHT = 2
+"""Per worker: one that computes, and one that is read before it or written after it."""
 
 LoadSegmenter = Callable[[Store], Segmenter]
 """How a worker gets its model: travels to the worker pickled and is called there once."""
@@ -42,18 +45,25 @@ class WorkerSpec:
     threads: int
 
 
-def segmenter_loader(model: ModelSettings) -> LoadSegmenter:
-    """Loads `model` from its checkpoint in the store, or from the bundled weights."""
-    return partial(_load, model)
+def segmenter_loader(model: ModelSettings, sha256: str) -> LoadSegmenter:
+    """Loads `model` from its checkpoint in the store, or from the bundled weights, which must be those of the plan."""
+    return partial(_load, model, sha256)
 
 
-def _load(model: ModelSettings, store: Store) -> Segmenter:
+def _load(model: ModelSettings, sha256: str, store: Store) -> Segmenter:
     try:
-        return load_segmenter(
+        segmenter = load_segmenter(
             name=model.name, checkpoint=_read(model, store), device=model.device, precision=model.precision
         )
     except CheckpointError as error:
         raise ConfigError(_about(model, error)) from error
+    if segmenter.weights_sha256 != sha256:
+        here, there = segmenter.weights_sha256[:12], sha256[:12]
+        raise ConfigError(
+            f"model.checkpoint={model.checkpoint} has sha256 {here} on this machine and {there} where the run began; "
+            "put it where all machines read the same"
+        )
+    return segmenter
 
 
 def checkpoint_sha256(model: ModelSettings, store: Store) -> str:
@@ -85,24 +95,22 @@ class Worker:
         self._spec = spec
         self._bench: Bench | None = None
 
-    def start(self) -> str:
-        """Load the model; returns the id of the node that this is. Raises what the loader raises."""
+    def node(self) -> str:
+        """The id of the node that this is, known before anything can go wrong."""
+        return ray.get_runtime_context().get_node_id()
+
+    def start(self) -> None:
+        """Load the model. Raises what the loader raises."""
         spec = self._spec
         _fix_torch(spec.threads)
         store = connect(spec.store)
         segmenter = spec.load(store)
         warm_up()
-        recipe = spec.plan.shape.recipe
-        self._bench = Bench(
-            out=spec.out,
-            plan=spec.plan,
-            store=store,
-            generate=lambda images_HW3: generate_masks(images_HW3, segmenter, recipe),
-        )
-        return ray.get_runtime_context().get_node_id()
+        device = Device(segmenter, spec.plan.shape.recipe)
+        self._bench = Bench(out=spec.out, plan=spec.plan, store=store, generate=device.generate)
 
     def run(self, errand: Errand, journal: Any) -> ChunkReport:
-        """Raises what `process_chunk` raises, and JournalLostError."""
+        """Raises what `process_chunk` raises, DeviceError and JournalLostError."""
         if self._bench is None:
             raise ContractError(f"{errand.chunk.chunk_id} was sent to a worker that has not started")
         return process_chunk(errand, self._bench, mark=partial(mark_in, journal, errand.key))
@@ -119,10 +127,17 @@ def _fix_torch(threads: int) -> None:
 
 
 def worker_actor(*, num_cpus: float, num_gpus: float) -> Any:
-    """The actor class with its resources.
+    """The actor class with its resources. Two chunks overlap in it: one is read, or written, while another computes.
 
     No restarts and no retries of Ray's own: the driver makes replacements, because a restarted actor hides why it
     died (an out-of-memory kill looks like an unavailable actor) and delays the news by seconds.
     """
-    make: Any = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_restarts=0, max_task_retries=0)
+    remote: Any = ray.remote  # its overloads do not know actors' options
+    make = remote(
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+        max_restarts=0,
+        max_task_retries=0,
+        max_concurrency=CHUNKS_IN_FLIGHT,
+    )
     return make(Worker)

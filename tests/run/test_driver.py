@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,16 +13,19 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from pipeline.errors import ConfigError, RunError, StorageError
 from pipeline.records import ImageRow
+from pipeline.run.journal import JournalKeeper
 from pipeline.run.plan import Shape, members_uri
 from pipeline.run.planning import create_or_load_plan
 from pipeline.run.progress import Standing
 from pipeline.run.report import load_snippet, summary
+from pipeline.run.room import Room
 from pipeline.run.session import FindWeights, Outcome, Weights, run_settings
 from pipeline.run.signals import StopFlag
-from pipeline.settings import Format, ModelSettings, Settings
+from pipeline.settings import Format, ModelSettings, RunSettings, Settings
 from pipeline.storage.parts import read_part
 from pipeline.storage.store import Store
 from tests.fakes_run import (
@@ -58,23 +62,31 @@ def run(settings: Settings, *, find_weights: FindWeights = fake_weights, notes: 
 
 
 def load_stumbling(store: Store, *, marks: str) -> Any:
-    """A segmenter whose first three images over all processes fail with an exception."""
     return StumblingSegmenter(Path(marks))
 
 
 class StumblingSegmenter(FakeSegmenter):
+    """The first image over all processes fails with an exception, the second with what a broken context says; a
+    process that has said the latter fails for ever."""
+
+    poisoned = False
+
     def __init__(self, marks: Path) -> None:
         super().__init__()
         self._marks = marks
 
     def encode(self, crops_HW3: Any) -> Any:
-        for number in range(3):
-            try:
+        for number, error in enumerate((RuntimeError("stumbled"), torch.AcceleratorError(f"CUDA error: {ILLEGAL}"))):
+            with suppress(FileExistsError):
                 (self._marks / str(number)).touch(exist_ok=False)
-            except FileExistsError:
-                continue
-            raise RuntimeError(f"stumbled {number}")
+                self.poisoned = number == 1
+                raise error
+        if self.poisoned:
+            raise torch.AcceleratorError("CUDA error: the context is gone")
         return super().encode(crops_HW3)
+
+
+ILLEGAL = "an illegal memory access was encountered"
 
 
 def load_refused(_store: Store) -> Any:
@@ -197,18 +209,20 @@ def test_a_damaged_part_is_named(finished: tuple[Settings, Outcome], tmp_path: P
 
 
 @pytest.mark.usefixtures("cluster")
-def test_chunk_that_fails_is_tried_again_until_it_works(settings: Settings, tmp_path: Path):
-    """An exception costs an attempt, not the run."""
+def test_an_exception_costs_an_attempt_and_a_poisoned_device_its_process(settings: Settings, tmp_path: Path):
+    """Neither costs the run, nor the image that met it; after an illegal access nothing works in that process."""
     (tmp_path / "marks").mkdir()
     notes = Notes()
 
     def stumbling(settings: Settings, store: Store) -> Weights:
         return replace(fake_weights(settings, store), load=partial(load_stumbling, marks=str(tmp_path / "marks")))
 
-    settings = with_run(settings, chunk_attempts=4, max_workers=1)
-    outcome = run(settings, find_weights=stumbling, notes=notes)
+    outcome = run(with_run(settings, max_workers=1), find_weights=stumbling, notes=notes)
     assert outcome.exit_code == 0
-    assert sum("stumbled" in sentence for sentence in notes.sentences) == 3
+    assert "13 ok, 0 failed" in summary(outcome)
+    assert sum("RuntimeError: stumbled" in sentence for sentence in notes.sentences) == 1
+    assert any(f"its device failed: AcceleratorError: CUDA error: {ILLEGAL}" in said for said in notes.sentences)
+    assert not any("the context is gone" in sentence for sentence in notes.sentences)
 
 
 @pytest.mark.usefixtures("cluster")
@@ -227,8 +241,8 @@ def test_images_that_kill_or_hang_their_process_are_rows_and_cost_nobody_else_an
     [part] = parts_of(settings.out).values()
     rows = {row.file_name: row for row in read_part(part, format=Format.PARQUET).rows}
     assert rows["im2.png"].status == rows["im6.png"].status == "crashed"
-    assert rows["im2.png"].error == "2 attempts at this image failed: its worker died"
-    assert rows["im6.png"].error == "2 attempts at this image failed: it hung for run.image_timeout_s=4"
+    assert rows["im2.png"].error == "3 attempts at this image failed: its worker died"
+    assert rows["im6.png"].error == "3 attempts at this image failed: it hung for run.image_timeout_s=4"
     undisturbed = {row.file_name: row for row in rows_of(finished[0])}
     for name in images.keys() - {"im2.png", "im6.png"}:
         assert [mask.counts for mask in rows[name].masks] == [mask.counts for mask in undisturbed[name].masks]
@@ -296,6 +310,26 @@ def stopped_while_it_shows(settings: Settings) -> Outcome:
             stop(signal.SIGTERM, None)
 
     return run_settings(settings, progress=Stopping(), find_weights=fake_weights, stop=stop)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_cluster_is_asked_for_more_than_it_has_and_a_single_machine_is_not():
+    """Where nodes may come on demand, workers without room are that demand, though no number of them is set."""
+    assert Room(RunSettings(address="local"), device="cpu").worth_asking_for(()) == 4
+    assert Room(RunSettings(address="auto"), device="cpu").worth_asking_for(()) == 8
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_lost_journal_is_replaced_once_however_many_found_it_lost():
+    """Every worker finds it; a second replacement would take the marks of those that use the first."""
+    keeper = JournalKeeper()
+    lost = keeper.actor
+    keeper.replace(lost)
+    fresh = keeper.actor
+    keeper.replace(lost)
+    assert keeper.actor is fresh
+    assert keeper.read(["nobody's"]) == {}
+    keeper.close()
 
 
 @pytest.mark.usefixtures("cluster")

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.records import ImageRow
-from pipeline.run.driver import CHUNKS_IN_FLIGHT
 from pipeline.run.session import run_settings
 from pipeline.run.signals import StopFlag
+from pipeline.run.worker import CHUNKS_IN_FLIGHT
 from pipeline.settings import Format, Settings, StoreSettings
 from pipeline.storage.parts import read_part
 from pipeline.storage.store import connect
@@ -114,7 +114,6 @@ def every_image() -> Counter[str]:
     return Counter(f"im{number:02d}.png" for number in range(IMAGES))
 
 
-@on_disk_and_s3
 def test_run_goes_on_after_its_driver_is_killed_with_every_image_once(slow: Settings, every_image: Counter[str]):
     """SIGKILL leaves no time for anything: what is in the store must be enough."""
     process = start(overrides_of(slow), seconds=0.3)

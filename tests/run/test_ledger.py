@@ -81,22 +81,50 @@ def test_a_chunk_that_another_driver_committed_while_it_was_out_is_counted_once(
     assert ledger.images_committed == 2
 
 
-def test_only_the_second_careful_death_at_the_same_image_names_it(plan: Plan):
-    """One death may be a machine's or somebody's doing; an innocent image must not lose its masks for it."""
+def test_an_image_is_named_by_the_third_attempt_that_ends_at_it_and_only_by_a_careful_one(plan: Plan):
+    """Two deaths may be a machine's or somebody's doing; an innocent image must not lose its masks for them."""
     ledger = Ledger.open(plan, committed=(), attempts_allowed=3, from_the_start=True)
     at_one = Entry(ordinal=1, images=2, age_s=0.0)
-    assert ledger.blame(ledger.take(), at_one, "died") is Verdict.AGAIN
-    assert not ledger.deaths, "before a chunk is suspect, images are read ahead, and the mark names none of them"
-    for ordinal in (0, 1, 1):
+    verdicts = [ledger.blame(ledger.take(), at_one, "died")]
+    for ordinal in (1, 0, 1):
         ledger.waiting.rotate(1)
         errand = ledger.take()
         assert errand.careful
         assert not errand.crashed
-        verdict = ledger.blame(errand, Entry(ordinal, 1, 0.0), "its worker died")
-    assert verdict is Verdict.NAMED
+        verdicts.append(ledger.blame(errand, Entry(ordinal, 1, 0.0), "its worker died"))
+    assert verdicts == [Verdict.AGAIN] * 3 + [Verdict.NAMED]
     ledger.waiting.rotate(1)
-    assert ledger.take().crashed == {1: "2 attempts at this image failed: its worker died"}
+    assert ledger.take().crashed == {1: "3 attempts at this image failed: its worker died"}
     assert not ledger.given_up, "what an image did is not counted against its chunk"
+
+
+def test_an_attempt_that_read_ahead_names_nobody_however_often_it_ends_there(plan: Plan):
+    """The mark says which image was computed; another one may have been decoded beside it."""
+    ledger = Ledger.open(plan, committed=(), attempts_allowed=9, from_the_start=True)
+    errand = ledger.take()
+    verdicts = {ledger.blame(errand, Entry(ordinal=1, images=2, age_s=0.0), "died") for _ in range(4)}
+    assert verdicts == {Verdict.AGAIN}
+    assert not any(ledger.crashed.values())
+
+
+def test_lost_machines_are_excused_until_one_chunk_loses_too_many(plan: Plan):
+    """Preemption is not the chunk's doing; but an image that takes whole machines with it must not go on for ever."""
+    ledger = Ledger.open(plan, committed=(), attempts_allowed=3, from_the_start=True)
+    at_one = Entry(ordinal=1, images=2, age_s=0.0)
+    verdicts = [ledger.excuse(ledger.take(), at_one, "its node was lost") for _ in range(4)]
+    assert verdicts == [Verdict.EXCUSED] * 3 + [Verdict.AGAIN]
+    ledger.waiting.rotate(1)
+    assert ledger.take().careful
+
+
+def test_a_chunk_that_met_the_end_of_memory_runs_alone_next_time_and_is_not_blamed(plan: Plan):
+    """Alone and with nothing read ahead it takes the least memory there is."""
+    ledger = Ledger.open(plan, committed=(), attempts_allowed=1, from_the_start=True)
+    errand = ledger.take()
+    assert ledger.spare(errand, Entry(ordinal=1, images=2, age_s=0.0), "no memory") is Verdict.EXCUSED
+    again = ledger.take()
+    assert (again.chunk, again.careful) == (errand.chunk, True)
+    assert not ledger.deaths
 
 
 def test_what_was_put_back_is_next_and_not_suspect(plan: Plan):

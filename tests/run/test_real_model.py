@@ -14,7 +14,9 @@ from pipeline.errors import ConfigError
 from pipeline.run.report import summary
 from pipeline.run.session import Outcome, run_settings, weights_from_settings
 from pipeline.run.signals import StopFlag
+from pipeline.run.worker import segmenter_loader
 from pipeline.settings import ModelSettings, Recipe, Settings
+from pipeline.storage.store import Store
 from tests.fakes_run import drawn_image, write_folder
 from tests.run.conftest import parts_of, with_run
 from tests.run.test_driver import Notes
@@ -59,3 +61,10 @@ def test_wrong_checkpoint_is_a_configuration_error_that_names_it(untrained: Sett
     with pytest.raises(ConfigError, match=path.name):
         run(settings)
     assert not Path(settings.out).exists()
+
+
+def test_a_worker_refuses_weights_that_are_not_the_plans(store: Store):
+    """A path may name another file on another machine; its masks would pass for those of the planned weights."""
+    load = segmenter_loader(ModelSettings(device="cpu"), "0" * 64)
+    with pytest.raises(ConfigError, match=r"model\.checkpoint.* on this machine and 000000000000 where the run began"):
+        load(store)

@@ -8,15 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.masks.generator import generate_masks
 from pipeline.records import ImageRow, Status
 from pipeline.run.chunk import Bench, Errand, process_chunk
+from pipeline.run.device import Device
 from pipeline.run.manifest import publish, recount
 from pipeline.run.plan import Shape, members_uri
 from pipeline.run.planning import create_or_load_plan
@@ -28,14 +27,14 @@ from pipeline.storage.store import Store
 from tests.fakes_run import FakeSegmenter, drawn_image, write_folder
 from tests.run.conftest import RECIPE, parts_of, small_run
 
-generate = partial(generate_masks, segmenter=FakeSegmenter(), recipe=RECIPE)
+device = Device(FakeSegmenter(), RECIPE)
 
 
 def run_without_a_cluster(settings: Settings, store: Store, *, chunks: int | None = None) -> Bench:
     """A real output; finished and published unless only some `chunks` are asked for."""
     shape = Shape.of(settings, weights_sha256="f" * 64)
     plan = create_or_load_plan(shape, out=settings.out, store=store).plan
-    bench = Bench(out=settings.out, plan=plan, store=store, generate=lambda images_HW3: generate(images_HW3))
+    bench = Bench(out=settings.out, plan=plan, store=store, generate=device.generate)
     for chunk in list(plan.chunks())[:chunks]:
         process_chunk(Errand(chunk), bench)
     if chunks is None:

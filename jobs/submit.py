@@ -1,0 +1,84 @@
+"""A run on a cluster that this machine is no part of: `python -m jobs.submit submit.address=... source=... out=...`.
+
+Takes what jobs.generate takes, checks it here, sends the code, and shows the job's log. Exit codes are the job's: 0
+every chunk committed; 2 wrong configuration; 3 unfinished, or more images failed than allowed; 130 stopped, resumable.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from jobs.command import INTERRUPTED, run_command
+from pipeline.errors import ConfigError
+from pipeline.run.checks import check_settings
+from pipeline.run.submission import submit
+from pipeline.settings import Settings, SubmitJob
+from pipeline.storage.uris import is_s3
+
+ROOT = Path(__file__).resolve().parent.parent
+LEAVING_S = 15
+"""Seconds beyond the grace time for a driver that was told to stop to end its workers and leave Ray."""
+
+
+def submit_job(job: SubmitJob) -> int:
+    """Check, hand over, follow."""
+    check_settings(job)
+    if job.run.address == "local":
+        raise ConfigError("run=local would make a cluster of its own inside the job; leave run=cluster")
+    if not (ROOT / ".rayignore").exists():
+        raise ConfigError(f"{ROOT} is no checkout of the repository, which is where a job takes its code from")
+    problems = list(_places_that_differ(job))
+    if problems:
+        raise ConfigError("; ".join(problems))
+    submission = submit(
+        command(sys.argv[1:]),
+        address=job.submit.address,
+        package=ROOT,
+        env={"RAY_JOB_STOP_WAIT_TIME_S": stop_wait(job)},
+    )
+    about = f"--address {job.submit.address} {submission.id}"
+    sys.stdout.write(f"Maskmill: job {submission.id}; `ray job stop {about}` stops it, resumable\n")
+    if not job.submit.follow:
+        return 0
+    try:
+        return submission.follow(_write)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"Maskmill: the job goes on; `ray job logs --follow {about}` shows it\n")
+        return INTERRUPTED
+
+
+def command(overrides: Sequence[str]) -> list[str]:
+    """What the head runs for these overrides of this command."""
+    passed = [argument for argument in overrides if not argument.lstrip("+").startswith("submit.")]
+    run = [] if any(argument.startswith("run=") for argument in passed) else ["run=cluster"]
+    return ["python", "-m", "jobs.generate", *run, *passed]
+
+
+def stop_wait(settings: Settings) -> str:
+    """Whole seconds between the SIGTERM and the SIGKILL of `ray job stop`; Ray's own default is 3."""
+    return str(math.ceil(settings.run.grace_s) + LEAVING_S)
+
+
+def _places_that_differ(settings: Settings) -> Iterator[str]:
+    """Relative paths: each machine would have its own."""
+    places = {"source": settings.source, "out": settings.out, "model.checkpoint": settings.model.checkpoint}
+    for key, uri in places.items():
+        if uri and not (is_s3(uri) or uri.startswith("file://") or os.path.isabs(uri)):
+            yield f"{key}={uri} is another place on every machine; write s3://... or the absolute path of a shared disk"
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def main() -> int:
+    return run_command("submit", SubmitJob, submit_job)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

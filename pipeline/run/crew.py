@@ -1,0 +1,190 @@
+"""The workers of a run: as many as are wanted, placed where they do not fail, and told apart from the dead.
+
+Owns the actors. Does not know what they work on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray as typed_ray
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+
+from pipeline.errors import MaskmillError, RunError
+from pipeline.run.chunk import Errand
+from pipeline.run.machines import Machines
+from pipeline.run.ray_session import one_line
+from pipeline.run.room import Room, is_alive
+from pipeline.run.worker import WorkerSpec, worker_actor
+from pipeline.settings import RunSettings
+
+ray: Any = typed_ray  # its annotations are partial and partly wrong
+
+
+@dataclass(eq=False)
+class Seat:
+    """One worker as the driver sees it: asked for, then placed on a node, then ready."""
+
+    actor: Any
+    placing: Any
+    """Answered with the id of the node, once there was room on one."""
+    starting: Any
+    """Answered when the model is loaded."""
+    node: str = ""
+    ready: bool = False
+    since: float = 0.0
+    """When it came to be what it is: placed, or ready."""
+    in_flight: dict[Any, Errand] = field(default_factory=dict[Any, Errand])
+    alone: bool = False
+    """It works on a suspect chunk and gets no second one."""
+
+    @property
+    def awaited(self) -> list[Any]:
+        """The answers that it owes."""
+        if self.ready:
+            return list(self.in_flight)
+        return [self.starting if self.node else self.placing]
+
+
+class Crew:
+    """say  told about workers that fail and machines that are avoided
+
+    raises  ConfigError if no node has room for a single worker, and none may still come
+    """
+
+    def __init__(self, spec: WorkerSpec, settings: RunSettings, *, device: str, say: Callable[[str], None]) -> None:
+        self.seats: list[Seat] = []
+        self._spec = ray.put(spec)
+        self._settings = settings
+        self._say = say
+        self._room = Room(settings, device=device)
+        self._machines = Machines()
+        self._actor_class = worker_actor(num_cpus=self._room.cpus_each, num_gpus=self._room.gpus_each)
+        self._fewer = 0
+        """Workers that are not asked for any more, because a machine had no memory for so many."""
+        self._worked_s = 0.0
+
+    @property
+    def busy(self) -> list[Seat]:
+        return [seat for seat in self.seats if seat.in_flight]
+
+    @property
+    def avoided(self) -> tuple[str, ...]:
+        """Sentences: which machines were avoided, and why."""
+        return tuple(f"{self._room.name_of(node)}: {why}" for node, why in self._machines.avoided.items())
+
+    @property
+    def worked_s(self) -> float:
+        """Seconds for which workers were ready, summed over all of them."""
+        now = time.monotonic()
+        return self._worked_s + sum(now - seat.since for seat in self.seats if seat.ready)
+
+    def fit_to(self, work: int) -> None:
+        """Ask for, or dismiss, until there is a worker for each of `work` chunks, up to the limit.
+
+        Those that still wait for resources are the autoscaler's demand.
+        """
+        wanted = min(self._limit(), work)
+        idle = [seat for seat in self.seats if not seat.in_flight]
+        # Those that have not started yet go first.
+        for seat in sorted(idle, key=lambda seat: seat.ready)[: max(0, len(self.seats) - wanted)]:
+            self.dismiss(seat)
+        while len(self.seats) < wanted:
+            self._ask_for_one()
+
+    def answer(self, seat: Seat, ref: Any) -> None:
+        """One that was not ready has answered.
+
+        raises  what the loader raises if it is one of ours (ConfigError for a wrong checkpoint);
+                RunError if workers fail to start wherever they are placed
+        """
+        try:
+            answer = ray.get(ref)
+        except RayTaskError as error:
+            if isinstance(error.cause, MaskmillError):
+                raise error.cause from error
+            self._start_failed(seat, one_line(error))
+        except RayError as error:
+            # Out of reach is what a machine is at first when it is lost, until the cluster knows.
+            lost = isinstance(error, ActorUnavailableError) or (seat.node and not is_alive(seat.node))
+            self._start_failed(seat, one_line(error), on="" if lost else seat.node)
+        else:
+            seat.since = time.monotonic()
+            if seat.node:
+                seat.ready = True
+                self._machines.note_started(seat.node)
+            else:
+                seat.node = answer
+                self._machines.note_placed()
+
+    def replace_hung_starts(self, limit_s: float) -> None:
+        now = time.monotonic()
+        for seat in [seat for seat in self.seats if seat.node and not seat.ready and now - seat.since > limit_s]:
+            self._start_failed(seat, f"it was not ready after run.image_timeout_s={limit_s:g}")
+
+    def lose(self, seat: Seat) -> list[Errand]:
+        """Dismiss one that died, or is as good as dead; returns what it held."""
+        errands = list(seat.in_flight.values())
+        seat.in_flight.clear()
+        self.dismiss(seat)
+        return errands
+
+    def note_finished(self, seat: Seat) -> None:
+        self._machines.note_finished(seat.node)
+
+    def note_death(self, seat: Seat, errands: list[Errand], why: str) -> None:
+        """It died on a machine that lives on."""
+        if self._machines.note_death(seat.node, [errand.chunk.chunk_id for errand in errands]):
+            self._avoid(seat.node, f"workers keep dying there: {why}")
+
+    def note_out_of_memory(self) -> None:
+        """A machine killed one of its workers for want of memory: one fewer from now on, as long as there is one."""
+        if self._limit() > 1:
+            self._fewer += 1
+            self._say(f"one worker fewer from now on ({self._fewer} in all): a machine ran out of memory")
+
+    def dismiss(self, seat: Seat) -> None:
+        # Dropping the handle is not enough: another reference keeps the actor, and its GPU, for ever.
+        ray.kill(seat.actor)
+        self.seats.remove(seat)
+        if seat.ready:
+            self._worked_s += time.monotonic() - seat.since
+
+    def dismiss_all(self) -> None:
+        for seat in list(self.seats):
+            self.dismiss(seat)
+
+    def _limit(self) -> int:
+        limit = self._settings.max_workers or self._room.worth_asking_for(self._machines.avoided)
+        return max(1, limit - self._fewer)
+
+    def _ask_for_one(self) -> None:
+        avoided = ",".join(sorted(self._machines.avoided))
+        where = {"label_selector": {"ray.io/node-id": f"!in({avoided})"}} if avoided else {}
+        actor = self._actor_class.options(**where).remote(self._spec)
+        self.seats.append(Seat(actor=actor, placing=actor.node.remote(), starting=actor.start.remote()))
+
+    def _start_failed(self, seat: Seat, why: str, *, on: str | None = None) -> None:
+        node = seat.node if on is None else on
+        self.dismiss(seat)
+        self._say(f"a worker did not start on {self._room.name_of(seat.node)}: {why}")
+        if self._machines.note_failed_start(node) and not self._avoid(node, f"workers do not start: {why}"):
+            raise RunError(f"worker after worker does not start; the last one said: {why}")
+
+    def _avoid(self, node: str, why: str) -> bool:
+        """Place no worker there any more; False if there would be no room left elsewhere."""
+        others = {*self._machines.avoided, node}
+        if not node or not self._room.slots(without=others):
+            return False
+        if node not in self._machines.avoided:
+            self._machines.avoided[node] = why
+            self._say(f"{self._room.name_of(node)} is avoided from now on: {why}")
+            for seat in list(self._unplaced()):
+                self.dismiss(seat)  # it may be placed there yet
+        return True
+
+    def _unplaced(self) -> Iterator[Seat]:
+        return (seat for seat in self.seats if not seat.node)

@@ -1,0 +1,90 @@
+"""`python -m tests.chaos [NAME...]`: runs under fire, beside ones that nobody disturbs; and a report.
+
+Exits with 1 if anything is missing, doubled, different or wrongly blamed, or if a planned blow did not fall.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from boto3.session import Session
+
+from tests.chaos.efficiency import efficiency
+from tests.chaos.elastic import elastic
+from tests.chaos.memory import memory
+from tests.chaos.run import Findings, chaos
+from tests.chaos.storm import STORMS, Storm
+from tests.chaos.weather import HARMS, Weather, weather
+from tests.conftest import S3_ENVIRONMENT
+from tests.s3_server import running_server
+
+
+def report(name: str, storm: Storm, found: Findings, sky: Weather) -> Iterator[str]:
+    yield f"chaos {name} (seed {storm.seed}): {'FAILED' if found.problems else 'sound'} after {found.seconds:.0f} s"
+    images = ", ".join(f"{count:,} {status}" for status, count in found.statuses.most_common())
+    yield f"  images   {images} in {storm.chunks} chunks on {storm.nodes} nodes, {storm.drivers} drivers at once"
+    yield f"  kills    {', '.join(f'{count} {kind}s' for kind, count in found.blows.most_common())}"
+    harmed = sky.injected.total()
+    yield f"  storage  {harmed:,} of {sky.requests:,} requests harmed ({harmed / max(1, sky.requests):.0%})"
+    for harm, count in sorted(sky.injected.items()):
+        yield f"           {count:5} {harm}"
+    said = ", ".join(f"{event!r} {count}x" for event, count in found.said.most_common())
+    yield f"  drivers  said {said or 'nothing'}"
+    yield f"  exits    {', '.join(map(str, found.exits))}"
+    for problem in found.problems:
+        yield f"  WRONG    {problem}"
+
+
+def main(names: list[str]) -> int:
+    torch.set_num_threads(1)
+    os.environ.update(S3_ENVIRONMENT)
+    code = 0
+    with running_server() as endpoint:
+        for name in names or ["long", "real", "elastic", "memory", "efficiency"]:
+            logs = Path(tempfile.mkdtemp(prefix=f"chaos-{name}-"))
+            match name:
+                case "elastic":
+                    lines, problems = _elastic(logs)
+                case "memory":
+                    lines, problems = memory(logs, images=2000)
+                case "efficiency":
+                    lines, problems = efficiency()
+                case _:
+                    lines, problems = _storm(name, endpoint, logs)
+            sys.stdout.write("\n".join([*lines, f"  logs     {logs}"]) + "\n")
+            sys.stdout.flush()
+            code = code or int(bool(problems))
+    return code
+
+
+def _storm(name: str, endpoint: str, logs: Path) -> tuple[list[str], list[str]]:
+    storm, bucket = STORMS[name], f"chaos-{name}"
+    client = Session().client("s3", endpoint_url=endpoint)
+    client.create_bucket(Bucket=bucket)
+    with weather(endpoint, share=storm.fault_share, seed=storm.seed) as sky:
+        found = chaos(storm, client=client, bucket=bucket, endpoint=endpoint, sky=sky, logs=logs)
+        for method, harms in HARMS.items():
+            if name == "long" and len([harm for harm in sky.injected if harm.startswith(method)]) < len(harms):
+                found.problems.append(f"not every harm to {method} was done")
+    client.close()
+    return list(report(name, storm, found, sky)), found.problems
+
+
+def _elastic(folder: Path) -> tuple[list[str], list[str]]:
+    begun = time.monotonic()
+    problems = elastic(folder)
+    verdict = "FAILED" if problems else "sound: the broken machine avoided and named, the late one used"
+    return [
+        f"chaos elastic: {verdict}, {time.monotonic() - begun:.0f} s",
+        *map("  WRONG    {}".format, problems),
+    ], problems
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
