@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +28,11 @@ from pipeline.errors import (
     StorageError,
 )
 from pipeline.records import Chunk, ChunkReport, Funnel, ImageMasks, ImageRow, Member, Shard, Status
-from pipeline.run.plan import Plan, PlannedShard, canonical_json, members_uri, part_uri
+from pipeline.run.member_index import MemberIndex
+from pipeline.run.plan import Plan, canonical_json, part_uri
 from pipeline.run.prefetch import prefetch
 from pipeline.run.source import shard_is_there
 from pipeline.storage.images import DecodedImage, decode_image
-from pipeline.storage.members import read_members
 from pipeline.storage.parts import write_part
 from pipeline.storage.store import Store
 
@@ -50,16 +51,10 @@ class Bench:
     plan: Plan
     store: Store
     generate: GenerateMasks
-    indexes: dict[str, bytes] = field(default_factory=dict[str, bytes])
-    """The member index of the shard that was read last."""
 
-    def members(self, chunk: Chunk) -> list[Member]:
-        planned = self.plan.planned(chunk.shard)
-        if chunk.shard not in self.indexes:
-            data = _read_index(members_uri(self.out, planned), planned, self.store)
-            self.indexes.clear()
-            self.indexes[chunk.shard] = data
-        return read_members(self.indexes[chunk.shard], start=chunk.start, stop=chunk.stop)
+    @cached_property
+    def index(self) -> MemberIndex:
+        return MemberIndex(self.plan, out=self.out, store=self.store)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +122,7 @@ def process_chunk(errand: Errand, bench: Bench, *, mark: Mark = no_mark) -> Chun
     """
     plan, watch, chunk = bench.plan, Stopwatch(), errand.chunk
     mark(None)
-    members = bench.members(chunk)
+    members = bench.index.read(chunk.shard, chunk.start, chunk.stop)
     _expect(len(members) == chunk.stop - chunk.start, chunk, f"its index holds {len(members)} members")
     rows: list[ImageRow] = []
     funnel = Funnel()
@@ -256,13 +251,6 @@ def _metadata(plan: Plan, funnel: Funnel) -> dict[str, str]:
         "plan_sha256": plan.sha256,
         "funnel": json.dumps(asdict(funnel), separators=(",", ":")),
     }
-
-
-def _read_index(uri: str, planned: PlannedShard, store: Store) -> bytes:
-    data = store.read(uri)
-    if hashlib.sha256(data).hexdigest() != planned.members_sha256:
-        raise StorageError(f"{uri} is not the member index that was planned; restore it, or choose another out=")
-    return data
 
 
 def _expect_source(shard: Shard, rows: Sequence[ImageRow], store: Store) -> None:

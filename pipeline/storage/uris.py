@@ -103,6 +103,9 @@ def base_name(uri: str) -> str:
 
 def relative_key(folder: str, uri: str) -> str:
     """What `uri` is called below `folder`, both canonical; bytes that are no UTF-8 become \\xNN."""
+    plain = folder.rstrip("/") + "/"
+    if uri.isascii() and uri.startswith(plain) and not uri.startswith("file:"):
+        return uri[len(plain) :]
     prefix = _bytes(folder).rstrip(b"/") + b"/"
     return _bytes(uri).removeprefix(prefix).decode("utf-8", "backslashreplace")
 

@@ -214,8 +214,8 @@ def test_the_rest_of_a_cut_tar_is_one_unreadable_row(settings: Settings, store: 
 def test_a_replaced_member_index_is_refused(settings: Settings, store: Store):
     """The index is named in the plan by its hash; another one would make other rows."""
     bench = bench_of(settings, store)
-    planned = bench.plan.shards[0]
-    Path(members_uri(bench.out, planned)).write_bytes(store.read(members_uri(bench.out, bench.plan.shards[1])))
+    uris = [members_uri(bench.out, planned.shard.name, planned.members_sha256[0]) for planned in bench.plan.shards]
+    Path(uris[0]).write_bytes(store.read(uris[1]))
     with pytest.raises(StorageError, match="not the member index that was planned"):
         process_chunk(Errand(next(bench.plan.chunks())), bench)
 
@@ -256,7 +256,7 @@ def test_a_careful_chunk_marks_each_image_before_it_reads_it(settings: Settings,
             return getattr(store, name)
 
     chunk = next(bench.plan.chunks())
-    bench = replace(bench, store=Watched(), indexes={})  # type: ignore[arg-type]
+    bench = replace(bench, store=Watched())  # type: ignore[arg-type]
     process_chunk(Errand(chunk, careful=True), bench, mark=seen.append)
     assert seen[0] is None
     assert seen[2:] == [0, "im0.png", 1, "im1.png", 2, "im2.png", None]
