@@ -58,6 +58,8 @@ class FaultProxy(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.seen: list[str] = []
         """Each request as `METHOD what was done to it`."""
+        self.keys_per_page = 0
+        """Of listings, fewer than the server would give; 0 leaves it to the server."""
         self._harms: defaultdict[str, deque[Harm]] = defaultdict(deque)
         self._lock = threading.Lock()
 
@@ -67,6 +69,7 @@ class FaultProxy(ThreadingHTTPServer):
 
     def forget(self) -> None:
         """Drop the script and the log."""
+        self.keys_per_page = 0
         self._harms.clear()
         self.seen.clear()
 
@@ -122,11 +125,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _serve
 
+    def _path(self) -> str:
+        limit = self.server.keys_per_page
+        is_open = limit and "list-type=2" in self.path and "max-keys" not in self.path
+        return f"{self.path}&max-keys={limit}" if is_open else self.path
+
     def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], int, bytes]:
         connection = http.client.HTTPConnection(self.server.upstream, timeout=30)
         try:
             headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
-            connection.request(self.command, self.path, body=body, headers=headers)
+            connection.request(self.command, self._path(), body=body, headers=headers)
             answer = connection.getresponse()
             data = answer.read()
             kept = [
