@@ -6,13 +6,11 @@ Owns the promises that both backends keep. Does not know images, parts or plans.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
-    """An object as a listing shows it. `etag` changes when the content does."""
+class ObjectInfo(NamedTuple):
+    """An object as a listing shows it. `etag` changes when the content does. A tuple, because there are millions."""
 
     uri: str
     size: int

@@ -62,9 +62,9 @@ class S3Store:
         def list_page(**query: Any) -> Any:
             return self._call(uri, lambda: self._connected().list_objects_v2(Bucket=bucket, **query))
 
-        for found in list_keys(list_page, f"{key}/" if key else ""):
-            if not found.key.endswith("/"):
-                yield ObjectInfo(f"s3://{bucket}/{found.key}", found.size, found.etag)
+        for name, size, etag in list_keys(list_page, f"{key}/" if key else ""):
+            if not name.endswith("/"):
+                yield ObjectInfo(f"s3://{bucket}/{name}", size, etag)
 
     def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
         """See `Store`. ChangedError also if the object ends before the range does."""
@@ -160,7 +160,8 @@ def _new_client(settings: StoreSettings) -> Any:
     client = boto3.session.Session().client(
         "s3", endpoint_url=settings.endpoint_url, region_name=settings.region, config=config
     )
-    client.meta.events.register("before-parse.s3.ListObjectsV2", take_contents)
+    # First and for all of S3, because botocore's own handler there parses every body once more.
+    client.meta.events.register_first("before-parse.s3", take_contents)
     return client
 
 

@@ -7,13 +7,14 @@ the `ListPage` that it is given, which tries again by itself.
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
-from xml.etree import ElementTree
+from typing import Any, Protocol
+from urllib.parse import unquote_plus
 
 FIRST_PAGES = 16
 """Pages read one after the other before it is worth finding out how to cut the rest."""
@@ -27,12 +28,12 @@ _HIGH = "\ufffd"
 """Comes after nearly every character that a key goes on with; a key that it does not come after is noticed."""
 
 
-class Key(NamedTuple):
-    """An object as a page shows it. A tuple, because there are millions of them."""
+_CONTENTS = re.compile(rb"<Contents>.*?</Contents>", re.DOTALL)
+_KEY, _SIZE, _ETAG = (re.compile(b"<%s>([^<]*)</%s>" % (name, name)) for name in (b"Key", b"Size", b"ETag"))
+_URL_ENCODED = b"<EncodingType>url</EncodingType>"
 
-    key: str
-    size: int
-    etag: str
+Found = tuple[str, int, str]
+"""Key, size, etag. Plain tuples, because there are millions of them."""
 
 
 class ListPage(Protocol):
@@ -41,24 +42,31 @@ class ListPage(Protocol):
     def __call__(self, **query: Any) -> Any: ...
 
 
-def take_contents(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
-    """For botocore's event `before-parse`: reads the keys of a page in a twelfth of the time that botocore takes."""
-    if response_dict["status_code"] != 200:
+def take_contents(
+    operation_model: Any, response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
+) -> None:
+    """For botocore's event `before-parse`: reads the keys of a page itself, which botocore takes 60 us a key for.
+
+    Only of a page that is written as S3 does; any other one is left to botocore whole.
+    """
+    if operation_model.name != "ListObjectsV2" or response_dict["status_code"] != 200:
         return
-    root = ElementTree.fromstring(response_dict["body"])
-    space = root.tag[: root.tag.rfind("}") + 1]
-    entries = root.findall(f"{space}Contents")
-    key, size, etag = f"{space}Key", f"{space}Size", f"{space}ETag"
+    body: bytes = response_dict["body"]
+    keys, sizes, etags = _KEY.findall(body), _SIZE.findall(body), _ETAG.findall(body.replace(b"&quot;", b""))
+    usual = len(keys) == len(sizes) == len(etags) == body.count(b"<Contents>")
+    if not keys or not usual or b"&" in b"".join(keys + etags):
+        return
+    names = b"\0".join(keys).decode().split("\0")
+    if _URL_ENCODED in body:
+        names = [unquote_plus(name) if "%" in name or "+" in name else name for name in names]
     customized_response_dict["Contents"] = [
-        {"Key": entry.findtext(key, ""), "Size": int(entry.findtext(size, "0")), "ETag": entry.findtext(etag, "")}
-        for entry in entries
+        {"Key": name, "Size": int(size), "ETag": etag.decode()}
+        for name, size, etag in zip(names, sizes, etags, strict=True)
     ]
-    for entry in entries:
-        root.remove(entry)
-    response_dict["body"] = ElementTree.tostring(root)
+    response_dict["body"] = _CONTENTS.sub(b"", body).replace(_URL_ENCODED, b"")
 
 
-def list_keys(list_page: ListPage, prefix: str) -> Iterator[Key]:
+def list_keys(list_page: ListPage, prefix: str) -> Iterator[Found]:
     """Every key that begins with `prefix`, in byte order."""
     rest = ""
     for page in _pages(list_page, _Range(prefix), FIRST_PAGES):
@@ -102,9 +110,9 @@ class _Page:
             sizes=array("q", [entry["Size"] for entry in entries]),
         )
 
-    def unpacked(self) -> Iterator[Key]:
+    def unpacked(self) -> Iterator[Found]:
         if self.sizes:
-            yield from map(Key, self.keys.split("\0"), self.sizes, self.etags.split("\0"))
+            yield from zip(self.keys.split("\0"), self.sizes, self.etags.split("\0"), strict=True)
 
 
 def _pages(list_page: ListPage, within: _Range, count: int) -> Iterator[_Page]:
@@ -137,7 +145,7 @@ class _ManyAtOnce:
         self.is_over = False
         """Set by whoever wants no more, so that what is still being read ends."""
 
-    def keys(self, within: _Range) -> Iterator[Key]:
+    def keys(self, within: _Range) -> Iterator[Found]:
         """In order; at most `THREADS` ranges are read ahead."""
         waiting = deque(self._cut(within))
         running: deque[tuple[_Range, Future[list[_Page]]]] = deque()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -76,7 +77,7 @@ def test_a_small_listing_costs_its_pages_and_no_more() -> None:
 def test_who_wants_only_the_first_key_pays_for_one_page() -> None:
     """Whether a prefix shows anything at all is asked in many places."""
     bucket = Bucket(SETS["numbers"])
-    assert next(list_keys(bucket, "in/")).key == "in/sa_0.jpg"
+    assert next(list_keys(bucket, "in/"))[0] == "in/sa_0.jpg"
     assert bucket.requests == 1
 
 
@@ -97,16 +98,40 @@ def test_a_failure_ends_the_listing_and_the_threads_that_read_ahead() -> None:
     assert bucket.requests == after
 
 
+USUAL = (
+    b'<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name>'
+    b"<Contents><Key>a%20+b</Key><ETag>&quot;e&quot;</ETag><Size>12</Size></Contents>"
+    b"<IsTruncated>true</IsTruncated><EncodingType>url</EncodingType></ListBucketResult>"
+)
+
+
 def test_the_keys_of_a_page_are_taken_from_its_xml_and_the_rest_is_left() -> None:
     """botocore reads what is left: the token, and errors."""
-    body = (
-        b'<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name>'
-        b"<Contents><Key>a%20&amp;b</Key><ETag>&quot;e&quot;</ETag><Size>12</Size></Contents>"
-        b"<IsTruncated>true</IsTruncated></ListBucketResult>"
-    )
-    response: dict[str, Any] = {"status_code": 200, "body": body}
+    response: dict[str, Any] = {"status_code": 200, "body": USUAL}
     taken: dict[str, Any] = {}
-    take_contents(response, taken)
-    assert taken == {"Contents": [{"Key": "a%20&b", "Size": 12, "ETag": '"e"'}]}
+    take_contents(SimpleNamespace(name="ListObjectsV2"), response, taken)
+    assert taken == {"Contents": [{"Key": "a  b", "Size": 12, "ETag": "e"}]}
     assert b"Contents" not in response["body"]
+    assert b"EncodingType" not in response["body"]
     assert b"IsTruncated>true<" in response["body"]
+
+
+@pytest.mark.parametrize(
+    ("status", "change"),
+    [
+        (503, (b"", b"")),
+        (200, (b"<Key>a%20+b</Key>", b"<Key>a&amp;b</Key>")),
+        (200, (b"<Key>a%20+b</Key>", b"<Key><![CDATA[a]]></Key>")),
+        (200, (b"<Size>12</Size>", b"")),
+        (200, (b"Contents>", b"s3:Contents>")),
+    ],
+    ids=["error", "escaped", "cdata", "no size", "namespace"],
+)
+def test_a_page_of_another_make_is_left_to_botocore_whole(status: int, change: tuple[bytes, bytes]) -> None:
+    """Speed must not decide which keys there are."""
+    body = USUAL.replace(*change)
+    response: dict[str, Any] = {"status_code": status, "body": body}
+    taken: dict[str, Any] = {}
+    take_contents(SimpleNamespace(name="ListObjectsV2"), response, taken)
+    assert not taken
+    assert response["body"] == body
