@@ -10,8 +10,8 @@ import http.client
 import socket
 import struct
 import threading
-from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -46,6 +46,16 @@ class Break(Enum):
     """The request's body is dropped after its first half."""
 
 
+class Weakness(Enum):
+    """What stores do with If-None-Match that should not."""
+
+    NONE = auto()
+    IGNORES = auto()
+    """Not looked at."""
+    RACES = auto()
+    """Not looked at while another write of the same object is on its way."""
+
+
 Harm = Answer | Cut | Break
 
 
@@ -60,6 +70,8 @@ class FaultProxy(ThreadingHTTPServer):
         """Each request as `METHOD what was done to it`."""
         self.keys_per_page = 0
         """Of listings, fewer than the server would give; 0 leaves it to the server."""
+        self.weakness = Weakness.NONE
+        self._writing: Counter[str] = Counter()
         self._harms: defaultdict[str, deque[Harm]] = defaultdict(deque)
         self._lock = threading.Lock()
 
@@ -70,8 +82,21 @@ class FaultProxy(ThreadingHTTPServer):
     def forget(self) -> None:
         """Drop the script and the log."""
         self.keys_per_page = 0
+        self.weakness = Weakness.NONE
         self._harms.clear()
         self.seen.clear()
+
+    @contextmanager
+    def weakened(self, method: str, path: str) -> Generator[str]:
+        """The header, in lower case, that a request loses on its way."""
+        with self._lock:
+            self._writing[path] += method == "PUT"
+            races = self.weakness is Weakness.RACES and self._writing[path] > 1
+        try:
+            yield "if-none-match" if races or self.weakness is Weakness.IGNORES else ""
+        finally:
+            with self._lock:
+                self._writing[path] -= method == "PUT"
 
     def next_harm(self, method: str) -> Harm | None:
         with self._lock:
@@ -116,7 +141,8 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(harm, Answer):
             text = f"<?xml version='1.0'?><Error><Code>{harm.code}</Code><Message>scripted</Message></Error>".encode()
             return self._answer(harm.status, [("Content-Type", "application/xml")], len(text), text)
-        status, headers, length, data = self._ask(body)
+        with self.server.weakened(self.command, self.path) as dropped:
+            status, headers, length, data = self._ask(body, dropped)
         if harm is Break.LOST_ANSWER:
             return self._reset()
         if isinstance(harm, Cut):
@@ -130,10 +156,10 @@ class _Handler(BaseHTTPRequestHandler):
         is_open = limit and "list-type=2" in self.path and "max-keys" not in self.path
         return f"{self.path}&max-keys={limit}" if is_open else self.path
 
-    def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], int, bytes]:
+    def _ask(self, body: bytes, dropped: str) -> tuple[int, list[tuple[str, str]], int, bytes]:
         connection = http.client.HTTPConnection(self.server.upstream, timeout=30)
         try:
-            headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in ("expect", dropped)}
             connection.request(self.command, self._path(), body=body, headers=headers)
             answer = connection.getresponse()
             data = answer.read()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -139,18 +140,22 @@ class _WrittenPiece:
     writing: Future[bool]
 
 
-@dataclass(frozen=True)
 class _Writer:
-    """Puts pieces of member indexes into OUT while the next ones are made."""
+    """Puts pieces of member indexes into OUT while the next ones are made. What fails is raised by one of the next."""
 
-    out: str
-    store: Store
-    pool: ThreadPoolExecutor
+    def __init__(self, out: str, store: Store, pool: ThreadPoolExecutor) -> None:
+        self._out = out
+        self._store = store
+        self._pool = pool
+        self._in_flight: deque[Future[bool]] = deque()
 
     def write(self, shard_name: str, piece: IndexPiece) -> _WrittenPiece:
+        while self._in_flight and (self._in_flight[0].done() or len(self._in_flight) > 2 * PUT_THREADS):
+            self._in_flight.popleft().result()
         sha256 = hashlib.sha256(piece.data).hexdigest()
-        uri = members_uri(self.out, shard_name, sha256)
-        writing = self.pool.submit(self.store.put_if_absent, uri, piece.data)
+        uri = members_uri(self._out, shard_name, sha256)
+        writing = self._pool.submit(self._store.put_if_absent, uri, piece.data)
+        self._in_flight.append(writing)
         return _WrittenPiece(sha256, piece.rows, piece.numbers_N, writing)
 
     def written(self, shard_name: str, piece: _WrittenPiece, shared_N: npt.NDArray[np.int64]) -> str:
@@ -158,7 +163,7 @@ class _Writer:
         piece.writing.result()
         if not np.isin(piece.numbers_N, shared_N).any():
             return piece.sha256
-        data = self.store.read(members_uri(self.out, shard_name, piece.sha256))
+        data = self._store.read(members_uri(self._out, shard_name, piece.sha256))
         again = self.write(shard_name, without_numbers(IndexPiece(data, piece.rows, piece.numbers_N), shared_N))
         again.writing.result()
         return again.sha256

@@ -17,6 +17,7 @@ from pipeline.run.ledger import GivenUp, Ledger
 from pipeline.run.manifest import Manifest, find_manifest, find_parts, publish, recount
 from pipeline.run.plan import Plan, Shape
 from pipeline.run.planning import Planned, create_or_load_plan
+from pipeline.run.preflight import creation_at, only_run
 from pipeline.run.progress import Progress
 from pipeline.run.ray_session import ray_session
 from pipeline.run.signals import StopFlag
@@ -85,6 +86,13 @@ def run_settings(settings: Settings, *, progress: Progress, find_weights: FindWe
     check_settings(settings)
     store, out = connect(settings.store), absolute(settings.out)
     weights = find_weights(settings, store)
+    with only_run(out, store, creation_at(out, store), say=progress.say):
+        return _plan_and_work(settings, out, store, weights, progress, stop)
+
+
+def _plan_and_work(
+    settings: Settings, out: str, store: Store, weights: Weights, progress: Progress, stop: StopFlag
+) -> Outcome:
     shape = Shape.of(settings, weights_sha256=weights.sha256)
     try:
         planned = create_or_load_plan(shape, out=out, store=store, say=progress.say)

@@ -42,3 +42,7 @@ class Store(Protocol):
         True if the object there now is this call's; False if somebody else's was first.
         """
         ...
+
+    def delete(self, uri: str) -> None:
+        """Remove an object that nobody needs any more; nothing happens if it is not there."""
+        ...

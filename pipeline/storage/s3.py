@@ -105,6 +105,11 @@ class S3Store:
 
         return self._call(uri, create)
 
+    def delete(self, uri: str) -> None:
+        """See `Store`."""
+        where = _where(uri)
+        self._call(uri, lambda: self._connected().delete_object(**where))
+
     def _writer(self, where: dict[str, str]) -> str:
         """The token in the metadata of the object that is there; some servers capitalise its name."""
         try:
