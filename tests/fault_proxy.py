@@ -12,7 +12,7 @@ import struct
 import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,6 +35,20 @@ class Cut:
     count: int
 
 
+@dataclass(frozen=True)
+class Stall:
+    """As `Cut`, but the line stays open and nothing comes."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Flip:
+    """The server's answer with the lowest bit of one byte of its body flipped."""
+
+    position: int
+
+
 class Break(Enum):
     """A line that breaks without a word."""
 
@@ -44,6 +58,8 @@ class Break(Enum):
     """The server did the work, and the answer is lost."""
     HALF_BODY = auto()
     """The request's body is dropped after its first half."""
+    SILENCE = auto()
+    """The server never hears of the request, and the client nothing at all."""
 
 
 class Weakness(Enum):
@@ -56,7 +72,7 @@ class Weakness(Enum):
     """Not looked at while another write of the same object is on its way."""
 
 
-Harm = Answer | Cut | Break
+Harm = Answer | Cut | Stall | Flip | Break
 
 
 class FaultProxy(ThreadingHTTPServer):
@@ -138,6 +154,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.rfile.read(length // 2)
             return self._reset()
         body = self.rfile.read(length)
+        if harm is Break.SILENCE:
+            return self._wait_for_the_end()
         if isinstance(harm, Answer):
             text = f"<?xml version='1.0'?><Error><Code>{harm.code}</Code><Message>scripted</Message></Error>".encode()
             return self._answer(harm.status, [("Content-Type", "application/xml")], len(text), text)
@@ -145,9 +163,13 @@ class _Handler(BaseHTTPRequestHandler):
             status, headers, length, data = self._ask(body, dropped)
         if harm is Break.LOST_ANSWER:
             return self._reset()
-        if isinstance(harm, Cut):
+        if isinstance(harm, (Cut, Stall)):
             data = data[: harm.count]
-        return self._answer(status, headers, length, data)
+        if isinstance(harm, Flip):
+            data = data[: harm.position] + bytes([data[harm.position] ^ 1]) + data[harm.position + 1 :]
+        self._answer(status, headers, length, data)
+        if isinstance(harm, Stall):
+            self._wait_for_the_end()
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _serve
 
@@ -181,6 +203,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)
+
+    def _wait_for_the_end(self) -> None:
+        """Until the client has had enough."""
+        with suppress(ConnectionError):
+            self.connection.recv(1)
 
     def _reset(self) -> None:
         """Close so that the other side gets a reset, not an orderly end."""

@@ -150,11 +150,12 @@ def _new_client(settings: StoreSettings) -> Any:
     from botocore.config import Config
 
     compatible = settings.endpoint_url is not None
-    checksums = "when_required" if compatible else "when_supported"
+    # On AWS boto3's default holds, or what the environment says; several others refuse the checksums of that default.
+    checksums = "when_required" if compatible else None
     config = Config(
         retries={"mode": "standard", "total_max_attempts": 1},
         connect_timeout=10,
-        read_timeout=60,
+        read_timeout=settings.answer_timeout_s,
         max_pool_connections=64,
         tcp_keepalive=True,
         signature_version="s3v4",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +23,11 @@ from pipeline.records import ChunkReport, ImageMasks, ImageRow
 from pipeline.run.chunk import Bench, Errand, process_chunk
 from pipeline.run.plan import Plan, Shape, members_uri, part_uri
 from pipeline.run.planning import create_or_load_plan
-from pipeline.settings import Settings
+from pipeline.settings import Settings, StoreSettings
 from pipeline.storage.parts import Part, read_part
-from pipeline.storage.store import Store
+from pipeline.storage.store import Store, connect
 from tests.fakes_run import FakeSegmenter, as_png, drawn_image, write_folder, write_tar
+from tests.fault_proxy import Flip, fault_proxy
 from tests.run.conftest import RECIPE, parts_of, with_run
 
 generate = partial(generate_masks, segmenter=FakeSegmenter(), recipe=RECIPE)
@@ -184,10 +187,33 @@ def test_a_deleted_subfolder_is_rows(settings: Settings, store: Store, tmp_path:
 def test_dead_entries_of_a_list_are_rows(settings: Settings, store: Store, tmp_path: Path):
     """Even if nothing of what the list names is there: a list promises nothing."""
     listing = tmp_path / "list.txt"
-    listing.write_text("/nowhere/a.png\n/nowhere/b.png\n/elsewhere/c.png\n")
+    listing.write_text("/nowhere/a.png\nhttp://nowhere/b.png\n/elsewhere/c.png\n")
     bench = bench_of(replace(settings, source=str(listing)), store)
     work(bench)
-    assert [str(row.status) for row in rows_of(bench)] == ["missing"] * 3
+    rows = rows_of(bench)
+    assert [str(row.status) for row in rows] == ["missing", "unreadable", "missing"]
+    assert "there is no store for http://" in rows[1].error
+
+
+def test_bits_that_flip_on_the_way_crash_nothing_and_leave_their_neighbours_alone(
+    settings: Settings, s3_endpoint: str, s3_client: Any, s3_bucket: str, tmp_path: Path
+):
+    """No store guards a range of an object; the row's hash, of the bytes that came, tells afterwards."""
+    jpeg = io.BytesIO()
+    Image.open(io.BytesIO(drawn_image(2))).save(jpeg, "JPEG")
+    images = {"a.png": drawn_image(1), "b.jpg": jpeg.getvalue(), "c.png": drawn_image(3)}
+    s3_client.upload_file(str(write_tar(tmp_path / "a.tar", images)), s3_bucket, "a.tar")
+    with fault_proxy(s3_endpoint) as proxy:
+        store = connect(StoreSettings(endpoint_url=proxy.url))
+        bench = bench_of(replace(settings, source=f"s3://{s3_bucket}/a.tar"), store)
+        proxy.harm("GET", *(Flip(len(images[name]) // 2) for name in ("a.png", "b.jpg")))
+        work(bench)
+        assert sum("Flip" in line for line in proxy.seen) == 2
+    rows = rows_of(bench)
+    came = [row.sha256 == hashlib.sha256(data).hexdigest() for row, data in zip(rows, images.values(), strict=True)]
+    assert came == [False, False, True]
+    assert rows[2].status == "ok"
+    assert all(row.status in ("ok", "unreadable") for row in rows)
 
 
 def test_a_deleted_tar_stops_its_chunks(settings: Settings, store: Store, tmp_path: Path):
