@@ -22,6 +22,8 @@ from pipeline.storage.uris import is_s3
 
 SHARDS_WORTH_PROCESSES = 32
 """Fewer are done before a second process has imported what it needs."""
+MOST_PROCESSES = 8
+"""Each takes some 140 MiB."""
 GROUP = 8
 """Shards that a process takes at a time; those in an object store it reads all at once."""
 
@@ -52,11 +54,13 @@ def _index_group(shards: Sequence[ShardSource], store: Store) -> list[ShardIndex
 
 @contextmanager
 def _processes() -> Generator[Executor]:
-    """As many as there are processors. They end at once if what uses them fails or is interrupted."""
+    """As many as there are processors, within bounds. They end at once if what uses them fails or is interrupted."""
     before = set(multiprocessing.active_children())
     # Spawned, because a fork copies other threads' locks in whatever state they are.
     pool = ProcessPoolExecutor(
-        os.cpu_count(), mp_context=multiprocessing.get_context("spawn"), initializer=_leave_signals_to_the_parent
+        min(os.cpu_count() or 1, MOST_PROCESSES),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_leave_signals_to_the_parent,
     )
     try:
         yield pool
