@@ -98,6 +98,8 @@ class StoreSettings:
     """null leaves it to the environment."""
     retry_deadline_s: float = 900.0
     """Seconds for which a failing request is tried again before the chunk is given back."""
+    answer_timeout_s: float = 60.0
+    """Seconds without a byte from the store after which a request counts as broken and is sent again."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ import http.client
 import socket
 import struct
 import threading
-import time
-from collections import defaultdict, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter, defaultdict, deque
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -38,10 +37,17 @@ class Cut:
 
 @dataclass(frozen=True)
 class Stall:
-    """As `Cut`, with a wait of `seconds` before the line is closed."""
+    """As `Cut`, but the line stays open for `seconds`, or until the client has had enough of it."""
 
     count: int
-    seconds: float
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Flip:
+    """The server's answer with the lowest bit of one byte of its body flipped."""
+
+    position: int
 
 
 class Break(Enum):
@@ -53,9 +59,21 @@ class Break(Enum):
     """The server did the work, and the answer is lost."""
     HALF_BODY = auto()
     """The request's body is dropped after its first half."""
+    SILENCE = auto()
+    """The server never hears of the request, and the client nothing at all."""
 
 
-Harm = Answer | Cut | Stall | Break
+class Weakness(Enum):
+    """What stores do with If-None-Match that should not."""
+
+    NONE = auto()
+    IGNORES = auto()
+    """Not looked at."""
+    RACES = auto()
+    """Not looked at while another write of the same object is on its way."""
+
+
+Harm = Answer | Cut | Stall | Flip | Break
 
 
 class FaultProxy(ThreadingHTTPServer):
@@ -67,6 +85,10 @@ class FaultProxy(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.seen: list[str] = []
         """Each request as `METHOD what was done to it`."""
+        self.keys_per_page = 0
+        """Of listings, fewer than the server would give; 0 leaves it to the server."""
+        self.weakness = Weakness.NONE
+        self._writing: Counter[str] = Counter()
         self._harms: defaultdict[str, deque[Harm]] = defaultdict(deque)
         self._lock = threading.Lock()
 
@@ -76,8 +98,22 @@ class FaultProxy(ThreadingHTTPServer):
 
     def forget(self) -> None:
         """Drop the script and the log."""
+        self.keys_per_page = 0
+        self.weakness = Weakness.NONE
         self._harms.clear()
         self.seen.clear()
+
+    @contextmanager
+    def weakened(self, method: str, path: str) -> Generator[str]:
+        """The header, in lower case, that a request loses on its way."""
+        with self._lock:
+            self._writing[path] += method == "PUT"
+            races = self.weakness is Weakness.RACES and self._writing[path] > 1
+        try:
+            yield "if-none-match" if races or self.weakness is Weakness.IGNORES else ""
+        finally:
+            with self._lock:
+                self._writing[path] -= method == "PUT"
 
     def next_harm(self, method: str) -> Harm | None:
         with self._lock:
@@ -119,26 +155,36 @@ class _Handler(BaseHTTPRequestHandler):
             self.rfile.read(length // 2)
             return self._reset()
         body = self.rfile.read(length)
+        if harm is Break.SILENCE:
+            return self._wait_for_the_end()
         if isinstance(harm, Answer):
             text = f"<?xml version='1.0'?><Error><Code>{harm.code}</Code><Message>scripted</Message></Error>".encode()
             return self._answer(harm.status, [("Content-Type", "application/xml")], len(text), text)
-        status, headers, length, data = self._ask(body)
+        with self.server.weakened(self.command, self.path) as dropped:
+            status, headers, length, data = self._ask(body, dropped)
         if harm is Break.LOST_ANSWER:
             return self._reset()
-        if isinstance(harm, Cut | Stall):
+        if isinstance(harm, (Cut, Stall)):
             data = data[: harm.count]
+        if isinstance(harm, Flip):
+            data = data[: harm.position] + bytes([data[harm.position] ^ 1]) + data[harm.position + 1 :]
         self._answer(status, headers, length, data)
         if isinstance(harm, Stall):
             self.wfile.flush()
-            time.sleep(harm.seconds)
+            self._wait_for_the_end(harm.seconds)
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _serve
 
-    def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], int, bytes]:
+    def _path(self) -> str:
+        limit = self.server.keys_per_page
+        is_open = limit and "list-type=2" in self.path and "max-keys" not in self.path
+        return f"{self.path}&max-keys={limit}" if is_open else self.path
+
+    def _ask(self, body: bytes, dropped: str) -> tuple[int, list[tuple[str, str]], int, bytes]:
         connection = http.client.HTTPConnection(self.server.upstream, timeout=30)
         try:
-            headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
-            connection.request(self.command, self.path, body=body, headers=headers)
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in ("expect", dropped)}
+            connection.request(self.command, self._path(), body=body, headers=headers)
             answer = connection.getresponse()
             data = answer.read()
             kept = [
@@ -159,6 +205,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)
+
+    def _wait_for_the_end(self, seconds: float | None = None) -> None:
+        """Until the client has had enough, or for so long."""
+        self.connection.settimeout(seconds)
+        with suppress(ConnectionError, TimeoutError):
+            self.connection.recv(1)
 
     def _reset(self) -> None:
         """Close so that the other side gets a reset, not an orderly end."""

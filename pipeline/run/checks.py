@@ -23,6 +23,9 @@ def check_settings(settings: Settings) -> None:
     if not_finite:
         raise ConfigError("; ".join(not_finite))
     problems = [*_required(settings), *_recipe(settings.recipe), *_run(settings.run)]
+    for name, at_least in (("retry_deadline_s", 0.0), ("answer_timeout_s", 0.001)):
+        if getattr(settings.store, name) < at_least:
+            problems.append(f"store.{name}={getattr(settings.store, name)} must be {at_least:g} or more")
     device = settings.model.device
     if device not in DEVICES:
         problems.append(f"model.device={device} must be one of {', '.join(DEVICES)}")

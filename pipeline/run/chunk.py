@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +27,12 @@ from pipeline.errors import (
     StorageError,
 )
 from pipeline.records import Chunk, ChunkReport, Funnel, ImageMasks, ImageRow, Member, Shard, Status
-from pipeline.run.plan import Plan, PlannedShard, canonical_json, members_uri, part_uri
+from pipeline.run.member_index import MemberIndex
+from pipeline.run.plan import Plan, canonical_json, part_uri
 from pipeline.run.prefetch import prefetch
 from pipeline.run.source import shard_is_there
 from pipeline.run.stopwatch import Stopwatch
 from pipeline.storage.images import DecodedImage, decode_image
-from pipeline.storage.members import read_members
 from pipeline.storage.parts import write_part
 from pipeline.storage.store import Store
 
@@ -51,17 +52,10 @@ class Bench:
     plan: Plan
     store: Store
     generate: GenerateMasks
-    indexes: dict[str, bytes] = field(default_factory=dict[str, bytes])
-    """The member index of the shard that was read last."""
 
-    def members(self, chunk: Chunk) -> list[Member]:
-        planned = self.plan.planned(chunk.shard)
-        data = self.indexes.get(chunk.shard)
-        if data is None:
-            data = _read_index(members_uri(self.out, planned), planned, self.store)
-            self.indexes.clear()
-            self.indexes[chunk.shard] = data
-        return read_members(data, start=chunk.start, stop=chunk.stop)
+    @cached_property
+    def index(self) -> MemberIndex:
+        return MemberIndex(self.plan, out=self.out, store=self.store)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +108,7 @@ def process_chunk(errand: Errand, bench: Bench, *, mark: Mark = no_mark) -> Chun
     """
     plan, watch, chunk = bench.plan, Stopwatch(), errand.chunk
     mark(None)
-    members = bench.members(chunk)
+    members = bench.index.read(chunk.shard, chunk.start, chunk.stop)
     _expect(len(members) == chunk.stop - chunk.start, chunk, f"its index holds {len(members)} members")
     rows: list[ImageRow] = []
     funnel = Funnel()
@@ -246,13 +240,6 @@ def _metadata(plan: Plan, funnel: Funnel) -> dict[str, str]:
         "plan_sha256": plan.sha256,
         "funnel": json.dumps(asdict(funnel), separators=(",", ":")),
     }
-
-
-def _read_index(uri: str, planned: PlannedShard, store: Store) -> bytes:
-    data = store.read(uri)
-    if hashlib.sha256(data).hexdigest() != planned.members_sha256:
-        raise StorageError(f"{uri} is not the member index that was planned; restore it, or choose another out=")
-    return data
 
 
 def _expect_source(shard: Shard, rows: Sequence[ImageRow], store: Store) -> None:

@@ -5,9 +5,10 @@ Owns the id rules. Does not know files, stores or parts.
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 from pipeline.errors import ConfigError
 from pipeline.masks.crops import points_per_side
@@ -19,38 +20,20 @@ OUTPUTS_PER_POINT = 3
 MAX_ID = 2**53
 """Ids stay below this: JSON readers that keep numbers as float64 must not round them."""
 
-MAX_SA_NUMBER = 2**52
-"""`sa_<n>` names with a larger n are foreign names, so that numbers given after them stay below MAX_ID."""
 
-_SA_NAME = re.compile(r"(?:^|/)sa_([0-9]{1,16})(?:\.[^./]*)?$")
-
-
-def sa_number(key: str) -> int | None:
-    """The n of a member called `sa_<n>.<any extension>`, in any folder; None for every other name."""
-    found = _SA_NAME.search(key)
-    if found is None:
-        return None
-    number = int(found.group(1))
-    return number if number < MAX_SA_NUMBER else None
+def shared_numbers(numbers: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    """Those that occur more than once in all the arrays together, each once, sorted."""
+    ordered = np.sort(np.concatenate([np.zeros(0, np.int64), *numbers]))
+    return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
 
 
-class ImageIds:
-    """Image ids of one run.
+def id_base(numbers: Sequence[npt.NDArray[np.int64]]) -> int:
+    """The image id of ordinal 0, had it no number: one more than the largest number there is, 0 if there is none.
 
-    A name `sa_<n>` whose n occurs once in the run keeps n. Every other member gets base + ordinal, where base is
-    one more than the largest n in the run (0 if there is none): a run of foreign names has ids equal to ordinals,
-    and the two groups can never meet.
+    An image whose number is its own has it as its id, every other one has the base plus its ordinal. So a run of
+    foreign names has ids equal to ordinals, and the two groups can never meet.
     """
-
-    def __init__(self, keys: Iterable[str]) -> None:
-        self._seen = Counter(number for number in map(sa_number, keys) if number is not None)
-        self._base = max(self._seen, default=-1) + 1
-
-    def of(self, keys: Iterable[str], *, first_ordinal: int) -> Iterator[int]:
-        """The ids of consecutive members whose first one has `first_ordinal`."""
-        for ordinal, key in enumerate(keys, start=first_ordinal):
-            number = sa_number(key)
-            yield number if number is not None and self._seen[number] == 1 else self._base + ordinal
+    return max((int(array.max()) for array in numbers if len(array)), default=-1) + 1
 
 
 def candidates_per_image(recipe: Recipe) -> int:

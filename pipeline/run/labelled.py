@@ -16,12 +16,11 @@ import numpy.typing as npt
 
 from pipeline.errors import ConfigError, InputError, StorageError
 from pipeline.records import ImageRow, Member
-from pipeline.run.ids import sa_number
-from pipeline.run.plan import Plan, members_uri, part_uri
+from pipeline.run.member_index import MemberIndex
+from pipeline.run.plan import Plan, part_uri
 from pipeline.run.planning import load_plan
 from pipeline.storage.images import decode_image
-from pipeline.storage.kinds import is_image, is_tar
-from pipeline.storage.members import read_members
+from pipeline.storage.kinds import is_image, is_tar, sa_number
 from pipeline.storage.parts import read_part
 from pipeline.storage.store import Store
 from pipeline.storage.tars import EntryKind, scan_tar
@@ -130,11 +129,11 @@ def open_labelled(source: str, store: Store) -> LabelledImages:
 
 def _of_run(out: str, plan: Plan, store: Store) -> Iterator[Entry]:
     """Planned images, in order. A part that is not there is found missing when its first image is asked for."""
+    index = MemberIndex(plan, out=out, store=store)
     for planned in plan.shards:
-        index = store.read(members_uri(out, planned))
         for chunk in planned.chunks(plan.shape.images_per_chunk):
             part = Place(part_uri(out, plan, chunk))
-            for row, member in enumerate(read_members(index, start=chunk.start, stop=chunk.stop)):
+            for row, member in enumerate(index.read(chunk.shard, chunk.start, chunk.stop)):
                 yield Entry(member.image_id, _place_of(member), part, row)
 
 

@@ -18,6 +18,7 @@ from pipeline.records import Chunk, Status
 from pipeline.run.plan import Plan, data_uri, manifest_uri, part_name, part_uri, success_uri
 from pipeline.storage.parts import PART_SUFFIX, count_part
 from pipeline.storage.store import Store
+from pipeline.storage.uris import absolute, relative_key
 
 MANIFEST_VERSION = 1
 RECOUNT_THREADS = 4
@@ -59,15 +60,27 @@ class Manifest:
         return dict(total.most_common())
 
 
-def committed_chunks(plan: Plan, *, out: str, store: Store) -> set[str]:
-    """Ids of the chunks whose part is there, by listing; objects of other names are nobody's part."""
-    suffix = PART_SUFFIX[plan.shape.format]
+@dataclass(frozen=True)
+class FoundParts:
+    """What lies below data/: the ids of the chunks whose part is there, and the names of what is no part of this run.
+
+    A part counts at its own place alone: a copy of it in a folder below data/ is a stranger.
+    """
+
+    committed: set[str]
+    strangers: list[str]
+
+
+def find_parts(plan: Plan, *, out: str, store: Store) -> FoundParts:
+    """By one listing."""
+    folder, suffix = absolute(data_uri(out)), PART_SUFFIX[plan.shape.format]
     try:
-        names = [info.uri.rpartition("/")[2] for info in store.list(data_uri(out))]
+        names = {relative_key(folder, info.uri) for info in store.list(folder)}
     except NotFoundError:
-        return set()
-    there = {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
-    return there & {chunk.chunk_id for chunk in plan.chunks()} if there else there
+        names = set[str]()
+    planned = {chunk.chunk_id for chunk in plan.chunks()} if names else set[str]()
+    there = {name.removesuffix(suffix) for name in names if name.endswith(suffix)} & planned
+    return FoundParts(there, sorted(names - {chunk_id + suffix for chunk_id in there}))
 
 
 def recount(plan: Plan, *, out: str, store: Store) -> Manifest:

@@ -87,11 +87,11 @@ class Shape:
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """A shard with its place in the run. `members_sha256` names and proves the frozen member index."""
+    """A shard with its place in the run. `members_sha256` names and proves each piece of its frozen member index."""
 
     shard: Shard
     first_ordinal: int
-    members_sha256: str
+    members_sha256: tuple[str, ...]
 
     def chunk_count(self, images_per_chunk: int) -> int:
         return -(-self.shard.member_count // images_per_chunk)
@@ -109,6 +109,8 @@ class Plan:
 
     shape: Shape
     shards: tuple[PlannedShard, ...]
+    id_base: int = 0
+    """See ids.id_base."""
 
     @cached_property
     def image_count(self) -> int:
@@ -156,6 +158,7 @@ def plan_to_json(plan: Plan) -> bytes:
         "settings": plan.shape.named(),
         "settings_sha256": plan.shape.sha256,
         "images": plan.image_count,
+        "id_base": plan.id_base,
         "shards": [asdict(planned) for planned in plan.shards],
     }
     return json.dumps(document, sort_keys=True, indent=1, allow_nan=False).encode() + b"\n"
@@ -175,11 +178,11 @@ def plan_from_json(data: bytes, *, uri: str) -> Plan:
             PlannedShard(
                 shard=Shard(**entry["shard"]),
                 first_ordinal=entry["first_ordinal"],
-                members_sha256=entry["members_sha256"],
+                members_sha256=tuple(entry["members_sha256"]),
             )
             for entry in document["shards"]
         )
-        return Plan(shape=Shape.from_named(document["settings"]), shards=shards)
+        return Plan(shape=Shape.from_named(document["settings"]), shards=shards, id_base=document["id_base"])
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{uri} is not a plan of Maskmill ({error!r}); choose another out=") from error
 
@@ -192,9 +195,10 @@ def plan_uri(out: str) -> str:
     return join(out, "_job", "plan.json")
 
 
-def members_uri(out: str, planned: PlannedShard) -> str:
-    """The name carries the content's hash: an index left behind by a planner that did not win is never mistaken."""
-    return join(out, "_job", "members", f"{planned.shard.name}-{planned.members_sha256[:16]}.parquet")
+def members_uri(out: str, shard_name: str, sha256: str) -> str:
+    """A piece of a member index. The name carries the content's hash: what was left behind by a planner that did not
+    win is never mistaken."""
+    return join(out, "_job", "members", f"{shard_name}-{sha256[:16]}.parquet")
 
 
 def data_uri(out: str) -> str:

@@ -1,19 +1,27 @@
 """Making a plan, or finding the one that is there.
 
 Owns the order of planning (member indexes first, plan.json last, by one conditional write) and the comparison of
-settings on resume. The source is listed once in a run's life; a resume reads the plan and nothing else.
+settings on resume. The source is listed once in a run's life; a resume reads the plan and nothing else. Memory does
+not grow with the number of images but for their `sa_<n>` numbers, and a folder's packed index.
+
+Legend: N numbers.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
+
 from pipeline.errors import ConfigError, ContractError, NotFoundError
-from pipeline.records import Member, Shard
-from pipeline.run.ids import ImageIds, annotation_stride
+from pipeline.records import Shard
+from pipeline.run.ids import annotation_stride, id_base, shared_numbers
 from pipeline.run.plan import (
     Plan,
     PlannedShard,
@@ -23,14 +31,18 @@ from pipeline.run.plan import (
     plan_to_json,
     plan_uri,
 )
+from pipeline.run.scan import index_shards
 from pipeline.run.source import canonical, spellings
 from pipeline.storage.kinds import IMAGE_EXTENSIONS
-from pipeline.storage.members import write_members
-from pipeline.storage.shards import ShardIndex, ShardSource, find_shards, index_shard
+from pipeline.storage.members import IndexPiece, without_numbers
+from pipeline.storage.shards import ShardSource, find_shards
 from pipeline.storage.store import Store
 
-INDEX_THREADS = 8
-"""Shards indexed at once: the work is waiting for a store."""
+PUT_THREADS = 8
+"""Pieces of member indexes written at once."""
+SECONDS_BETWEEN_NEWS = 10.0
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -41,18 +53,21 @@ class Planned:
     created: bool
 
 
-def create_or_load_plan(shape: Shape, *, out: str, store: Store) -> Planned:
+def say_nothing(_sentence: str) -> None:
+    """For those who do not watch."""
+
+
+def create_or_load_plan(shape: Shape, *, out: str, store: Store, say: Say = say_nothing) -> Planned:
     """The run's plan: the one in OUT if there is one, else a new one from the source.
 
+    say     told now and then how far planning is
     raises  ConfigError if the plan in OUT was made with other settings, or the source holds no image
     """
     existing = load_plan(out, store=store)
     if existing is not None:
         _refuse_other_settings(existing.shape, shape, out=out)
         return Planned(plan=existing, created=False)
-    plan, indexes = _plan_source(shape, store=store)
-    for planned, data in zip(plan.shards, indexes, strict=True):
-        store.put_if_absent(members_uri(out, planned), data)
+    plan = _plan_source(shape, out=out, store=store, say=say)
     if store.put_if_absent(plan_uri(out), plan_to_json(plan)):
         return Planned(plan=plan, created=True)
     theirs = load_plan(out, store=store)
@@ -72,60 +87,107 @@ def load_plan(out: str, *, store: Store) -> Plan | None:
     return plan_from_json(data, uri=uri)
 
 
-def _plan_source(shape: Shape, *, store: Store) -> tuple[Plan, list[bytes]]:
-    sources = find_shards(shape.source, store)
-
-    def index(source: ShardSource) -> ShardIndex:
-        return index_shard(source, store)
-
-    with ThreadPoolExecutor(INDEX_THREADS) as pool:
-        found = list(pool.map(index, sources))
-    total = sum(len(shard.members) for shard in found)
-    if not total:
-        ignored = sum(shard.ignored_count for shard in found)
-        raise ConfigError(
-            f"source={shape.source} holds no image ({len(sources)} shards, {ignored} other entries); "
-            f"images end in {', '.join(sorted(IMAGE_EXTENSIONS))}"
-        )
-    annotation_stride(shape.recipe, images=total)
-    ids = ImageIds(member.key for shard in found for member in shard.members)
-    shards: list[PlannedShard] = []
-    indexes: list[bytes] = []
-    first = 0
-    for source, shard in zip(sources, found, strict=True):
-        data = write_members(_members(shard, ids, first_ordinal=first))
-        shards.append(_planned_shard(source, shard, first_ordinal=first, data=data))
-        indexes.append(data)
-        first += len(shard.members)
-    return Plan(shape=replace(shape, source=canonical(shape.source, store)), shards=tuple(shards)), indexes
+def _plan_source(shape: Shape, *, out: str, store: Store, say: Say) -> Plan:
+    news = _News(say)
+    sources = find_shards(shape.source, store, listed=lambda images: news.tell(f"{images:,} images listed"))
+    with ThreadPoolExecutor(PUT_THREADS) as pool:
+        writer = _Writer(out, store, pool)
+        drafts: list[_Draft] = []
+        total = 0
+        for source, index in zip(sources, index_shards(sources, store), strict=True):
+            pieces = tuple(writer.write(source.name, piece) for piece in index.pieces)
+            drafts.append(_Draft(source, first_ordinal=total, ignored_count=index.ignored_count, pieces=pieces))
+            total += index.member_count
+            news.tell(f"{len(drafts):,} of {len(sources):,} shards indexed, {total:,} images")
+        if not total:
+            raise _no_image(shape.source, drafts)
+        annotation_stride(shape.recipe, images=total)
+        numbers = [piece.numbers_N for draft in drafts for piece in draft.pieces]
+        shared_N = shared_numbers(numbers)
+        shards = tuple(draft.settled(writer, shared_N) for draft in drafts)
+    shape = replace(shape, source=canonical(shape.source, store))
+    return Plan(shape=shape, shards=shards, id_base=id_base(numbers))
 
 
-def _members(index: ShardIndex, ids: ImageIds, *, first_ordinal: int) -> Sequence[Member]:
-    numbers = ids.of((member.key for member in index.members), first_ordinal=first_ordinal)
-    return [
-        Member(
-            ordinal=ordinal,
-            image_id=image_id,
-            key=found.key,
-            uri=found.uri,
-            offset=found.offset,
-            length=found.length,
-            etag=found.etag,
-            broken=found.broken,
-        )
-        for ordinal, (found, image_id) in enumerate(zip(index.members, numbers, strict=True), start=first_ordinal)
-    ]
-
-
-def _planned_shard(source: ShardSource, index: ShardIndex, *, first_ordinal: int, data: bytes) -> PlannedShard:
-    shard = Shard(
-        name=source.name,
-        uri=source.uri,
-        kind=str(source.kind),
-        member_count=len(index.members),
-        ignored_count=index.ignored_count,
+def _no_image(source: str, drafts: list[_Draft]) -> ConfigError:
+    ignored = sum(draft.ignored_count for draft in drafts)
+    return ConfigError(
+        f"source={source} holds no image ({len(drafts)} shards, {ignored} other entries); "
+        f"images end in {', '.join(sorted(IMAGE_EXTENSIONS))}"
     )
-    return PlannedShard(shard=shard, first_ordinal=first_ordinal, members_sha256=hashlib.sha256(data).hexdigest())
+
+
+class _News:
+    """Says how far it is at most every ten seconds."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._last = time.monotonic()
+
+    def tell(self, standing: str) -> None:
+        if time.monotonic() - self._last >= SECONDS_BETWEEN_NEWS:
+            self._last = time.monotonic()
+            self._say(f"planning: {standing}")
+
+
+@dataclass(frozen=True, eq=False)
+class _WrittenPiece:
+    """A piece that is, or is about to be, in OUT; its bytes are let go."""
+
+    sha256: str
+    rows: int
+    numbers_N: npt.NDArray[np.int64]
+    writing: Future[bool]
+
+
+class _Writer:
+    """Puts pieces of member indexes into OUT while the next ones are made. What fails is raised by one of the next."""
+
+    def __init__(self, out: str, store: Store, pool: ThreadPoolExecutor) -> None:
+        self._out = out
+        self._store = store
+        self._pool = pool
+        self._in_flight: deque[Future[bool]] = deque()
+
+    def write(self, shard_name: str, piece: IndexPiece) -> _WrittenPiece:
+        while self._in_flight and (self._in_flight[0].done() or len(self._in_flight) > 2 * PUT_THREADS):
+            self._in_flight.popleft().result()
+        sha256 = hashlib.sha256(piece.data).hexdigest()
+        uri = members_uri(self._out, shard_name, sha256)
+        writing = self._pool.submit(self._store.put_if_absent, uri, piece.data)
+        self._in_flight.append(writing)
+        return _WrittenPiece(sha256, piece.rows, piece.numbers_N, writing)
+
+    def written(self, shard_name: str, piece: _WrittenPiece, shared_N: npt.NDArray[np.int64]) -> str:
+        """The sha256 of the piece, in OUT by now, in which no image has a number that is not its own."""
+        piece.writing.result()
+        if not np.isin(piece.numbers_N, shared_N).any():
+            return piece.sha256
+        data = self._store.read(members_uri(self._out, shard_name, piece.sha256))
+        again = self.write(shard_name, without_numbers(IndexPiece(data, piece.rows, piece.numbers_N), shared_N))
+        again.writing.result()
+        return again.sha256
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A shard whose members are known, and the other shards' not yet."""
+
+    source: ShardSource
+    first_ordinal: int
+    ignored_count: int
+    pieces: tuple[_WrittenPiece, ...]
+
+    def settled(self, writer: _Writer, shared_N: npt.NDArray[np.int64]) -> PlannedShard:
+        shard = Shard(
+            name=self.source.name,
+            uri=self.source.uri,
+            kind=str(self.source.kind),
+            member_count=sum(piece.rows for piece in self.pieces),
+            ignored_count=self.ignored_count,
+        )
+        hashes = tuple(writer.written(shard.name, piece, shared_N) for piece in self.pieces)
+        return PlannedShard(shard=shard, first_ordinal=self.first_ordinal, members_sha256=hashes)
 
 
 def _refuse_other_settings(planned: Shape, asked: Shape, *, out: str) -> None:

@@ -14,9 +14,10 @@ from pipeline.records import ChunkReport
 from pipeline.run.checks import check_settings
 from pipeline.run.driver import Driver, Ending
 from pipeline.run.ledger import GivenUp, Ledger
-from pipeline.run.manifest import Manifest, committed_chunks, find_manifest, publish, recount
+from pipeline.run.manifest import Manifest, find_manifest, find_parts, publish, recount
 from pipeline.run.plan import Plan, Shape
 from pipeline.run.planning import Planned, create_or_load_plan
+from pipeline.run.preflight import creation_at, only_run
 from pipeline.run.progress import Progress
 from pipeline.run.ray_session import ray_session
 from pipeline.run.signals import StopFlag
@@ -90,14 +91,21 @@ def run_settings(settings: Settings, *, progress: Progress, find_weights: FindWe
     check_settings(settings)
     store, out = connect(settings.store), absolute(settings.out)
     weights = find_weights(settings, store)
+    with only_run(out, store, creation_at(out, store), say=progress.say):
+        return _plan_and_work(settings, out, store, weights, progress, stop)
+
+
+def _plan_and_work(
+    settings: Settings, out: str, store: Store, weights: Weights, progress: Progress, stop: StopFlag
+) -> Outcome:
     shape = Shape.of(settings, weights_sha256=weights.sha256)
     try:
-        planned = create_or_load_plan(shape, out=out, store=store)
+        planned = create_or_load_plan(shape, out=out, store=store, say=progress.say)
     except (NotFoundError, DeniedError) as error:
         raise ConfigError(str(error)) from error
     plan = planned.plan
     manifest = find_manifest(plan, out=out, store=store)
-    if manifest is not None and len(committed_chunks(plan, out=out, store=store)) == plan.chunk_count:
+    if manifest is not None and len(find_parts(plan, out=out, store=store).committed) == plan.chunk_count:
         return Outcome(
             out=out,
             plan=plan,
@@ -188,7 +196,7 @@ class _Work:
         return drive
 
     def _look_around(self) -> set[str]:
-        return committed_chunks(self.planned.plan, out=self.out, store=self.store)
+        return find_parts(self.planned.plan, out=self.out, store=self.store).committed
 
     def _finish(self) -> Manifest:
         manifest = recount(self.planned.plan, out=self.out, store=self.store)

@@ -16,14 +16,14 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import ConfigError, NotFoundError, StorageError
+from pipeline.errors import ChangedError, ConfigError, NotFoundError, StorageError
 from pipeline.masks.rle_check import rle_problem
 from pipeline.records import Chunk, ImageRow, Mask, Member, Status
-from pipeline.run.manifest import CountedPart, find_manifest
-from pipeline.run.plan import Plan, PlannedShard, data_uri, members_uri, part_name, part_uri, plan_uri
+from pipeline.run.manifest import CountedPart, find_manifest, find_parts
+from pipeline.run.member_index import MemberIndex
+from pipeline.run.plan import Plan, PlannedShard, part_name, part_uri, plan_uri
 from pipeline.run.planning import load_plan
 from pipeline.run.progress import Progress, Standing
-from pipeline.storage.members import read_members
 from pipeline.storage.parts import Part, read_part
 from pipeline.storage.store import Store
 
@@ -79,14 +79,14 @@ def verify_output(out: str, store: Store, progress: Progress) -> Verification:
     found = Verification(plan)
     stated = {part.name: part for part in _manifest(out, store, found)}
     present = _present(out, store, found)
+    index = MemberIndex(plan, out=out, store=store)
     ids = [np.zeros(0, np.int64)]
     for planned in plan.shards:
-        index = _index(planned, out, store, found)
-        if index is None:
-            continue
         for chunks in _windows(planned, plan.shape.images_per_chunk):
             start = chunks[0].start
-            members = read_members(index, start=start, stop=chunks[-1].stop)
+            members = _members(index, planned, chunks, found)
+            if members is None:
+                break
             ids.append(np.array([member.image_id for member in members], np.int64))
             own = {chunk.chunk_id: members[chunk.start - start : chunk.stop - start] for chunk in chunks}
 
@@ -95,7 +95,7 @@ def verify_output(out: str, store: Store, progress: Progress) -> Verification:
                 data = store.read(part_uri(out, plan, chunk))
                 return check_part(data, own[chunk.chunk_id], plan, name=name, stated=stated.get(name))
 
-            there = [chunk for chunk in chunks if part_name(plan, chunk) in present]
+            there = [chunk for chunk in chunks if chunk.chunk_id in present]
             with ThreadPoolExecutor(THREADS) as pool:
                 for part in pool.map(check, there):
                     found.add(part)
@@ -179,16 +179,13 @@ def _manifest(out: str, store: Store, found: Verification) -> tuple[CountedPart,
 
 
 def _present(out: str, store: Store, found: Verification) -> set[str]:
-    """Names of planned parts that are there. Anything else below data/ is a stranger: globs would read it."""
-    try:
-        names = {info.uri.removeprefix(data_uri(out)).lstrip("/") for info in store.list(data_uri(out))}
-    except NotFoundError:
-        names = set[str]()
-    planned = {part_name(found.plan, chunk) for chunk in found.plan.chunks()}
-    found.problems += [Problem(f"data/{name}", "no part of this run") for name in sorted(names - planned)]
+    """Ids of the chunks whose part is there. Anything else below data/ is a stranger: globs would read it."""
+    parts = find_parts(found.plan, out=out, store=store)
+    found.problems += [Problem(f"data/{name}", "no part of this run") for name in parts.strangers]
     if found.published:
-        found.problems += [Problem(name, "planned and published, but gone") for name in sorted(planned - names)]
-    return names & planned
+        gone = [chunk for chunk in found.plan.chunks() if chunk.chunk_id not in parts.committed]
+        found.problems += [Problem(part_name(found.plan, chunk), "planned and published, but gone") for chunk in gone]
+    return parts.committed
 
 
 def _windows(planned: PlannedShard, images_per_chunk: int) -> Iterator[list[Chunk]]:
@@ -198,17 +195,16 @@ def _windows(planned: PlannedShard, images_per_chunk: int) -> Iterator[list[Chun
         yield window
 
 
-def _index(planned: PlannedShard, out: str, store: Store, found: Verification) -> bytes | None:
-    """The shard's frozen member index; None, and a problem, if it is not what was planned."""
-    uri = members_uri(out, planned)
+def _members(
+    index: MemberIndex, planned: PlannedShard, chunks: Sequence[Chunk], found: Verification
+) -> list[Member] | None:
+    """The members of consecutive chunks; None, and a problem, if the frozen index is not what was planned."""
     try:
-        data = store.read(uri)
-    except NotFoundError:
-        data = b""
-    if hashlib.sha256(data).hexdigest() == planned.members_sha256:
-        return data
-    found.problems.append(Problem(uri, "gone, or not the member index that was planned; its parts were not checked"))
-    return None
+        return index.read(planned.shard.name, chunks[0].start, chunks[-1].stop)
+    except (NotFoundError, ChangedError) as error:
+        what = f"the member index is gone, or not what was planned; the parts from here on were not checked ({error})"
+        found.problems.append(Problem(planned.shard.name, what))
+        return None
 
 
 def _check_ids(ids: Sequence[npt.NDArray[np.int64]], found: Verification) -> None:

@@ -1,14 +1,17 @@
-"""What a file is by its name: image, tar, list, compressed archive, or nothing of ours.
+"""What a file is by its name: image, tar, list, compressed archive, or nothing of ours; and which image of SA-1B.
 
-Owns the extensions. Opens nothing.
+Owns the extensions and the form of SA-1B's names. Opens nothing.
 """
 
 from __future__ import annotations
 
-import posixpath
+import re
 
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 _LIST_EXTENSIONS = frozenset({".txt", ".jsonl"})
+MAX_SA_NUMBER = 2**52
+"""`sa_<n>` names with a larger n are foreign names, so that ids given after them stay below 2^53."""
+_SA_NAME = re.compile(r"sa_([0-9]{1,16})(?:\.[^./]*)?")
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".zip", ".gz", ".7z")
 
 
@@ -29,9 +32,23 @@ def is_image(name: str) -> bool:
 
 
 def extension(name: str) -> str:
-    return posixpath.splitext(name)[1].lower()
+    """From the last dot of the base name on, in lower case; "" if only dots come before it. Asked of every key."""
+    start, dot = name.rfind("/") + 1, name.rfind(".")
+    return name[dot:].lower() if name[start:dot].strip(".") and dot > start else ""
+
+
+def sa_number(key: str) -> int | None:
+    """The n of an image called `sa_<n>.<any extension>`, in any folder; None for every other name."""
+    start = key.rfind("/") + 1
+    if not key.startswith("sa_", start):
+        return None
+    found = _SA_NAME.fullmatch(key, start)
+    if found is None:
+        return None
+    number = int(found[1])
+    return number if number < MAX_SA_NUMBER else None
 
 
 def _is_resource_fork(name: str) -> bool:
     """The `._name` companions that macOS writes beside files it copies; they hold no image."""
-    return posixpath.basename(name).startswith("._")
+    return name.startswith("._", name.rfind("/") + 1)

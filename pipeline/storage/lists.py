@@ -7,27 +7,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 from pipeline.errors import ConfigError
 from pipeline.storage.kinds import extension
 from pipeline.storage.uris import absolute, check_object_name, is_s3, join, parent
 
 
-def named_in_list(data: bytes, uri: str) -> Iterator[tuple[str, str]]:
-    """Each entry of the list at `uri`: as the list has it, and as the URI that it means.
+@dataclass(frozen=True, slots=True)
+class ListEntry:
+    """One line: as the list has it, and the URI that it means. `broken` says why no store of ours could hold that."""
 
-    raises  ConfigError, with the line, if this is no list, or an entry names what no store could hold
+    key: str
+    uri: str
+    broken: str = ""
+
+
+def read_list(stream: BinaryIO, uri: str) -> Iterator[ListEntry]:
+    """The entries of the list at `uri`, line by line; an entry that can name no object is one that is broken.
+
+    raises  ConfigError, with the line, if this is no list
     """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{uri} is not UTF-8 text ({error}); write one URI a line") from error
-    for number, line in enumerate(text.split("\n"), start=1):
-        entry = line.strip()
-        if entry and not entry.startswith("#"):
-            key = _uri_in_json(entry, f"{uri}:{number}") if extension(uri) == ".jsonl" else entry
-            yield key, _resolved(key, uri, number)
+    for number, raw in enumerate(stream, start=1):
+        try:
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{uri}:{number} is not UTF-8 text ({error}); write one URI a line") from error
+        if line and not line.startswith("#"):
+            key = _uri_in_json(line, f"{uri}:{number}") if extension(uri) == ".jsonl" else line
+            yield _entry(key, uri, number)
 
 
 def _uri_in_json(line: str, where: str) -> str:
@@ -42,15 +51,15 @@ def _uri_in_json(line: str, where: str) -> str:
     return found
 
 
-def _resolved(entry: str, listing: str, number: int) -> str:
+def _entry(key: str, listing: str, number: int) -> ListEntry:
     try:
-        if is_s3(entry):
-            uri = entry
-        elif entry.startswith(("/", "~", "file://")):
-            uri = absolute(entry)
+        if is_s3(key):
+            uri = key
+        elif key.startswith(("/", "~", "file://")):
+            uri = absolute(key)
         else:
-            uri = join(parent(listing), entry)
-        check_object_name(uri)  # here, because in a worker it would cost the whole chunk
+            uri = join(parent(listing), key)
+        check_object_name(uri)
     except ConfigError as error:
-        raise ConfigError(f"{listing}:{number}: {error}") from error
-    return uri
+        return ListEntry(key, key, f"{listing}:{number}: {error}")
+    return ListEntry(key, uri)

@@ -87,6 +87,11 @@ class LocalStore:
             _sync_folder(folder)
         return won
 
+    def delete(self, uri: str) -> None:
+        """See `Store`."""
+        with _translated(uri), suppress(FileNotFoundError):
+            os.unlink(local_path(uri))
+
 
 def _link_new(path: str, data: bytes) -> bool:
     """Write a temporary file and give it its final name, unless that name is taken."""
@@ -220,7 +225,7 @@ def _translated(uri: str) -> Generator[None]:
     except OSError as error:
         if error.errno == errno.EROFS:
             raise DeniedError(f"{uri}: the file system is read-only; choose another folder") from error
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageError(f"{uri}: no space left ({error.strerror}); free some and run again") from error
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
             raise NotFoundError(f"{uri[:200]} cannot exist ({error.strerror}); check the path") from error

@@ -1,22 +1,32 @@
-"""The member index: the images of one shard, as planned, in one Parquet file.
+"""The member index: the images of one shard, as planned, in Parquet files of at most `PIECE_ROWS` rows.
 
-Owns its columns. A chunk reads only the row groups that it needs.
+Owns the columns and the cutting into pieces. What only the whole run knows (ordinals, the ids of images without a
+number of their own) is not in a piece but told when it is read, so a piece is final as soon as its rows are known.
+
+Legend: N rows.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from pipeline.errors import StorageError
 from pipeline.records import Member
 from pipeline.storage.arrow import UNREADABLE, pa, pq
+from pipeline.storage.kinds import sa_number
 
+PIECE_ROWS = 65_536
+"""Rows of a piece: what a worker reads for a chunk, and all that planning holds as objects. Part of the plan format."""
+_ROW_GROUP = 4096
 _SCHEMA: Any = pa.schema(
     [
-        ("ordinal", pa.int64()),
-        ("image_id", pa.int64()),
+        ("number", pa.int64()),  # the n of an `sa_<n>` name that no other image has; null for all others
         ("key", pa.string()),
         ("uri", pa.string()),
         ("offset", pa.int64()),
@@ -25,15 +35,79 @@ _SCHEMA: Any = pa.schema(
         ("broken", pa.string()),
     ]
 )
-_ROW_GROUP = 4096
 
 
-def write_members(members: Sequence[Member]) -> bytes:
-    """The same members give the same bytes, in any process."""
-    columns = [pa.array([getattr(member, field.name) for member in members], field.type) for field in _SCHEMA]
+class FoundMember(NamedTuple):
+    """One image of a shard, in the shard's own order. A tuple, because there are millions of them.
+
+    key     its name inside the shard; keys may repeat
+    offset  first byte in the object at `uri`
+    length  bytes; 0 is the whole object, of a size that is not known yet (or no bytes at all, if `broken` is set)
+    etag    the object's identity; "" if unknown
+    broken  why there are no usable bytes here; "" for real members
+    """
+
+    key: str
+    uri: str
+    offset: int
+    length: int
+    etag: str
+    broken: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IndexPiece:
+    """Consecutive members of a shard as one Parquet file. `numbers_N` has the numbers among its rows, in any order."""
+
+    data: bytes
+    rows: int
+    numbers_N: npt.NDArray[np.int64]
+
+
+class IndexBuilder:
+    """Takes members one by one, keeps them packed; the same members give the same pieces in any process."""
+
+    def __init__(self) -> None:
+        self._pieces: list[IndexPiece] = []
+        self._waiting: list[FoundMember] = []
+
+    def __len__(self) -> int:
+        return len(self._pieces) * PIECE_ROWS + len(self._waiting)
+
+    def add(self, member: FoundMember) -> None:
+        self._waiting.append(member)
+        if len(self._waiting) == PIECE_ROWS:
+            self._pack()
+
+    def finish(self) -> tuple[IndexPiece, ...]:
+        """All of `PIECE_ROWS` rows but the last."""
+        if self._waiting:
+            self._pack()
+        return tuple(self._pieces)
+
+    def _pack(self) -> None:
+        numbers = [sa_number(member.key) for member in self._waiting]
+        columns = [pa.array(numbers, pa.int64())]
+        columns += [
+            pa.array(values, field.type)
+            for values, field in zip(zip(*self._waiting, strict=True), list(_SCHEMA)[1:], strict=True)
+        ]
+        self._pieces.append(_piece(pa.table(columns, schema=_SCHEMA)))
+        self._waiting = []
+
+
+def without_numbers(piece: IndexPiece, shared_N: npt.NDArray[np.int64]) -> IndexPiece:
+    """The piece with those numbers taken from its rows: they belong to several images, hence to none."""
+    table = pq.read_table(io.BytesIO(piece.data), schema=_SCHEMA)
+    numbers_N = table.column("number").fill_null(-1).to_numpy()
+    numbers = pa.array(numbers_N, mask=(numbers_N < 0) | np.isin(numbers_N, shared_N))
+    return _piece(table.set_column(0, _SCHEMA.field("number"), numbers))
+
+
+def _piece(table: Any) -> IndexPiece:
     sink = io.BytesIO()
     pq.write_table(
-        pa.table(columns, schema=_SCHEMA),
+        table,
         sink,
         row_group_size=_ROW_GROUP,
         compression="zstd",
@@ -42,13 +116,18 @@ def write_members(members: Sequence[Member]) -> bytes:
         write_page_checksum=True,
         store_schema=False,
     )
-    return sink.getvalue()
+    numbers_N = table.column("number").drop_null().to_numpy()
+    return IndexPiece(data=sink.getvalue(), rows=table.num_rows, numbers_N=numbers_N)
 
 
-def read_members(data: bytes, *, start: int = 0, stop: int | None = None) -> list[Member]:
-    """Rows [start, stop) of an index, by position.
+def read_members(
+    data: bytes, *, start: int = 0, stop: int | None = None, first_ordinal: int = 0, id_base: int = 0
+) -> list[Member]:
+    """Rows [start, stop) of a piece, by position.
 
-    raises  StorageError if `data` is no member index, or was damaged
+    first_ordinal  the ordinal of the piece's first row
+    id_base        an image without a number of its own has this plus its ordinal as its id
+    raises  StorageError if `data` is no piece of a member index, or was damaged
     """
     try:
         file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
@@ -58,10 +137,13 @@ def read_members(data: bytes, *, start: int = 0, stop: int | None = None) -> lis
         columns = [column.to_pylist() for column in table.slice(start - first, last).columns]
     except UNREADABLE as error:
         raise StorageError(f"this member index is damaged ({error}); plan the run again, into a new out") from error
-    return [Member(*values) for values in zip(*columns, strict=True)]
+    ordered = enumerate(zip(*columns, strict=True), start=first_ordinal + start)
+    return [
+        Member(ordinal, id_base + ordinal if number is None else number, *rest) for ordinal, (number, *rest) in ordered
+    ]
 
 
-def _groups(file: Any, start: int, stop: int | None) -> tuple[int, list[int]]:
+def _groups(file: Any, start: int, stop: int | None) -> tuple[int, Sequence[int]]:
     """The first row of the first row group that is needed, and the numbers of all of them."""
     first_row, end, groups = start, 0, list[int]()
     for number in range(file.num_row_groups):

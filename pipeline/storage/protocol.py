@@ -6,13 +6,11 @@ Owns the promises that both backends keep. Does not know images, parts or plans.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
-    """An object as a listing shows it. `etag` changes when the content does."""
+class ObjectInfo(NamedTuple):
+    """An object as a listing shows it. `etag` changes when the content does. A tuple, because there are millions."""
 
     uri: str
     size: int
@@ -43,4 +41,8 @@ class Store(Protocol):
 
         True if the object there now is this call's; False if somebody else's was first.
         """
+        ...
+
+    def delete(self, uri: str) -> None:
+        """Remove an object that nobody needs any more; nothing happens if it is not there."""
         ...

@@ -26,6 +26,7 @@ from pipeline.settings import StoreSettings
 from pipeline.storage.protocol import ObjectInfo
 from pipeline.storage.retry import Patience, Transient
 from pipeline.storage.s3_errors import making_client, status_of, translated
+from pipeline.storage.s3_listing import list_keys, take_contents
 from pipeline.storage.s3_stream import ResumingBody
 from pipeline.storage.uris import absolute, split_s3, split_s3_object
 
@@ -57,15 +58,13 @@ class S3Store:
     def list(self, uri: str) -> Iterator[ObjectInfo]:
         """See `Store`; keys that end in a slash (folder markers) are left out."""
         bucket, key = split_s3(absolute(uri))
-        query = {"Bucket": bucket, "Prefix": f"{key}/" if key else ""}
-        while True:
-            page = self._call(uri, lambda: self._connected().list_objects_v2(**query))
-            for entry in page.get("Contents", []):
-                if not entry["Key"].endswith("/"):
-                    yield ObjectInfo(f"s3://{bucket}/{entry['Key']}", int(entry["Size"]), _bare(entry["ETag"]))
-            if not page.get("IsTruncated"):
-                return
-            query["ContinuationToken"] = page["NextContinuationToken"]
+
+        def list_page(**query: Any) -> Any:
+            return self._call(uri, lambda: self._connected().list_objects_v2(Bucket=bucket, **query))
+
+        for name, size, etag in list_keys(list_page, f"{key}/" if key else ""):
+            if not name.endswith("/"):
+                yield ObjectInfo(f"s3://{bucket}/{name}", size, etag)
 
     def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
         """See `Store`. ChangedError also if the object ends before the range does."""
@@ -105,6 +104,11 @@ class S3Store:
             return True
 
         return self._call(uri, create)
+
+    def delete(self, uri: str) -> None:
+        """See `Store`."""
+        where = _where(uri)
+        self._call(uri, lambda: self._connected().delete_object(**where))
 
     def _writer(self, where: dict[str, str]) -> str:
         """The token in the metadata of the object that is there; some servers capitalise its name."""
@@ -146,11 +150,12 @@ def _new_client(settings: StoreSettings) -> Any:
     from botocore.config import Config
 
     compatible = settings.endpoint_url is not None
-    checksums = "when_required" if compatible else "when_supported"
+    # On AWS boto3's default holds, or what the environment says; several others refuse the checksums of that default.
+    checksums = "when_required" if compatible else None
     config = Config(
         retries={"mode": "standard", "total_max_attempts": 1},
         connect_timeout=10,
-        read_timeout=60,
+        read_timeout=settings.answer_timeout_s,
         max_pool_connections=64,
         tcp_keepalive=True,
         signature_version="s3v4",
@@ -158,9 +163,12 @@ def _new_client(settings: StoreSettings) -> Any:
         response_checksum_validation=checksums,
         s3={"addressing_style": "path"} if compatible else None,
     )
-    return boto3.session.Session().client(
+    client = boto3.session.Session().client(
         "s3", endpoint_url=settings.endpoint_url, region_name=settings.region, config=config
     )
+    # First and for all of S3, because botocore's own handler there parses every body once more.
+    client.meta.events.register_first("before-parse.s3", take_contents)
+    return client
 
 
 def _where(uri: str) -> dict[str, str]:

@@ -53,5 +53,9 @@ class RoutedStore:
         """See `Store`."""
         return self._backend(uri).put_if_absent(uri, data)
 
+    def delete(self, uri: str) -> None:
+        """See `Store`."""
+        self._backend(uri).delete(uri)
+
     def _backend(self, uri: str) -> Store:
         return self._s3 if is_s3(uri) else self._local

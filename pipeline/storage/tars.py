@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -148,9 +149,42 @@ def _entry(reader: _Reader, start: int, block: bytes) -> TarEntry:
 class _Header:
     """The few fields of a 512-byte header that matter here."""
 
+    __slots__ = ("buf", "name", "size", "type")
+
     def __init__(self, block: bytes) -> None:
-        info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        self.name, self.type, self.size, self.buf = info.name, info.type, info.size, block
+        self.buf = block
+        plain = _plain_file(block)
+        if plain is not None:
+            self.name, self.size = plain
+            self.type = tarfile.REGTYPE
+        else:
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            self.name, self.type, self.size = info.name, info.type, info.size
+
+
+def _plain_file(block: bytes) -> tuple[str, int] | None:
+    """Name and size from a plain file's sound header; None if it is anything else, which tarfile is to judge.
+
+    tarfile takes ten times as long (14 us), five minutes over the 22 million headers of SA-1B. It also looks at times
+    and owners, which nobody here needs to be right.
+    """
+    if block[156:157] != tarfile.REGTYPE:
+        return None
+    try:
+        size, stated = int(block[124:136].rstrip(b"\0 "), 8), int(block[148:156].rstrip(b"\0 "), 8)
+    except ValueError:
+        return None
+    if not _sum_is(block, stated):
+        return None
+    name, prefix = block[:100].partition(b"\0")[0], block[345:500].partition(b"\0")[0]
+    return (prefix + b"/" + name if prefix else name).decode("utf-8", "surrogateescape"), size
+
+
+def _sum_is(block: bytes, stated: int) -> bool:
+    """Whether the header's bytes add up to `stated`, its own checksum field taken as spaces."""
+    # Adler-32 holds the sum of the bytes plus one, modulo 65521: the one sum of bytes that the library has in C.
+    found = (zlib.adler32(block) & 0xFFFF) - sum(block[148:156]) + 8 * 0x20
+    return (found - 1 - stated) % 65521 == 0
 
 
 def _header(start: int, block: bytes) -> _Header:

@@ -13,6 +13,8 @@ from urllib.parse import quote, unquote_to_bytes
 
 from pipeline.errors import ConfigError
 
+# An access point's name stands where a bucket's does, and has a slash of its own.
+_ACCESS_POINT = re.compile(r"arn:[^:/]+:s3[^:/]*:[^:/]*:[^:/]*:(?:outpost[:/][^:/]+[:/])?accesspoint[:/][^:/]+(?=/|$)")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -27,8 +29,15 @@ def is_s3(uri: str) -> bool:
 
 
 def split_s3(uri: str) -> tuple[str, str]:
-    """(bucket, key); the key is what stands after the bucket, byte for byte, and may be empty."""
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    """(bucket, key); the key is what stands after the bucket, byte for byte, and may be empty.
+
+    The bucket may be the ARN of an access point.
+    """
+    rest = uri.removeprefix("s3://")
+    access_point = _ACCESS_POINT.match(rest)
+    if access_point is not None:
+        return access_point[0], rest[access_point.end() + 1 :]
+    bucket, _, key = rest.partition("/")
     if not bucket:
         raise ConfigError(f"{uri!r} names no bucket; write s3://bucket/key")
     return bucket, key
@@ -103,6 +112,9 @@ def base_name(uri: str) -> str:
 
 def relative_key(folder: str, uri: str) -> str:
     """What `uri` is called below `folder`, both canonical; bytes that are no UTF-8 become \\xNN."""
+    plain = folder.rstrip("/") + "/"
+    if uri.isascii() and uri.startswith(plain) and not uri.startswith("file:"):
+        return uri[len(plain) :]
     prefix = _bytes(folder).rstrip(b"/") + b"/"
     return _bytes(uri).removeprefix(prefix).decode("utf-8", "backslashreplace")
 

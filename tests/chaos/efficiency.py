@@ -124,4 +124,4 @@ def _plan(settings: RunSettings) -> Plan:
     shape = Shape.of(Settings(source="s", out="o", run=settings), weights_sha256="w")
     count = SLOTS * CHUNKS_EACH * IMAGES_PER_CHUNK
     shard = Shard(name="a", uri="/a", kind="folder", member_count=count, ignored_count=0)
-    return Plan(shape=shape, shards=(PlannedShard(shard=shard, first_ordinal=0, members_sha256="m"),))
+    return Plan(shape=shape, shards=(PlannedShard(shard=shard, first_ordinal=0, members_sha256=("m",)),))

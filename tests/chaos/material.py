@@ -67,7 +67,11 @@ def undisturbed(settings: Settings, storm: Storm, poisoned: frozenset[str]) -> d
     bench = Bench(out=settings.out, plan=plan, store=store, generate=device.generate)
     why = f"{DEATHS_TO_NAME} attempts at this image failed: its worker died"
     for chunk in plan.chunks():
-        crashed = {member.ordinal: why for member in bench.members(chunk) if member.key in poisoned}
+        crashed = {
+            member.ordinal: why
+            for member in bench.index.read(chunk.shard, chunk.start, chunk.stop)
+            if member.key in poisoned
+        }
         process_chunk(Errand(chunk, crashed=crashed), bench)
     return parts_of(settings, [part_name(plan, chunk) for chunk in plan.chunks()])
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -18,10 +20,11 @@ from pipeline.run.device import Device, Image_HW3
 from pipeline.run.plan import Plan, Shape, members_uri, part_uri
 from pipeline.run.planning import create_or_load_plan
 from pipeline.run.stopwatch import STAGES, Stopwatch
-from pipeline.settings import Settings
+from pipeline.settings import Settings, StoreSettings
 from pipeline.storage.parts import Part, read_part
-from pipeline.storage.store import Store
+from pipeline.storage.store import Store, connect
 from tests.fakes_run import FakeSegmenter, as_png, drawn_image, write_folder, write_tar
+from tests.fault_proxy import Flip, fault_proxy
 from tests.run.conftest import RECIPE, parts_of, with_run
 
 device = Device(FakeSegmenter(), RECIPE)
@@ -181,10 +184,33 @@ def test_a_deleted_subfolder_is_rows(settings: Settings, store: Store, tmp_path:
 def test_dead_entries_of_a_list_are_rows(settings: Settings, store: Store, tmp_path: Path):
     """Even if nothing of what the list names is there: a list promises nothing."""
     listing = tmp_path / "list.txt"
-    listing.write_text("/nowhere/a.png\n/nowhere/b.png\n/elsewhere/c.png\n")
+    listing.write_text("/nowhere/a.png\nhttp://nowhere/b.png\n/elsewhere/c.png\n")
     bench = bench_of(replace(settings, source=str(listing)), store)
     work(bench)
-    assert [str(row.status) for row in rows_of(bench)] == ["missing"] * 3
+    rows = rows_of(bench)
+    assert [str(row.status) for row in rows] == ["missing", "unreadable", "missing"]
+    assert "there is no store for http://" in rows[1].error
+
+
+def test_bits_that_flip_on_the_way_crash_nothing_and_leave_their_neighbours_alone(
+    settings: Settings, s3_endpoint: str, s3_client: Any, s3_bucket: str, tmp_path: Path
+):
+    """No store guards a range of an object; the row's hash, of the bytes that came, tells afterwards."""
+    jpeg = io.BytesIO()
+    Image.open(io.BytesIO(drawn_image(2))).save(jpeg, "JPEG")
+    images = {"a.png": drawn_image(1), "b.jpg": jpeg.getvalue(), "c.png": drawn_image(3)}
+    s3_client.upload_file(str(write_tar(tmp_path / "a.tar", images)), s3_bucket, "a.tar")
+    with fault_proxy(s3_endpoint) as proxy:
+        store = connect(StoreSettings(endpoint_url=proxy.url))
+        bench = bench_of(replace(settings, source=f"s3://{s3_bucket}/a.tar"), store)
+        proxy.harm("GET", *(Flip(len(images[name]) // 2) for name in ("a.png", "b.jpg")))
+        work(bench)
+        assert sum("Flip" in line for line in proxy.seen) == 2
+    rows = rows_of(bench)
+    came = [row.sha256 == hashlib.sha256(data).hexdigest() for row, data in zip(rows, images.values(), strict=True)]
+    assert came == [False, False, True]
+    assert rows[2].status == "ok"
+    assert all(row.status in ("ok", "unreadable") for row in rows)
 
 
 def test_a_deleted_tar_stops_its_chunks(settings: Settings, store: Store, tmp_path: Path):
@@ -211,8 +237,8 @@ def test_the_rest_of_a_cut_tar_is_one_unreadable_row(settings: Settings, store: 
 def test_a_replaced_member_index_is_refused(settings: Settings, store: Store):
     """The index is named in the plan by its hash; another one would make other rows."""
     bench = bench_of(settings, store)
-    planned = bench.plan.shards[0]
-    Path(members_uri(bench.out, planned)).write_bytes(store.read(members_uri(bench.out, bench.plan.shards[1])))
+    uris = [members_uri(bench.out, planned.shard.name, planned.members_sha256[0]) for planned in bench.plan.shards]
+    Path(uris[0]).write_bytes(store.read(uris[1]))
     with pytest.raises(StorageError, match="not the member index that was planned"):
         process_chunk(Errand(next(bench.plan.chunks())), bench)
 
@@ -253,7 +279,7 @@ def test_a_careful_chunk_marks_each_image_when_its_bytes_are_there(settings: Set
             return getattr(store, name)
 
     chunk = next(bench.plan.chunks())
-    bench = replace(bench, store=Watched(), indexes={})  # type: ignore[arg-type]
+    bench = replace(bench, store=Watched())  # type: ignore[arg-type]
     process_chunk(Errand(chunk, careful=True), bench, mark=seen.append)
     assert seen[0] is None
     assert seen[2:] == [None, "im0.png", 0, None, "im1.png", 1, None, "im2.png", 2, None]

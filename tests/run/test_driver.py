@@ -260,7 +260,7 @@ def test_a_chunk_whose_reading_always_fails_is_given_up_and_named(settings: Sett
     """No image is to blame for a damaged index; the other shard is committed, and the run exits with 3."""
     shape = Shape.of(settings, weights_sha256="f" * 64)
     plan = create_or_load_plan(shape, out=settings.out, store=store).plan
-    Path(members_uri(settings.out, plan.planned("more"))).write_bytes(b"damaged")
+    Path(members_uri(settings.out, "more", *plan.planned("more").members_sha256)).write_bytes(b"damaged")
     with pytest.raises(RunError, match=r"the store does not answer: .*is not the member index that was planned"):
         run(with_run(settings, chunk_attempts=2))
 

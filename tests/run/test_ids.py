@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.run.ids import ImageIds, annotation_stride, candidates_per_image, sa_number
+from pipeline.run.ids import annotation_stride, candidates_per_image, id_base, shared_numbers
 from pipeline.settings import Recipe
+from pipeline.storage.kinds import sa_number
+from pipeline.storage.members import FoundMember, IndexBuilder, read_members, without_numbers
 
 
 def ids_of(keys: list[str]) -> list[int]:
-    return list(ImageIds(keys).of(keys, first_ordinal=0))
+    builder = IndexBuilder()
+    for key in keys:
+        builder.add(FoundMember(key, "", 0, 1, ""))
+    (piece,) = builder.finish()
+    numbers = [piece.numbers_N]
+    piece = without_numbers(piece, shared_numbers(numbers))
+    return [member.image_id for member in read_members(piece.data, id_base=id_base(numbers))]
 
 
 def test_foreign_names_are_numbered_by_ordinal():
@@ -35,11 +44,13 @@ def test_a_number_that_occurs_twice_belongs_to_nobody(twin: str):
     assert ids == [6, 2, 8]
 
 
-def test_ids_of_a_second_shard_go_on_where_the_first_ended():
-    """Ordinals run through the whole run, not each shard."""
-    keys = ["a.jpg", "sa_4.jpg", "b.jpg"]
-    ids = ImageIds(keys)
-    assert [*ids.of(keys[:2], first_ordinal=0), *ids.of(keys[2:], first_ordinal=2)] == [5, 4, 7]
+def test_numbers_are_shared_across_arrays_and_the_base_is_above_them_all():
+    """The same tar twice, in other places of the source."""
+    numbers = [np.array([5, 2]), np.zeros(0, np.int64), np.array([9, 5, 5])]
+    assert shared_numbers(numbers).tolist() == [5]
+    assert id_base(numbers) == 10
+    assert shared_numbers([]).tolist() == []
+    assert id_base([]) == 0
 
 
 def test_numbers_too_large_for_exact_floats_are_foreign_names():

@@ -17,7 +17,7 @@ def plan() -> Plan:
     shape = Shape.of(settings, weights_sha256="w")
     shape = Shape(**{**{name: getattr(shape, name) for name in Shape.__dataclass_fields__}, "images_per_chunk": 2})
     shard = Shard(name="a", uri="/a", kind="folder", member_count=7, ignored_count=0)
-    return Plan(shape=shape, shards=(PlannedShard(shard=shard, first_ordinal=0, members_sha256="m"),))
+    return Plan(shape=shape, shards=(PlannedShard(shard=shard, first_ordinal=0, members_sha256=("m",)),))
 
 
 def ids(ledger: Ledger) -> list[str]:

@@ -13,10 +13,11 @@ from urllib.parse import quote
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.run.plan import Plan, Shape, members_uri, plan_from_json, plan_to_json, plan_uri
+from pipeline.records import Member
+from pipeline.run.member_index import MemberIndex
+from pipeline.run.plan import Plan, Shape, plan_from_json, plan_to_json, plan_uri
 from pipeline.run.planning import create_or_load_plan, load_plan
 from pipeline.settings import Precision, Recipe, Settings
-from pipeline.storage.members import read_members
 from pipeline.storage.protocol import ObjectInfo
 from pipeline.storage.store import Store
 from tests.fakes_run import drawn_image, write_folder, write_tar
@@ -30,6 +31,11 @@ def make(settings: Settings, store: Store) -> Plan:
     return create_or_load_plan(shape_of(settings), out=settings.out, store=store).plan
 
 
+def planned_members(settings: Settings, plan: Plan, store: Store) -> list[Member]:
+    index = MemberIndex(plan, out=settings.out, store=store)
+    return [m for planned in plan.shards for m in index.read(planned.shard.name, 0, planned.shard.member_count)]
+
+
 class LateStore(Store):
     """A store in which somebody else's plan appears between this planner's look and its write."""
 
@@ -38,6 +44,9 @@ class LateStore(Store):
 
     def head(self, uri: str) -> ObjectInfo:
         return self._inner.head(uri)
+
+    def delete(self, uri: str) -> None:
+        self._inner.delete(uri)
 
     def list(self, uri: str) -> Iterator[ObjectInfo]:
         return self._inner.list(uri)
@@ -63,9 +72,7 @@ def test_every_member_is_planned_once_and_chunks_cover_the_shards(settings: Sett
         ("more-00001", 3, 5),
     ]
     assert len(chunks) == plan.chunk_count == 5
-    members = [
-        member for planned in plan.shards for member in read_members(store.read(members_uri(settings.out, planned)))
-    ]
+    members = planned_members(settings, plan, store)
     assert [member.ordinal for member in members] == list(range(13)) == list(range(plan.image_count))
     assert len({member.image_id for member in members}) == 13
 
@@ -184,9 +191,7 @@ def test_member_index_left_by_an_unfinished_planner_is_not_taken_for_the_plans(
     os.unlink(plan_uri(settings.out))
     write_folder(folder, {"b.png": drawn_image(2)})
     plan = make(settings, store)
-    (planned,) = plan.shards
-    keys = [member.key for member in read_members(store.read(members_uri(settings.out, planned)))]
-    assert keys == ["a.png", "b.png"]
+    assert [member.key for member in planned_members(settings, plan, store)] == ["a.png", "b.png"]
 
 
 def test_sa_numbers_are_unique_over_shards(tmp_path: Path, settings: Settings, store: Store):
@@ -196,11 +201,7 @@ def test_sa_numbers_are_unique_over_shards(tmp_path: Path, settings: Settings, s
     write_tar(tmp_path / "tars" / "three.tar", {"sa_9.png": drawn_image(3)})
     settings = replace(settings, source=str(tmp_path / "tars"))
     plan = make(settings, store)
-    ids = [
-        member.image_id
-        for planned in plan.shards
-        for member in read_members(store.read(members_uri(settings.out, planned)))
-    ]
+    ids = [member.image_id for member in planned_members(settings, plan, store)]
     assert ids == [10, 11, 9, 13, 14]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from pipeline.errors import ConfigError
 from pipeline.records import ImageRow, Status
 from pipeline.run.chunk import Bench, Errand, process_chunk
 from pipeline.run.device import Device
-from pipeline.run.manifest import publish, recount
+from pipeline.run.manifest import find_parts, publish, recount
 from pipeline.run.plan import Shape, members_uri
 from pipeline.run.planning import create_or_load_plan
 from pipeline.run.progress import Lines
@@ -140,14 +141,21 @@ def test_strangers_gone_parts_and_a_foreign_index_are_found(settings: Settings, 
     bench = run_without_a_cluster(settings, store)
     data = Path(settings.out) / "data"
     name = next(iter(parts_of(settings.out)))
+    (data / "old").mkdir()
+    shutil.copy(data / name, data / "old" / name)
     os.rename(data / name, data / "copy.parquet")
     found = verified(settings.out, store)
     assert "data/copy.parquet: no part of this run" in whats(found)
+    assert f"data/old/{name}: no part of this run" in whats(found)
+    assert len(find_parts(bench.plan, out=settings.out, store=store).committed) == 4
     assert f"{name}: planned and published, but gone" in whats(found)
     assert not found.finished
-    index = Path(members_uri(settings.out, bench.plan.shards[0]))
+    planned = bench.plan.shards[0]
+    index = Path(members_uri(settings.out, planned.shard.name, *planned.members_sha256))
     index.write_bytes(index.read_bytes() + b" ")
-    assert f"{index}: gone, or not the member index" in whats(verified(settings.out, store))
+    assert f"{index} is not the member index that was planned" in whats(verified(settings.out, store))
+    index.unlink()
+    assert f"{index} does not exist" in whats(verified(settings.out, store))
 
 
 def test_a_place_without_a_run_is_refused(store: Store, tmp_path: Path):

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
-from pipeline.records import ImageRow, Mask, Status
+from pipeline.records import ImageRow, Mask, Member, Status
+from pipeline.storage.indexing import ShardIndex
+from pipeline.storage.members import read_members
 
 METADATA = {"model": "tiny", "plan": "0a1b", "recipe": '{"points_per_side": 32}', "note": "é"}
 
@@ -73,3 +75,7 @@ def tar_of(*members: tuple[str | tarfile.TarInfo, bytes], layout: int = tarfile.
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     return sink.getvalue()
+
+
+def members_of(index: ShardIndex) -> tuple[Member, ...]:
+    return tuple(member for piece in index.pieces for member in read_members(piece.data))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ChangedError, ConfigError, DeniedError, NotFoundError
+from pipeline.errors import ChangedError, ConfigError, DeniedError, NotFoundError, StorageError
 from pipeline.settings import StoreSettings
 from pipeline.storage.store import Store, connect
 
@@ -174,6 +175,19 @@ def test_a_forbidden_folder_is_a_denied_error(store: Store, tmp_path: Path) -> N
     tmp_path.chmod(0o500)
     with as_a_user_with_few_rights(), pytest.raises(DeniedError, match="give this user access"):
         store.put_if_absent(str(tmp_path / "x"), b"")
+
+
+def test_a_write_for_which_there_is_no_room_leaves_nothing_and_says_so(store: Store, tmp_path: Path) -> None:
+    """A full disk, a quota, or as here a limit on the size of files: half a part must not take up the rest."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(StorageError, match=r"no space left.*; free some and run again"):
+            store.put_if_absent(str(tmp_path / "part"), bytes(1_000_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(tmp_path) == []
+    assert store.put_if_absent(str(tmp_path / "part"), bytes(1_000_000))
 
 
 @pytest.mark.parametrize("part", ["part", "data/part"])

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ConfigError
+from pipeline.records import Member
 from pipeline.settings import StoreSettings
-from pipeline.storage.shards import FoundMember, ShardKind, ShardSource, find_shards, index_shard
+from pipeline.storage.shards import ShardKind, ShardSource, find_shards, index_shard
 from pipeline.storage.store import Store, connect
-from tests.storage.samples import tar_of
+from tests.storage.samples import members_of, tar_of
 
 
 @pytest.fixture
@@ -28,12 +29,13 @@ def put(folder: Path, **files: bytes) -> None:
         path.write_bytes(data)
 
 
-def index(store: Store, path: Path, kind: ShardKind) -> tuple[tuple[FoundMember, ...], int]:
-    found = index_shard(ShardSource("name", str(path), kind), store)
-    return found.members, found.ignored_count
+def index(store: Store, path: Path, kind: ShardKind) -> tuple[tuple[Member, ...], int]:
+    (shard,) = (shard for shard in find_shards(str(path), store) if shard.kind is kind)
+    found = index_shard(shard, store)
+    return members_of(found), found.ignored_count
 
 
-def read_back(store: Store, member: FoundMember) -> bytes:
+def read_back(store: Store, member: Member) -> bytes:
     return store.read(member.uri, offset=member.offset, length=member.length or None, etag=member.etag)
 
 
@@ -73,7 +75,7 @@ def test_a_glob_of_tars_names_several_and_one_of_images_is_one_shard(store: Stor
     assert [shard.name for shard in find_shards(f"{tmp_path}/s/?.tar", store)] == ["1", "2"]
     (images,) = find_shards(f"{tmp_path}/*/*.jpg", store)
     assert (images.kind, images.name) == (ShardKind.FOLDER, tmp_path.name)
-    assert [member.key for member in index_shard(images, store).members] == ["s/1.jpg", "s/2.jpg"]
+    assert [member.key for member in members_of(index_shard(images, store))] == ["s/1.jpg", "s/2.jpg"]
 
 
 def test_a_glob_of_folders_names_each(store: Store, tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_a_name_with_wildcards_that_is_there_is_itself(store: Store, tmp_path: P
     put(tmp_path / "photos [2024]", a_jpg=b"x")
     (shard,) = find_shards(f"{tmp_path}/photos [2024]", store)
     assert shard.name == "photos-2024"
-    assert [member.key for member in index_shard(shard, store).members] == ["a.jpg"]
+    assert [member.key for member in members_of(index_shard(shard, store))] == ["a.jpg"]
 
 
 def test_a_folder_whose_name_ends_like_a_file_is_a_folder(store: Store, tmp_path: Path) -> None:
@@ -147,12 +149,12 @@ def test_s3_sources_are_found_like_local_ones(s3_endpoint: str, s3_client: Any, 
     assert [shard.name for shard in find_shards(f"{root}/s*1.tar", store)] == ["s-1"]
     assert find_shards(f"s3://{s3_bucket}", store)[0].uri == f"s3://{s3_bucket}"
     found = index_shard(ShardSource("s", f"{root}/s 0.tar", ShardKind.TAR), store)
-    assert [(member.key, read_back(store, member)) for member in found.members] == [
+    assert [(member.key, read_back(store, member)) for member in members_of(found)] == [
         ("1.jpg", b"one"),
         ("2.jpg", b"two two"),
     ]
     assert found.ignored_count == 1
-    (listed,) = index_shard(ShardSource("l", f"{root}/l.txt", ShardKind.LIST), store).members
+    (listed,) = members_of(index_shard(ShardSource("l", f"{root}/l.txt", ShardKind.LIST), store))
     assert (listed.uri, read_back(store, listed)) == (f"{root}/x/a.jpg", b"x")
 
 
@@ -199,13 +201,8 @@ def test_a_jsonl_list_names_uris_in_objects(store: Store, tmp_path: Path) -> Non
         ("l.jsonl", b'{"uri": "a.jpg"}\n{"url": "b.jpg"}', r"l\.jsonl:2: expected an object like"),
         ("l.jsonl", b'["a.jpg"]', r"l\.jsonl:1: expected an object"),
         ("l.jsonl", b'{"uri": "\\ud800"}', r"l\.jsonl:1: expected an object"),
-        ("l.txt", b"a.jpg\nhttps://x/b.jpg", r"l\.txt:2: .*no store for https://"),
-        ("l.txt", b"a.jpg\ns3://bucket", r"l\.txt:2: s3://bucket names a bucket"),
-        ("l.txt", b"s3://bucket/", r"l\.txt:1: s3://bucket/ names a bucket"),
-        ("l.txt", b"s3:///a.jpg", r"l\.txt:1: .*names no bucket"),
-        ("l.txt", b"a\0.jpg", r"l\.txt:1: .*NUL"),
-        ("l.txt", b"/a\0.jpg", r"l\.txt:1: .*NUL"),
-        ("l.txt", b"\xff\xd8\xff", "is not UTF-8 text"),
+        ("l.txt", b"\xff\xd8\xff", r"l\.txt:1 is not UTF-8 text"),
+        ("l.txt", b"https://x/a.jpg\nhttps://x/b.jpg", r"none of the 2 entries.*/l\.txt:1: .*no store for https://"),
     ],
 )
 def test_a_list_that_is_none_says_in_which_line(
@@ -215,3 +212,23 @@ def test_a_list_that_is_none_says_in_which_line(
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ConfigError, match=said):
         index(store, tmp_path / name, ShardKind.LIST)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("https://x/b.jpg", r"l\.txt:2: .*no store for https://"),
+        ("s3://bucket", r"l\.txt:2: s3://bucket names a bucket"),
+        ("s3:///a.jpg", r"l\.txt:2: .*names no bucket"),
+        ("/a\0.jpg", r"l\.txt:2: .*NUL"),
+    ],
+)
+def test_an_entry_that_no_store_could_hold_is_one_broken_member(
+    store: Store, tmp_path: Path, line: str, said: str
+) -> None:
+    """Among millions of lines some are always wrong: each costs its own row, not the run."""
+    put(tmp_path, l_txt=f"a.jpg\n{line}\nb.jpg".encode())
+    members, _ = index(store, tmp_path / "l.txt", ShardKind.LIST)
+    assert [member.key for member in members] == ["a.jpg", line, "b.jpg"]
+    assert [bool(member.broken) for member in members] == [False, True, False]
+    assert re.search(said, members[1].broken)

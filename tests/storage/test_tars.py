@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
+from pipeline.records import Member
 from pipeline.settings import StoreSettings
-from pipeline.storage.shards import FoundMember, ShardKind, ShardSource, index_shard
+from pipeline.storage.shards import ShardKind, ShardSource, index_shard
 from pipeline.storage.store import Store, connect
-from tests.storage.samples import tar_of
+from tests.storage.samples import members_of, tar_of
 
 BLOCK = 512
 
@@ -25,12 +26,12 @@ def store() -> Store:
     return connect(StoreSettings())
 
 
-def index(store: Store, path: Path) -> tuple[tuple[FoundMember, ...], int]:
+def index(store: Store, path: Path) -> tuple[tuple[Member, ...], int]:
     found = index_shard(ShardSource("name", str(path), ShardKind.TAR), store)
-    return found.members, found.ignored_count
+    return members_of(found), found.ignored_count
 
 
-def read_back(store: Store, member: FoundMember) -> bytes:
+def read_back(store: Store, member: Member) -> bytes:
     return store.read(member.uri, offset=member.offset, length=member.length or None, etag=member.etag)
 
 
@@ -148,7 +149,7 @@ def test_a_tar_cut_anywhere_ends_in_a_record_and_never_in_an_error(store: Store,
         assert len(members) <= whole + 1
 
 
-def index_of_bytes(data: bytes, folder: Path, store: Store) -> tuple[FoundMember, ...]:
+def index_of_bytes(data: bytes, folder: Path, store: Store) -> tuple[Member, ...]:
     (folder / "whole.tar").write_bytes(data)
     return index(store, folder / "whole.tar")[0]
 

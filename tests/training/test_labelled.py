@@ -27,6 +27,7 @@ from pipeline.evaluation.truths import Truths
 from pipeline.masks.generator import generate_masks
 from pipeline.records import ImageRow
 from pipeline.run.chunk import Bench, Errand, process_chunk
+from pipeline.run.device import Device
 from pipeline.run.labelled import open_labelled
 from pipeline.run.plan import Shape
 from pipeline.run.planning import create_or_load_plan
@@ -104,7 +105,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     segmenter = load_segmenter(name="tiny", device="cpu")
     shape = Shape.of(settings, weights_sha256=segmenter.weights_sha256)
     plan = create_or_load_plan(shape, out=settings.out, store=STORE).plan
-    bench = Bench(settings.out, plan, STORE, lambda images_HW3: generate_masks(images_HW3, segmenter, EAGER))
+    bench = Bench(settings.out, plan, STORE, Device(segmenter, EAGER).generate)
     reports = [process_chunk(Errand(chunk), bench) for chunk in plan.chunks()]
     assert sum(report.masks for report in reports) > 8
     return out

@@ -1,0 +1,77 @@
+"""Indexing the shards of a source, many at once.
+
+Owns how the work is spread: over threads where it waits for a store, over processes where it keeps a processor busy,
+which the headers of thousands of tars do. Does not know what an index is for.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+
+from pipeline.errors import RunError
+from pipeline.storage.indexing import ShardIndex
+from pipeline.storage.shards import ShardSource, index_shard
+from pipeline.storage.store import Store
+from pipeline.storage.uris import is_s3
+
+SHARDS_WORTH_PROCESSES = 32
+"""Fewer are done before a second process has imported what it needs."""
+MOST_PROCESSES = 8
+"""Each takes some 140 MiB."""
+GROUP = 8
+"""Shards that a process takes at a time; those in an object store it reads all at once."""
+
+
+def index_shards(shards: Sequence[ShardSource], store: Store) -> Iterator[ShardIndex]:
+    """The index of each shard, in order.
+
+    raises  what `index_shard` raises; RunError if a process died
+    """
+    if len(shards) < SHARDS_WORTH_PROCESSES:
+        with ThreadPoolExecutor(GROUP) as threads:
+            yield from threads.map(index_shard, shards, [store] * len(shards))
+        return
+    groups = [shards[first : first + GROUP] for first in range(0, len(shards), GROUP)]
+    with _processes() as pool:
+        try:
+            for indexes in pool.map(_index_group, groups, [store] * len(groups)):
+                yield from indexes
+        except BrokenProcessPool as error:
+            raise RunError("a process that read tar headers was killed (out of memory?); repeat the command") from error
+
+
+def _index_group(shards: Sequence[ShardSource], store: Store) -> list[ShardIndex]:
+    in_a_store = any(is_s3(shard.uri) for shard in shards)
+    with ThreadPoolExecutor(GROUP if in_a_store else 1) as threads:
+        return list(threads.map(index_shard, shards, [store] * len(shards)))
+
+
+@contextmanager
+def _processes() -> Generator[Executor]:
+    """As many as there are processors, within bounds. They end at once if what uses them fails or is interrupted."""
+    before = set(multiprocessing.active_children())
+    # Spawned, because a fork copies other threads' locks in whatever state they are.
+    pool = ProcessPoolExecutor(
+        min(os.cpu_count() or 1, MOST_PROCESSES),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_leave_signals_to_the_parent,
+    )
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown()
+
+
+def _leave_signals_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,95 @@
+"""The images of one shard: which they are and where their bytes lie.
+
+Owns the reading of a tar's headers and of a list's lines into a member index. Reads no pixels. The names of images
+are data: they are passed on and never used as paths. What a folder holds is seen when shards are found (shards.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pipeline.errors import ConfigError
+from pipeline.storage.kinds import is_image
+from pipeline.storage.lists import read_list
+from pipeline.storage.members import FoundMember, IndexBuilder, IndexPiece
+from pipeline.storage.protocol import ObjectInfo, Store
+from pipeline.storage.tars import DamagedTarError, EntryKind, TarEntry, scan_tar
+from pipeline.storage.uris import base_name
+
+
+class ShardKind(StrEnum):
+    """How a shard holds its images."""
+
+    FOLDER = "folder"
+    """Every image below a folder or prefix, or every image that a glob matches."""
+    TAR = "tar"
+    """The images in an uncompressed tar."""
+    LIST = "list"
+    """The images whose URIs a text or JSONL file names; also one image by itself."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShardIndex:
+    """The images of a shard, and how many other entries lie beside them."""
+
+    pieces: tuple[IndexPiece, ...]
+    ignored_count: int
+
+    @property
+    def member_count(self) -> int:
+        return sum(piece.rows for piece in self.pieces)
+
+
+def index_tar(uri: str, store: Store) -> ShardIndex:
+    """Members before a damage are kept; what follows it is one broken member.
+
+    raises  ConfigError if the tar is compressed; StorageError
+    """
+    info = store.head(uri)
+    builder = IndexBuilder()
+    ignored = 0
+    try:
+        with store.open(uri, etag=info.etag) as stream:
+            if info.size == 0:
+                raise DamagedTarError(0, "expected a tar, found an empty file")
+            for entry in scan_tar(stream, size=info.size, uri=uri):
+                if entry.kind is EntryKind.FOLDER or not is_image(entry.name):
+                    ignored += 1
+                else:
+                    builder.add(_tar_member(entry, info))
+    except DamagedTarError as damage:
+        reason = f"{uri} is damaged at byte {damage.offset}: {damage.reason}; what follows was not read"
+        builder.add(FoundMember(f"{base_name(uri)}@{damage.offset}", uri, damage.offset, 0, info.etag, reason))
+    return ShardIndex(builder.finish(), ignored)
+
+
+def _tar_member(entry: TarEntry, tar: ObjectInfo) -> FoundMember:
+    if entry.kind is EntryKind.FILE and entry.length:
+        return FoundMember(entry.name, tar.uri, entry.offset, entry.length, tar.etag)
+    if entry.kind is EntryKind.FILE:
+        broken = f"it is an empty file in {tar.uri}"
+    else:
+        broken = f"it is a {entry.kind} in {tar.uri}; only plain files are read"
+    return FoundMember(entry.name, tar.uri, entry.offset, 0, tar.etag, broken)
+
+
+def index_list(uri: str, store: Store) -> ShardIndex:
+    """Nobody looks whether what a list names exists; an image is a list of itself.
+
+    raises  ConfigError if this is no list, or one in which no line could name an object; StorageError
+    """
+    builder = IndexBuilder()
+    if is_image(uri):
+        info = store.head(uri)
+        builder.add(FoundMember(base_name(uri), uri, 0, info.size, info.etag))
+        return ShardIndex(builder.finish(), 0)
+    is_any_usable, broken = False, ""
+    with store.open(uri) as stream:
+        for entry in read_list(stream, uri):
+            builder.add(FoundMember(entry.key, entry.uri, 0, 0, "", entry.broken))
+            is_any_usable = is_any_usable or not entry.broken
+            broken = broken or entry.broken
+    if broken and not is_any_usable:
+        raise ConfigError(f"source: none of the {len(builder)} entries can be used; the first one: {broken}")
+    return ShardIndex(builder.finish(), 0)

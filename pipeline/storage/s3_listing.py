@@ -1,0 +1,203 @@
+"""Listing a prefix of any size: page after page while it is small, many pages at once when it is not.
+
+Owns the cutting of a large prefix into ranges, which needs no knowledge of the keys: it asks with which characters
+they go on. Ranges are given back in byte order, so the result is that of one long listing. Makes its requests through
+the `ListPage` that it is given, which tries again by itself.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import unquote_plus
+
+FIRST_PAGES = 16
+"""Pages read one after the other before it is worth finding out how to cut the rest."""
+RANGE_PAGES = 128
+"""Pages of a range after which what is left of it is cut again; with the threads, the bound on memory."""
+RANGES = 32
+"""Ranges to cut a prefix into, at least."""
+THREADS = 16
+_LONGEST_KEY = 1024
+_HIGH = "\ufffd"
+"""Comes after nearly every character that a key goes on with; a key that it does not come after is noticed."""
+
+
+_CONTENTS = re.compile(rb"<Contents>.*?</Contents>", re.DOTALL)
+_KEY, _SIZE, _ETAG = (re.compile(b"<%s>([^<]*)</%s>" % (name, name)) for name in (b"Key", b"Size", b"ETag"))
+_URL_ENCODED = b"<EncodingType>url</EncodingType>"
+
+Found = tuple[str, int, str]
+"""Key, size, etag. Plain tuples, because there are millions of them."""
+
+
+class ListPage(Protocol):
+    """ListObjectsV2 with these parameters; its errors translated."""
+
+    def __call__(self, **query: Any) -> Any: ...
+
+
+def take_contents(
+    operation_model: Any, response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
+) -> None:
+    """For botocore's event `before-parse`: reads the keys of a page itself, which botocore takes 60 us a key for.
+
+    Only of a page that is written as S3 does; any other one is left to botocore whole.
+    """
+    if operation_model.name != "ListObjectsV2" or response_dict["status_code"] != 200:
+        return
+    body: bytes = response_dict["body"]
+    keys, sizes, etags = _KEY.findall(body), _SIZE.findall(body), _ETAG.findall(body.replace(b"&quot;", b""))
+    usual = len(keys) == len(sizes) == len(etags) == body.count(b"<Contents>")
+    if not keys or not usual or b"&" in b"".join(keys + etags):
+        return
+    names = b"\0".join(keys).decode().split("\0")
+    if _URL_ENCODED in body:
+        names = [unquote_plus(name) if "%" in name or "+" in name else name for name in names]
+    customized_response_dict["Contents"] = [
+        {"Key": name, "Size": int(size), "ETag": etag.decode()}
+        for name, size, etag in zip(names, sizes, etags, strict=True)
+    ]
+    response_dict["body"] = _CONTENTS.sub(b"", body).replace(_URL_ENCODED, b"")
+
+
+def list_keys(list_page: ListPage, prefix: str) -> Iterator[Found]:
+    """Every key that begins with `prefix`, in byte order."""
+    rest = ""
+    for page in _pages(list_page, _Range(prefix), FIRST_PAGES):
+        yield from page.unpacked()
+        rest = page.rest
+    if rest:
+        with ThreadPoolExecutor(THREADS) as pool:
+            many = _ManyAtOnce(list_page, pool)
+            try:
+                yield from many.keys(_Range(prefix, rest))
+            finally:
+                many.is_over = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """Keys that begin with `prefix` and come after `after`; or the one key that is `prefix`."""
+
+    prefix: str
+    after: str = ""
+    is_one_key: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """One page, packed: NUL cannot stand in a key that XML carried. `rest` is the key after which the next page begins,
+    "" if this is the last one."""
+
+    keys: str
+    etags: str
+    sizes: array[int]
+    rest: str
+
+    @classmethod
+    def of(cls, answer: Any, *, is_last: bool) -> _Page:
+        entries = answer.get("Contents", [])
+        return cls(
+            rest="" if is_last else entries[-1]["Key"],
+            keys="\0".join([entry["Key"] for entry in entries]),
+            etags="\0".join([entry["ETag"].strip('"') for entry in entries]),
+            sizes=array("q", [entry["Size"] for entry in entries]),
+        )
+
+    def unpacked(self) -> Iterator[Found]:
+        if self.sizes:
+            yield from zip(self.keys.split("\0"), self.sizes, self.etags.split("\0"), strict=True)
+
+
+def _pages(list_page: ListPage, within: _Range, count: int) -> Iterator[_Page]:
+    """At most `count` pages."""
+    query = _query(within)
+    for _ in range(count):
+        answer = list_page(**query)
+        is_last = within.is_one_key or not answer.get("IsTruncated")
+        yield _Page.of(answer, is_last=is_last)
+        if is_last:
+            return
+        query["ContinuationToken"] = answer["NextContinuationToken"]
+
+
+def _query(within: _Range) -> dict[str, Any]:
+    query: dict[str, Any] = {"Prefix": within.prefix}
+    if within.after:
+        query["StartAfter"] = within.after
+    if within.is_one_key:
+        query["MaxKeys"] = 1
+    return query
+
+
+class _ManyAtOnce:
+    """Lists a large range in smaller ones, several at a time."""
+
+    def __init__(self, list_page: ListPage, pool: ThreadPoolExecutor) -> None:
+        self._list_page = list_page
+        self._pool = pool
+        self.is_over = False
+        """Set by whoever wants no more, so that what is still being read ends."""
+
+    def keys(self, within: _Range) -> Iterator[Found]:
+        """In order; at most `THREADS` ranges are read ahead."""
+        waiting = deque(self._cut(within))
+        running: deque[tuple[_Range, Future[list[_Page]]]] = deque()
+        while waiting or running:
+            while waiting and len(running) < THREADS:
+                running.append((waiting[0], self._pool.submit(self._read, waiting.popleft())))
+            part, reading = running.popleft()
+            rest = ""
+            for page in reading.result():
+                yield from page.unpacked()
+                rest = page.rest
+            if rest:
+                yield from self.keys(_Range(part.prefix, rest))
+
+    def _read(self, within: _Range) -> list[_Page]:
+        pages: list[_Page] = []
+        for page in _pages(self._list_page, within, RANGE_PAGES):
+            if self.is_over:
+                break
+            pages.append(page)
+        return pages
+
+    def _cut(self, within: _Range) -> list[_Range]:
+        """Ranges that together are `within`, in order; `RANGES` of them or more, if the keys allow."""
+        ranges = [within]
+        while 0 < len(ranges) < RANGES:
+            smaller = [part for parts in self._pool.map(self._split, ranges) for part in parts]
+            if smaller == ranges:
+                break
+            ranges = smaller
+        return ranges
+
+    def _split(self, within: _Range) -> list[_Range]:
+        """The range cut by the character that comes after its prefix; uncut where that cannot be found out."""
+        prefix = within.prefix
+        if within.is_one_key or len(prefix) >= _LONGEST_KEY:
+            return [within]
+        parts: list[_Range] = []
+        first = self._first(within)
+        while first:
+            if first == prefix:
+                parts.append(_Range(prefix, is_one_key=True))
+                first = self._first(_Range(prefix, first))
+                continue
+            longer = first[: len(prefix) + 1]
+            if not longer.startswith(prefix) or (parts and longer <= parts[-1].prefix):
+                return [within]
+            parts.append(_Range(longer, within.after if within.after.startswith(longer) else ""))
+            first = self._first(_Range(prefix, longer + _HIGH))
+        return parts
+
+    def _first(self, within: _Range) -> str:
+        """The first key of a range, "" if it is empty."""
+        contents = self._list_page(**_query(within) | {"MaxKeys": 1}).get("Contents", [])
+        return contents[0]["Key"] if contents else ""
