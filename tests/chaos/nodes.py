@@ -91,7 +91,7 @@ def _patiently(start: Callable[[], Any]) -> Any:
     for _ in range(STARTS - 1):
         try:
             return start()
-        except Exception as error:  # noqa: BLE001  # Ray raises no more than that
+        except Exception as error:  # Ray raises no more than that
             if "timed out during startup" not in str(error):
                 raise
     return start()
