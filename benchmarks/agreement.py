@@ -19,6 +19,8 @@ _coco: Any = coco_mask
 
 SAME_IOU = 0.9999
 """IoU from which two masks count as the same."""
+SIMILAR_IOU = 0.9
+"""IoU from which two masks show the same thing: what a lower precision is judged by."""
 SAME_SCORE = 1e-4
 """Difference of scores up to which they count as the same."""
 
@@ -43,6 +45,8 @@ class Agreement:
     """One peer's masks beside the reference's.
 
     matched               pairs with IoU >= SAME_IOU
+    similar               pairs with IoU >= SIMILAR_IOU
+    mean_iou              over the reference's masks, 0 for one without a partner; 1 if there is no mask
     least_iou             the lowest IoU of any pair; 0 if a reference mask has no partner, 1 if there is none to have
     identical             pairs with the same RLE
     score_difference      largest of predicted IoU and (where both tell it) stability, over the matched pairs
@@ -52,6 +56,8 @@ class Agreement:
     reference: int
     count: int
     matched: int
+    similar: int
+    mean_iou: float
     least_iou: float
     identical: int
     score_difference: float
@@ -72,6 +78,8 @@ def agreement(reference: Sequence[PeerMask], other: Sequence[PeerMask], *, image
         reference=len(reference),
         count=len(other),
         matched=len(matched),
+        similar=sum(iou >= SIMILAR_IOU for _, _, iou in pairs),
+        mean_iou=sum(iou for _, _, iou in pairs) / len(reference) if reference else 1.0,
         least_iou=0.0 if alone else min((iou for _, _, iou in pairs), default=1.0),
         identical=sum(reference[r].counts == other[o].counts for r, o, _ in pairs),
         score_difference=max((_difference(reference[r], other[o]) for r, o in matched), default=0.0),

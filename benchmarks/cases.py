@@ -16,6 +16,7 @@ import numpy.typing as npt
 from omegaconf import OmegaConf
 
 from jobs.command import to_settings
+from model.config import CONFIGS
 from model.training.scenes import HELD_OUT_FROM, draw_scene
 from pipeline.masks.crops import image_crops, points_per_side
 from pipeline.settings import CropRank, Recipe
@@ -60,7 +61,7 @@ class Options:
     image: str | None = None
     """Image file, resized to each size; null draws a scene."""
     scene: int = 77
-    """Which held-out scene is drawn."""
+    """Which held-out scene is drawn, or the first of those drawn."""
     pred_iou_thresh: float | None = None
     """For all peers alike; null keeps the recipe's."""
     stability_score_thresh: float | None = None
@@ -68,7 +69,7 @@ class Options:
     points_per_side: int | None = None
     """For all peers alike; null keeps the recipe's."""
     weights: tuple[tuple[str, str], ...] = ()
-    """(model, path of a checkpoint); others take the bundled weights or calibrated random ones."""
+    """(model, path of a checkpoint); others take the bundled weights, as they are or widened."""
     fast_checkout: str | None = None
     """Folder of a segment-anything-fast checkout."""
 
@@ -95,12 +96,28 @@ class Options:
         raises  FileNotFoundError if the file cannot be read as an image
         """
         if self.image is None:
-            return draw_scene(0, HELD_OUT_FROM + self.scene, size_hw=(case.height, case.width)).rgb_HW3
+            return drawn_image(case.model, self.scene, (case.height, case.width))
         bgr_HW3 = cv2.imread(self.image, cv2.IMREAD_COLOR)
         if bgr_HW3 is None:
             raise FileNotFoundError(f"{self.image} is no image that can be read; give --image another file")
         resized_HW3 = cv2.resize(bgr_HW3, (case.width, case.height), interpolation=cv2.INTER_AREA)
         return np.ascontiguousarray(resized_HW3[..., ::-1]).astype(np.uint8, copy=False)
+
+
+def drawn_image(model: str, scene: int, size_hw: tuple[int, int]) -> Image_HW3:
+    """Held-out scenes from `scene` on, side by side, so that things are as many tokens wide as the tiny model learned
+    them: one scene for it, 4 x 4 for the released sizes, whose stand-in weights are the tiny model's widened."""
+    per_side = CONFIGS[model].grid_side // CONFIGS["tiny"].grid_side
+    image_HW3 = np.zeros((*size_hw, 3), dtype=np.uint8)
+    for number in range(per_side**2):
+        row, column = divmod(number, per_side)
+        (top, bottom), (left, right) = (
+            (place * side // per_side, (place + 1) * side // per_side)
+            for place, side in zip((row, column), size_hw, strict=True)
+        )
+        scene_HW3 = draw_scene(0, HELD_OUT_FROM + scene + number, size_hw=(bottom - top, right - left)).rgb_HW3
+        image_HW3[top:bottom, left:right] = scene_HW3
+    return image_HW3
 
 
 def named_recipe(name: str) -> Recipe:

@@ -126,7 +126,7 @@ def main(arguments: Sequence[str]) -> None:
     default = Options()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.curves", description=__doc__)
     parser.add_argument("--model", choices=list(CONFIGS), default="tiny")
-    parser.add_argument("--weights", metavar="PATH", help="checkpoint instead of bundled or random weights")
+    parser.add_argument("--weights", metavar="PATH", help="checkpoint instead of the bundled weights or those widened")
     parser.add_argument("--repetitions", type=int, default=default.repetitions)
     parser.add_argument("--threads", type=int, default=default.threads)
     parser.add_argument("--scene", type=int, default=default.scene)

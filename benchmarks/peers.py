@@ -91,6 +91,7 @@ PEERS = {
         Peer("transformers", "transformers, mask-generation pipeline", "benchmarks.peers:build_transformers"),
         Peer("fast", "segment-anything-fast", "benchmarks.peers:build_fast"),
         Peer("ours", "Maskmill", "benchmarks.peers:build_ours"),
+        Peer("ours_bf16", "Maskmill, model.precision=bf16", "benchmarks.peers:build_ours_bf16"),
     )
 }
 
@@ -231,10 +232,15 @@ def build_fast(setup: Setup) -> Generator:
     return Official(sam, fast.SamAutomaticMaskGenerator, {"process_batch_size": 64})
 
 
-def build_ours(setup: Setup) -> Generator:
+def build_ours(setup: Setup, **extra: Any) -> Generator:
     from model.load import load_segmenter
 
-    return Ours(load_segmenter(name=setup.model, checkpoint=Path(setup.weights).read_bytes(), device="cpu"))
+    checkpoint = Path(setup.weights).read_bytes()
+    return Ours(load_segmenter(name=setup.model, checkpoint=checkpoint, device="cpu", **extra))
+
+
+def build_ours_bf16(setup: Setup) -> Generator:
+    return build_ours(setup, precision="bf16")
 
 
 def _network_seams(encoder: Any, *decoder: Any) -> list[Seam]:

@@ -20,7 +20,7 @@ PIECE_BYTES = 2**20
 
 
 class LayerNorm2d(nn.Module):
-    """LayerNorm over the channels of a BCHW map."""
+    """LayerNorm over the channels of a BCHW map, in float32."""
 
     def __init__(self, channels: int, *, eps: float = 1e-6) -> None:
         super().__init__()
@@ -29,6 +29,7 @@ class LayerNorm2d(nn.Module):
         self.eps = eps
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        x_BCHW = x_BCHW.float()
         centred = x_BCHW - x_BCHW.mean(1, keepdim=True)
         normed = centred / torch.sqrt(centred.square().mean(1, keepdim=True) + self.eps)
         return self.weight[:, None, None] * normed + self.bias[:, None, None]

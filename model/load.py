@@ -14,13 +14,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.config import CONFIGS, SamConfig
 from model.layouts import from_hugging_face, infer_config, is_hugging_face
 from model.sam import Sam
 from model.segmenter import TorchSegmenter
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""Names of `model.precision`, and what the encoder's matrix products are computed in."""
 BUNDLED = {"tiny": Path(__file__).parent / "weights" / "tiny.safetensors"}
 
 
@@ -58,18 +60,26 @@ def checked_sha256(name: str, checkpoint: bytes | None = None) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def load_segmenter(*, name: str, checkpoint: bytes | None = None, device: str = "cpu") -> TorchSegmenter:
-    """Load `name` in float32 on `device` (a torch device, or auto for CUDA where there is one).
+def load_segmenter(
+    *, name: str, checkpoint: bytes | None = None, device: str = "cpu", precision: str = "fp32"
+) -> TorchSegmenter:
+    """Load `name` on `device` (a torch device, or auto for CUDA where there is one).
 
-    raises  CheckpointError for unknown names, unusable devices, unreadable files, wrong keys or sizes
+    precision  of the image encoder's products, a key of PRECISIONS; all else is float32
+    raises     CheckpointError for unknown names, unusable devices, unreadable files, wrong keys or sizes;
+               KeyError for an unknown precision
     """
+    encoder_dtype = PRECISIONS[precision]
     data = read_checkpoint(name, checkpoint)
     target = resolve_device(device)
     sam = load_sam(data, expected=CONFIGS[name]).to(target)
     # TF32 drops 13 bits of every product; float32 here means float32.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    return TorchSegmenter(sam, weights_sha256=hashlib.sha256(data).hexdigest())
+    for layer in sam.image_encoder.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            layer.to(encoder_dtype)
+    return TorchSegmenter(sam, weights_sha256=hashlib.sha256(data).hexdigest(), encoder_dtype=encoder_dtype)
 
 
 def resolve_device(device: str) -> torch.device:

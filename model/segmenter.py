@@ -36,12 +36,17 @@ class EncodedCrop:
 
 
 class TorchSegmenter:
-    """A checked, evaluated Sam on one device. `weights_sha256` names the checkpoint file it came from."""
+    """A checked, evaluated Sam on one device.
 
-    def __init__(self, sam: Sam, *, weights_sha256: str) -> None:
+    weights_sha256  names the checkpoint file it came from
+    encoder_dtype   what the image encoder's products are computed in; its norms and residuals stay float32
+    """
+
+    def __init__(self, sam: Sam, *, weights_sha256: str, encoder_dtype: torch.dtype = torch.float32) -> None:
         self.sam = sam.eval().requires_grad_(requires_grad=False)
         self.weights_sha256 = weights_sha256
         self._device = sam.pixel_mean.device
+        self._encoder_dtype = encoder_dtype
         with torch.inference_mode():
             self._decoder = PointDecoder(self.sam)
 
@@ -72,7 +77,10 @@ class TorchSegmenter:
         pixels_HW3 = torch.from_numpy(np.ascontiguousarray(crop_HW3)).to(self._device)
         resized_1HW3 = resize_bilinear(pixels_HW3, *resized_hw)[None]
         images_13SS = self.sam.normalise(resized_1HW3.permute(0, 3, 1, 2).contiguous())
-        return EncodedCrop(self._decoder.share(self.sam.image_encoder(images_13SS)), crop_hw, resized_hw)
+        lower = self._encoder_dtype is not torch.float32
+        with torch.autocast(self._device.type, self._encoder_dtype, enabled=lower):
+            embedding_1Cgg = self.sam.image_encoder(images_13SS)
+        return EncodedCrop(self._decoder.share(embedding_1Cgg.float()), crop_hw, resized_hw)
 
     @torch.inference_mode()
     def decode(

@@ -27,6 +27,16 @@ class CropRank(StrEnum):
     """The more zoomed-in layer, then the higher predicted IoU, then input order. The paper, appendix B."""
 
 
+class Precision(StrEnum):
+    """What the image encoder computes in; prompts, scores and masks are always float32."""
+
+    FP32 = "fp32"
+    """float32 throughout, TF32 off: the masks of the released generator."""
+    BF16 = "bf16"
+    """bfloat16 matrix products. Faster where the hardware has them (GPUs since 2020, CPUs with avx512_bf16 or AMX),
+    and other masks; docs/cost.md says how much."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Every number of the mask generation. Defaults: `SamAutomaticMaskGenerator` of segment_anything 1.0."""
@@ -74,6 +84,8 @@ class ModelSettings:
     device: str = "auto"
     """auto (cuda if there is one), cpu or cuda. The same run gives the same bytes on every machine of one device class;
     another class rounds float sums in another way."""
+    precision: Precision = Precision.FP32
+    """fp32 or bf16. Shapes the output, and may not change when a run is resumed."""
 
 
 @dataclass(frozen=True)

@@ -205,7 +205,7 @@ class OfficialSegmenter:
         return OfficialPredictions(point_index_N, mask_index_N, predicted_iou_PM[keep_PM], logits_PMhw[keep_PM])
 
 
-def calibrated_official(config: SamConfig, image_HW3: npt.NDArray[np.uint8], *, seed: int, smooth: bool = False) -> Any:
+def calibrated_official(config: SamConfig, image_HW3: npt.NDArray[np.uint8], *, seed: int) -> Any:
     """A random `Sam` whose masks on `image_HW3` behave like those of a trained one: local, and a good share survives.
 
     Fresh random weights answer every point with the same scattered pixels, logits near 0 and predicted IoUs near 0:
@@ -214,17 +214,11 @@ def calibrated_official(config: SamConfig, image_HW3: npt.NDArray[np.uint8], *, 
     (2) the decoder's matrices grow four times, so that answers differ from point to point;
     (3) measured on an 8x8 grid of points over the image, the two output layers are rescaled: to steep logits of which
         one pixel in twelve is above 0, and to predicted IoUs of 0.88 +- 0.1, for each output.
-
-    smooth  also give the convolutions of neck and upscaling kernels that are constant in space: masks of a few large
-            pieces, as a trained model's, instead of thousands of specks
     """
     torch.manual_seed(seed)
     sam = build_official(config)
     sam.image_encoder.pos_embed.copy_(_waves(config))
     decoder = sam.mask_decoder
-    if smooth:
-        for layer in (sam.image_encoder.neck[2], decoder.output_upscaling[0], decoder.output_upscaling[3]):
-            layer.weight.copy_(layer.weight.mean(dim=(2, 3), keepdim=True).expand_as(layer.weight))
     for part in (decoder.transformer, decoder.output_hypernetworks_mlps):
         for parameter in part.parameters():
             if parameter.dim() > 1:

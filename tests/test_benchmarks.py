@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import cost
 from benchmarks.agreement import PeerMask, agreement, rle_counts
-from benchmarks.cases import Options, named_recipe, prompts_and_crops
+from benchmarks.cases import Options, drawn_image, named_recipe, prompts_and_crops
 from benchmarks.compare import compare, parse, without_masks
 from benchmarks.cost_tables import markdown as cost_tables
 from benchmarks.peers import PEERS, Generator, Peer, Seam, Setup, build_ours
 from benchmarks.table import cpu_seconds, markdown
+from benchmarks.widen import widened
 from model.config import CONFIGS
+from model.load import BUNDLED, load_sam
+from model.segmenter import TorchSegmenter
 from pipeline.settings import CropRank, Recipe
 from tests.official import build_official
 
@@ -113,7 +117,8 @@ def test_the_table_says_what_the_json_says(result: dict[str, Any]) -> None:
     """The table is made from the JSON alone, so that an older one can be read again."""
     rows = {line.split(" | ")[0].strip("| "): line for line in markdown(result).splitlines() if line.startswith("| ")}
     count = result["cases"][0]["peers"]["ours"]["masks"]
-    assert f"| {count} of {count} | {count} of {count} | 1.000000 |" in rows["Maskmill"]
+    whole = f"{count} of {count}"
+    assert f"| {whole} | {whole} | {whole} | 1.0000 | 1.000000 |" in rows["Maskmill"]
     assert "| yes | 2 runs |" in rows["Maskmill"]
     assert f"| {count - 1} of {count} |" in rows["wrong peer"]
     assert "| no | disagrees; 2 runs |" in rows["wrong peer"]
@@ -130,6 +135,7 @@ def test_agreement_pairs_each_mask_once_and_sees_order_count_and_gaps() -> None:
     assert (swapped.matched, swapped.same_order, swapped.agrees) == (2, False, False)
     twice = agreement(both, [left, left], image_hw=HW)
     assert (twice.matched, twice.identical, twice.least_iou, twice.agrees) == (1, 1, 0.0, False)
+    assert (twice.similar, twice.mean_iou) == (1, 0.5)
     more = agreement(both, [*both, left], image_hw=HW)
     assert (more.count, more.matched, more.agrees) == (3, 2, False)
     assert agreement([], [], image_hw=HW).agrees
@@ -205,3 +211,26 @@ def test_the_published_cost_tables_are_those_of_the_code() -> None:
     page = Path(__file__).parent.parent / "docs" / "cost.md"
     for table in cost_tables().strip().split("\n\n"):
         assert table in page.read_text()
+
+
+def test_widened_weights_compute_what_the_small_model_does() -> None:
+    """Figures of larger sizes would mean little with weights whose masks are noise."""
+    small = load_sam(BUNDLED["tiny"].read_bytes())
+    wide = replace(
+        CONFIGS["vit_b"],
+        input_side=small.config.input_side,
+        window=small.config.window,
+        depth=8,
+        global_blocks=(2, 5, 7),
+    )
+    image_HW3 = drawn_image("tiny", 77, (96, 128))
+    points_xy_P2 = np.array([[20.0, 30.0], [64.0, 48.0], [100.0, 80.0]])
+    one, other = (
+        segmenter.decode(segmenter.encode([image_HW3])[0], points_xy_P2, pred_iou_thresh=-math.inf)
+        for segmenter in (TorchSegmenter(sam, weights_sha256="") for sam in (small, widened(small, wide)))
+    )
+    assert one.logits_Nhw.abs().max() > 5
+    torch.testing.assert_close(other.logits_Nhw, one.logits_Nhw, atol=2e-3, rtol=0)
+    torch.testing.assert_close(other.predicted_iou_N, one.predicted_iou_N, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="vit_b is no wider"):
+        widened(small, replace(CONFIGS["vit_b"], embed_dim=96))

@@ -241,6 +241,7 @@ def _metadata(plan: Plan, funnel: Funnel) -> dict[str, str]:
         "recipe": canonical_json(recipe).decode(),
         "settings_sha256": plan.shape.sha256,
         "model_name": plan.shape.model_name,
+        "model_precision": str(plan.shape.precision),
         "weights_sha256": plan.shape.weights_sha256,
         "plan_sha256": plan.sha256,
         "funnel": json.dumps(asdict(funnel), separators=(",", ":")),

@@ -17,10 +17,10 @@ from typing import Any
 from pipeline.errors import ConfigError
 from pipeline.records import Chunk, Shard
 from pipeline.run.ids import annotation_stride
-from pipeline.settings import CropRank, Format, Recipe, Settings
+from pipeline.settings import CropRank, Format, Precision, Recipe, Settings
 from pipeline.storage.parts import PART_SUFFIX
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Shape:
     format: Format
     recipe: Recipe
     model_name: str
+    precision: Precision
     weights_sha256: str
     images_per_chunk: int
     max_pixels: int
@@ -45,6 +46,7 @@ class Shape:
             format=settings.format,
             recipe=settings.recipe,
             model_name=settings.model.name,
+            precision=settings.model.precision,
             weights_sha256=weights_sha256,
             images_per_chunk=settings.run.images_per_chunk,
             max_pixels=settings.run.max_pixels,
@@ -56,7 +58,8 @@ class Shape:
         named: dict[str, Any] = {"source": self.source, "format": str(self.format)}
         for name, value in asdict(self.recipe).items():
             named[f"recipe.{name}"] = str(value) if isinstance(value, StrEnum) else value
-        named |= {"model.name": self.model_name, "model.weights_sha256": self.weights_sha256}
+        named |= {"model.name": self.model_name, "model.precision": str(self.precision)}
+        named["model.weights_sha256"] = self.weights_sha256
         for name in ("images_per_chunk", "max_pixels", "threads_per_worker"):
             named[f"run.{name}"] = getattr(self, name)
         return named
@@ -70,6 +73,7 @@ class Shape:
             format=Format(named["format"]),
             recipe=Recipe(**recipe),
             model_name=named["model.name"],
+            precision=Precision(named["model.precision"]),
             weights_sha256=named["model.weights_sha256"],
             images_per_chunk=named["run.images_per_chunk"],
             max_pixels=named["run.max_pixels"],

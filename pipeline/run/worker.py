@@ -52,7 +52,9 @@ def segmenter_loader(model: ModelSettings, sha256: str) -> LoadSegmenter:
 
 def _load(model: ModelSettings, sha256: str, store: Store) -> Segmenter:
     try:
-        segmenter = load_segmenter(name=model.name, checkpoint=_read(model, store), device=model.device)
+        segmenter = load_segmenter(
+            name=model.name, checkpoint=_read(model, store), device=model.device, precision=model.precision
+        )
     except CheckpointError as error:
         raise ConfigError(_about(model, error)) from error
     if segmenter.weights_sha256 != sha256:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save as save_safetensors
@@ -191,3 +193,19 @@ def test_a_checkpoint_is_checked_before_a_run_is_planned_around_it() -> None:
     flipped = bytearray(data)
     flipped[len(data) // 2] ^= 1
     assert checked_sha256("tiny", bytes(flipped)) != checked_sha256("tiny", data)
+
+
+def test_bf16_is_the_encoders_products_alone() -> None:
+    """The fast mode may round features; norms, scores and masks stay float32, and what it sees is still the image."""
+    image_HW3 = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    checkpoint = as_pth(released_state())
+    exact, fast = (load_segmenter(name="tiny", checkpoint=checkpoint, precision=name) for name in ("fp32", "bf16"))
+    dtypes = {name: value.dtype for name, value in fast.sam.state_dict().items() if value.dtype is not torch.float32}
+    assert set(dtypes.values()) == {torch.bfloat16}
+    assert all(name.startswith("image_encoder.") and "norm" not in name for name in dtypes)
+    one, other = (segmenter.encode([image_HW3])[0].image.upscaled_NE for segmenter in (exact, fast))
+    assert other.dtype is torch.float32
+    assert 0 < float((one - other).norm() / one.norm()) < 0.02
+    points_xy_P2 = np.array([[64.0, 48.0]])
+    answer = fast.decode(fast.encode([image_HW3])[0], points_xy_P2, pred_iou_thresh=-math.inf)
+    assert answer.logits_Nhw.dtype is answer.predicted_iou_N.dtype is torch.float32

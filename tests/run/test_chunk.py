@@ -82,7 +82,7 @@ def test_metadata_says_how_and_not_where_or_when(settings: Settings, store: Stor
     report = process_chunk(Errand(next(bench.plan.chunks())), bench)
     metadata = part_of(bench).metadata
     assert json.loads(metadata["recipe"])["points_per_side"] == 4
-    assert metadata["model_name"] == "tiny"
+    assert (metadata["model_name"], metadata["model_precision"]) == ("tiny", "fp32")
     assert metadata["plan_sha256"] == bench.plan.sha256
     assert metadata["settings_sha256"] == bench.plan.shape.sha256
     funnel = json.loads(metadata["funnel"])

@@ -15,7 +15,7 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.run.plan import Plan, Shape, members_uri, plan_from_json, plan_to_json, plan_uri
 from pipeline.run.planning import create_or_load_plan, load_plan
-from pipeline.settings import Recipe, Settings
+from pipeline.settings import Precision, Recipe, Settings
 from pipeline.storage.members import read_members
 from pipeline.storage.protocol import ObjectInfo
 from pipeline.storage.store import Store
@@ -121,6 +121,13 @@ def test_threads_shape_the_output(settings: Settings, store: Store):
         make(replace(settings, run=replace(settings.run, threads_per_worker=2)), store)
 
 
+def test_precision_shapes_the_output(settings: Settings, store: Store):
+    """bfloat16 answers with other masks; one dataset has one kind."""
+    make(settings, store)
+    with pytest.raises(ConfigError, match=r"model\.precision 'fp32' -> 'bf16'"):
+        make(replace(settings, model=replace(settings.model, precision=Precision.BF16)), store)
+
+
 @pytest.mark.parametrize("name", ["images", "one, two"])
 def test_one_source_may_be_typed_in_many_ways(
     settings: Settings, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -199,7 +206,7 @@ def test_sa_numbers_are_unique_over_shards(tmp_path: Path, settings: Settings, s
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"{", "not a plan"), (b'{"schema_version": 99}', "plan version 99"), (b'{"schema_version": 1}', "not a plan")],
+    [(b"{", "not a plan"), (b'{"schema_version": 99}', "plan version 99"), (b'{"schema_version": 2}', "not a plan")],
 )
 def test_a_plan_that_cannot_be_read_is_refused_by_name(content: bytes, words: str):
     """Never overwritten, never half understood."""
