@@ -24,7 +24,7 @@ from pipeline.settings import Recipe, RunSettings, Settings, StoreSettings
 from pipeline.storage.store import connect
 from tests.fakes_run import FakeSegmenter
 
-SIZE_HW = (1000, 1500)
+SIZE_HW = (600, 900)
 DRAWN = 20
 """Different images; each is listed many times."""
 STEPS = 10
@@ -85,7 +85,7 @@ def _settings(images: int, folder: Path) -> Settings:
     return Settings(
         source=str(folder / "images.txt"),
         out=str(folder / "out"),
-        recipe=Recipe(points_per_side=8),
+        recipe=Recipe(points_per_side=4),
         store=StoreSettings(),
         run=RunSettings(images_per_chunk=20),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ os.environ.update(LOCAL_RAY)
 # A lost node is noticed after a few seconds instead of twelve or more; until then nobody takes its workers' place.
 os.environ.update(
     {
-        "RAY_raylet_start_wait_time_s": "120",
         "RAY_worker_niceness": "0",  # on a machine that others use as well they would starve
         "RAY_health_check_initial_delay_ms": "1000",
         "RAY_health_check_period_ms": "1000",
@@ -31,6 +30,8 @@ os.environ.pop("RAY_ADDRESS", None)
 from ray.cluster_utils import Cluster
 
 STORE_BYTES = 80 * 2**20
+STARTS = 4
+"""Attempts at starting a node."""
 
 
 class Nodes:
@@ -39,7 +40,7 @@ class Nodes:
     def __init__(self, *, count: int, cpus: int) -> None:
         self._cpus = cpus
         head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
-        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         for _ in range(count):
             self.add()
 
@@ -49,7 +50,8 @@ class Nodes:
 
     def add(self, **environment: str) -> Any:
         """A node that joins late is used like any other; `environment` is that of its workers."""
-        return self._cluster.add_node(num_cpus=self._cpus, object_store_memory=STORE_BYTES, env_vars=environment)
+        how = {"num_cpus": self._cpus, "object_store_memory": STORE_BYTES, "env_vars": environment}
+        return _patiently(lambda: self._cluster.add_node(**how))
 
     def kill_worker(self, dice: random.Random) -> bool:
         """One worker, at any moment of its life after it was made; False if there is none."""
@@ -82,6 +84,17 @@ def cluster(*, count: int, cpus: int) -> Iterator[Nodes]:
         yield nodes
     finally:
         nodes.close()
+
+
+def _patiently(start: Callable[[], Any]) -> Any:
+    """Ray gives a node 30 s to start, which a loaded machine may not keep; what did not start ends with the process."""
+    for _ in range(STARTS - 1):
+        try:
+            return start()
+        except Exception as error:  # Ray raises no more than that
+            if "timed out during startup" not in str(error):
+                raise
+    return start()
 
 
 def has_worker(node: Any) -> bool:

@@ -234,7 +234,7 @@ def test_images_that_kill_or_hang_their_process_are_rows_and_cost_nobody_else_an
     images |= {"im2.png": drawn_image(2, first_rgb=POISON_RGB), "im6.png": drawn_image(6, first_rgb=TAR_PIT_RGB)}
     folder = write_folder(tmp_path / "poisoned", images)
     notes = Notes()
-    settings = with_run(replace(settings, source=str(folder)), images_per_chunk=8, max_workers=1, image_timeout_s=4.0)
+    settings = with_run(replace(settings, source=str(folder)), images_per_chunk=8, max_workers=1, image_timeout_s=6.0)
     outcome = run(settings, notes=notes)
     assert outcome.given_up == ()
     assert (Path(settings.out) / "_SUCCESS").exists()
@@ -242,7 +242,7 @@ def test_images_that_kill_or_hang_their_process_are_rows_and_cost_nobody_else_an
     rows = {row.file_name: row for row in read_part(part, format=Format.PARQUET).rows}
     assert rows["im2.png"].status == rows["im6.png"].status == "crashed"
     assert rows["im2.png"].error == "3 attempts at this image failed: its worker died"
-    assert rows["im6.png"].error == "3 attempts at this image failed: it hung for run.image_timeout_s=4"
+    assert rows["im6.png"].error == "3 attempts at this image failed: it hung for run.image_timeout_s=6"
     undisturbed = {row.file_name: row for row in rows_of(finished[0])}
     for name in images.keys() - {"im2.png", "im6.png"}:
         assert [mask.counts for mask in rows[name].masks] == [mask.counts for mask in undisturbed[name].masks]
