@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -90,6 +91,7 @@ def cluster() -> Iterator[Cluster]:
         node_up = threads.submit(start, node, env, after=head_up)
         try:
             head_up.result()
+            wait_for_the_jobs_api(there)
             yield there
         finally:
             processes = [up.result() for up in (node_up, head_up) if up.exception() is None]
@@ -116,6 +118,19 @@ def start(
                 return process
         process.communicate()
     raise AssertionError(f"no node came up: {said}")
+
+
+def wait_for_the_jobs_api(there: Cluster) -> None:
+    """The dashboard's parts come up one by one, after the node."""
+    request = urllib.request.Request(f"{there.address}/api/jobs/", headers={"Authorization": f"Bearer {TOKEN}"})
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            urllib.request.urlopen(request, timeout=20).close()
+            return
+        except OSError:
+            assert time.monotonic() < deadline, "no jobs API"
+            time.sleep(0.2)
 
 
 def free_ports(count: int) -> list[int]:
