@@ -99,7 +99,7 @@ def _table(data: bytes, name: str) -> tuple[Any, dict[str, str]]:
             raise StorageError(f"{name} is no part of schema version 1; its columns are {found.names}")
         said: dict[bytes, bytes] = found.metadata or {}
         return file.read(), {key.decode(): value.decode() for key, value in said.items()}
-    except UNREADABLE as error:
+    except (*UNREADABLE, UnicodeDecodeError) as error:  # the last: the metadata has no checksum of its own
         raise StorageError(f"{name} is damaged ({error}); delete it and run again") from error
 
 
