@@ -23,7 +23,7 @@ S3_ENVIRONMENT = {
 
 
 ON_RAY = ("tests/run/", "tests/cluster/")
-"""Folders whose tests start Ray sessions, measure waits, or kill: one after the other, whatever else runs beside them."""
+"""Folders whose tests start Ray sessions, measure waits, or kill: they run one after the other."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
