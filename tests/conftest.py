@@ -26,6 +26,7 @@ ON_RAY = ("tests/run/", "tests/cluster/")
 """Folders whose tests start Ray sessions, measure waits, or kill: they run one after the other."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests are spread over processes, a file's tests stay together: they share what it sets up."""
     for item in items:

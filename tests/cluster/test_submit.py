@@ -60,7 +60,7 @@ def story(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Story:
     with running([*first, *OPTIONS], cluster.env) as process:
         assert process.stdout is not None
         advice = process.stdout.readline()
-        wait_for_parts(1, out, process, cluster)
+        wait_for_parts(1, out, process, cluster, advice=advice)
         begun = time.monotonic()
         stop = re.findall("`(ray job stop .*)`", advice)[0]
         subprocess.run(shlex.split(stop), env=cluster.env, capture_output=True, timeout=PATIENCE_S, check=True)
@@ -115,10 +115,12 @@ def scraped_until_the_end(process: subprocess.Popen[str], cluster: Cluster) -> S
         time.sleep(1)
 
 
-def wait_for_parts(count: int, out: Path, process: subprocess.Popen[str], cluster: Cluster) -> None:
+def wait_for_parts(
+    count: int, out: Path, process: subprocess.Popen[str], cluster: Cluster, *, advice: str = ""
+) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while len(parts_in(out)) < count:
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, (advice, *process.communicate())
         if time.monotonic() > deadline:
             process.kill()
             pytest.fail(f"no {count} parts: {process.communicate()}")
