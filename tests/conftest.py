@@ -22,18 +22,6 @@ S3_ENVIRONMENT = {
 }
 
 
-ON_RAY = ("tests/run/", "tests/cluster/")
-"""Folders whose tests start Ray sessions, measure waits, or kill: they run one after the other."""
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests are spread over processes, a file's tests stay together: they share what it sets up."""
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group("ray" if file.startswith(ON_RAY) else file))
-
-
 # Float sums depend on the number of threads; and on few busy cores threads of one small product wait for each other.
 torch.set_num_threads(1)
 

@@ -94,6 +94,18 @@ def _exit_code(info: Any, write: Write) -> int:
     return code if code >= 0 else 128 - code
 
 
+def _handed_over(client: Any, **job: Any) -> str:
+    """The job's id. A head that has just come up answers before it can take a job, and says to try again later."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return client.submit_job(**job)
+        except RuntimeError as error:
+            if "try again later" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_S[0])
+
+
 def submit(command: Sequence[str], *, address: str, package: Path, env: Mapping[str, str]) -> Submission:
     """Hand `command` over, to be run on the head in a copy of `package` (less what its .rayignore names), with `env`
     set there and in its workers.
@@ -104,7 +116,7 @@ def submit(command: Sequence[str], *, address: str, package: Path, env: Mapping[
     try:
         client: Any = JobSubmissionClient(address)
         # `exec`: the shell that Ray puts around a command would be one more process between it and a signal.
-        job_id = client.submit_job(entrypoint=f"exec {join(command)}", runtime_env=runtime_env)
+        job_id = _handed_over(client, entrypoint=f"exec {join(command)}", runtime_env=runtime_env)
     except (*NOT_ANSWERING, ValueError) as error:
         raise ConfigError(
             f"no Ray jobs API takes this job at submit.address={address} ({one_line(error)}); it is the address of the "

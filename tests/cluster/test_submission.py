@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ import aiohttp
 import pytest
 from ray.job_submission import JobStatus
 
-from pipeline.run.submission import Submission
+from pipeline.run.submission import Submission, submit
 
 LOG = "line 1\nline 2\nline 3\n"
 
@@ -41,6 +42,18 @@ class Client:
 
     def get_job_logs(self, _job: str) -> str:
         return LOG[:14] if self.running else LOG
+
+    def submit_job(self, entrypoint: str, **_rest: Any) -> str:
+        if self.silent:
+            self.silent -= 1
+            raise RuntimeError("Request failed with status code 500: No available agent, please try again later..")
+        return entrypoint
+
+
+def test_a_head_that_cannot_take_a_job_yet_is_asked_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """It answers some seconds before it can; a script that starts a cluster and submits must not fail by that."""
+    monkeypatch.setattr("pipeline.run.submission.JobSubmissionClient", lambda _address: Client(silent=2))
+    assert submit(["python", "-V"], address="http://h", package=tmp_path, env={}).id == "exec python -V"
 
 
 def followed(client: Client) -> tuple[int, str]:
