@@ -106,7 +106,7 @@ def slow(request: pytest.FixtureRequest, settings: Settings, cluster: str, tmp_p
     )
 
 
-on_disk_and_s3 = pytest.mark.parametrize("slow", ["disk", "s3"], indirect=True)
+on_s3 = pytest.mark.parametrize("slow", ["s3"], indirect=True)
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_run_goes_on_after_its_driver_is_killed_with_every_image_once(slow: Sett
     assert len(list(Path(slow.out).rglob(".tmp-*"))) <= 2
 
 
-@on_disk_and_s3
+@on_s3
 def test_two_drivers_on_one_out_finish_one_run(slow: Settings, every_image: Counter[str]):
     """A scheduler that starts a job twice must not get a dataset with doubles, nor a failed job.
 
