@@ -43,13 +43,12 @@ def widened(small: Sam, config: SamConfig) -> Sam:
     places = _Places(own, config)
     for name, target in large.state_dict().items():
         block = BLOCK.search(name)
-        if block and int(block[1]) >= own.depth:
+        if block and int(block[1]) >= own.depth and ADDS.search(name):
+            target.zero_()
+            continue
+        if block:
             name = BLOCK.sub(f"blocks.{int(block[1]) % own.depth}.", name)
-            target.copy_(
-                torch.zeros_like(target) if ADDS.search(name) else places.fill(name, state[name], target.shape)
-            )
-        else:
-            target.copy_(places.fill(name, state[name], target.shape))
+        target.copy_(places.fill(name, state[name], target.shape))
     return large.eval()
 
 
@@ -106,10 +105,10 @@ class _Places:
         """Places outside of attentions. Position encodings are sines, then cosines: halves stay halves."""
         if small == large:
             return torch.arange(large)
-        if name.startswith("image_encoder") and "neck" not in name:
+        if "gaussian" in name or (name.startswith("image_encoder") and "neck" not in name):
             return torch.arange(large) % small
         half = torch.arange(large // 2) % (small // 2)
-        return torch.cat([half, small // 2 + half]) if "gaussian" not in name else torch.arange(large) % small
+        return torch.cat([half, small // 2 + half])
 
     def _row_scale(self, name: str, rows: Tensor) -> Tensor:
         """Queries make up for longer heads; a mask's weights for the channels that they are summed over."""

@@ -12,11 +12,11 @@ import struct
 import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 
@@ -125,9 +125,12 @@ class FaultProxy(ThreadingHTTPServer):
         """Broken lines are what this server is for."""
 
 
+Proxy = TypeVar("Proxy", bound=FaultProxy)
+
+
 @contextmanager
-def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
-    proxy = FaultProxy(upstream)
+def serving(proxy: Proxy) -> Iterator[Proxy]:
+    """The proxy at work in a thread of its own."""
     thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -136,6 +139,10 @@ def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
         proxy.shutdown()
         proxy.server_close()
         thread.join()
+
+
+def fault_proxy(upstream: str) -> AbstractContextManager[FaultProxy]:
+    return serving(FaultProxy(upstream))
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
-from tests.fault_proxy import Answer, Break, Cut, FaultProxy, Harm, Stall
+from tests.fault_proxy import Answer, Break, Cut, FaultProxy, Harm, Stall, serving
 
 ANSWERS = (Answer(500, "InternalError"), Answer(503, "SlowDown"), Break.BEFORE, Break.LOST_ANSWER)
 HARMS: dict[str, tuple[Harm, ...]] = {
@@ -39,14 +38,5 @@ class Weather(FaultProxy):
             return harm
 
 
-@contextmanager
-def weather(upstream: str, *, share: float, seed: int) -> Iterator[Weather]:
-    proxy = Weather(upstream, share=share, seed=seed)
-    thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield proxy
-    finally:
-        proxy.shutdown()
-        proxy.server_close()
-        thread.join()
+def weather(upstream: str, *, share: float, seed: int) -> AbstractContextManager[Weather]:
+    return serving(Weather(upstream, share=share, seed=seed))
