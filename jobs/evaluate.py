@@ -52,6 +52,8 @@ class EvaluateJob:
     """Of these, scenes whose masks are generated, which costs far more than points; 0 is none."""
     scene_side: int = 384
     """Pixels a side of a scene; the size that training draws."""
+    least_area: int = 100
+    """Pixels; what is visible of a scene's thing on fewer is no truth. recipe=sa1b gives no mask of fewer either."""
     processes: int = 2
     """Scenes worked on at once, one core each."""
     masks: str = ""
@@ -112,7 +114,8 @@ def evaluate_scenes(job: EvaluateJob) -> dict[str, Any]:
     made_by = {
         "model": job.model.name,
         "weights_sha256": weights_sha256,
-        "data": f"held-out scenes {HELD_OUT_FROM} to {HELD_OUT_FROM + job.scenes - 1}, {job.scene_side} px a side",
+        "data": f"held-out scenes {HELD_OUT_FROM} to {HELD_OUT_FROM + job.scenes - 1}, {job.scene_side} px a side, "
+        f"things of {job.least_area} px or more",
         "cpu_seconds": round(sum(scores.cpu_s for scores in done), 1),
     }
     return made_by | figures(points, sum(recalls[1:], recalls[0]) if recalls else None)
@@ -160,7 +163,7 @@ def score_scenes(job: EvaluateJob, checkpoint: bytes | None, numbers: range) -> 
     recall: RecallCounts | None = None
     for number in numbers:
         scene = draw_scene(0, HELD_OUT_FROM + number, size_hw=(job.scene_side, job.scene_side))
-        truths = Truths.of_labels(scene.labels_3HW)
+        truths = Truths.of_labels(scene.labels_3HW).at_least(job.least_area)
         somewhere_T2 = random_points(truths, np.random.default_rng([HELD_OUT_FROM, number]))
         scores = score_points(segmenter, scene.rgb_HW3, truths, centre_points(truths), somewhere_T2)
         centre.append(scores[0])

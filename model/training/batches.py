@@ -83,6 +83,8 @@ class ViewSettings:
     mask_side: int
     points: int
     min_cells: int
+    whole_share: float = 0.0
+    """Of the views, those that show the whole scene; the others are crops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +202,9 @@ def make_batch(scenes: list[Scene], settings: ViewSettings, rng: np.random.Gener
 
 
 def make_view(scene: Scene, settings: ViewSettings, rng: np.random.Generator) -> View:
-    """A random crop, scaled so that its longer side is the input side, flipped at times, with a camera's flaws."""
+    """The whole scene or a crop, its longer side scaled to the input side, flipped at times, with a camera's flaws."""
     height, width = scene.rgb_HW3.shape[:2]
-    long = np.exp(rng.uniform(np.log(0.4), 0)) * min(height, width)
-    short = long * (rng.uniform(0.55, 0.85) if rng.random() < 0.6 else 1.0)
-    ch, cw = (round(short), round(long)) if rng.random() < 0.7 else (round(long), round(short))
+    ch, cw = (height, width) if rng.random() < settings.whole_share else _crop_hw(min(height, width), rng)
     y0, x0 = int(rng.integers(0, height - ch + 1)), int(rng.integers(0, width - cw + 1))
     scale = settings.input_side / max(ch, cw)
     h, w = round(ch * scale), round(cw * scale)
@@ -222,6 +222,13 @@ def make_view(scene: Scene, settings: ViewSettings, rng: np.random.Generator) ->
         rgb_hw3, window = rgb_hw3[:, ::-1], window[:, :, ::-1]
     labels_Lhw[:, : len(rows), : len(columns)] = window
     return View(photograph(rgb_hw3, rng), labels_Lhw)
+
+
+def _crop_hw(side: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Of a crop in a scene whose shorter side is `side`: as long as that or down to a third, as a zoomed crop's is."""
+    long = np.exp(rng.uniform(np.log(0.33), 0)) * side
+    short = long * (rng.uniform(0.55, 0.85) if rng.random() < 0.6 else 1.0)
+    return (round(short), round(long)) if rng.random() < 0.7 else (round(long), round(short))
 
 
 def choose_points(

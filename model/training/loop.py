@@ -233,4 +233,6 @@ class Means:
 
 def view_settings(settings: TrainSettings, config: SamConfig) -> ViewSettings:
     """Views for a model of these sizes; a thing's least size counts cells of the model's own grid."""
-    return ViewSettings(config.input_side, config.mask_side, settings.points_per_image, settings.min_cells)
+    return ViewSettings(
+        config.input_side, config.mask_side, settings.points_per_image, settings.min_cells, settings.whole_share
+    )

@@ -81,10 +81,12 @@ class TrainSettings:
     """Processes that draw scenes; no batch depends on their number."""
     points_per_image: int = 5
     """Prompts of each image. The paper: up to 64 masks a GPU."""
-    min_cells: int = 24
+    min_cells: int = 6
     """Truths with fewer low-resolution cells than this are not asked for."""
     views_per_scene: int = 6
-    """Crops taken of a scene before it is dropped: drawing costs more than cropping."""
+    """Taken of a scene before it is dropped: drawing costs more than cropping."""
+    whole_share: float = 0.4
+    """Share of the views that show a whole scene, where most things are small; the others are crops."""
     follow_up_share: float = 0.15
     """Share of steps whose prompts are followed up (box, correction points, mask); that trains the single-mask output.
     The paper: 1."""

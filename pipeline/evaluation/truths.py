@@ -56,6 +56,12 @@ class Truths:
         counts = [pack_pixels(level_HW == own) for level_HW in labels_LHW for own in np.unique(level_HW) if own]
         return cls.of(counts, hw)
 
+    def at_least(self, pixels: int) -> Truths:
+        """Those of that area or more."""
+        large_T = self.area_T >= pixels
+        counts_T = tuple(counts for counts, large in zip(self.counts_T, large_T, strict=True) if large)
+        return Truths(self.hw, counts_T, self.area_T[large_T])
+
     def __len__(self) -> int:
         return len(self.counts_T)
 

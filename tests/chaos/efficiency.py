@@ -17,7 +17,7 @@ from pipeline.run.chunk import Errand
 from pipeline.run.ledger import Ledger
 from pipeline.run.plan import Plan, PlannedShard, Shape
 from pipeline.run.progress import Standing
-from pipeline.settings import RunSettings, Settings
+from pipeline.settings import ModelSettings, RunSettings, Settings, StoreSettings
 
 SLOTS = 64
 PROCESSES = 8
@@ -89,6 +89,7 @@ def efficiency() -> tuple[list[str], list[str]]:
 
     from pipeline.run.driver import Driver
     from pipeline.run.signals import StopFlag
+    from pipeline.run.worker import WorkerSpec, segmenter_loader
 
     init: Any = ray.init
     init(
@@ -100,12 +101,13 @@ def efficiency() -> tuple[list[str], list[str]]:
     )
     settings = RunSettings(max_workers=SLOTS, images_per_chunk=IMAGES_PER_CHUNK)
     plan = _plan(settings)
+    spec = WorkerSpec("o", plan, StoreSettings(), segmenter_loader(ModelSettings(), "w"), threads=1)
     ledger = Ledger.open(plan, committed=(), attempts_allowed=1, from_the_start=True)
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.run.crew.worker_actor", lambda **_resources: Sleepers())
         patch.setattr("ray.kill", lambda _actor: None)  # it would take the others of the process along
-        driver = Driver(ledger, None, settings, device="cpu", look_around=set, progress=clock)  # type: ignore[arg-type]
+        driver = Driver(ledger, spec, settings, device="cpu", look_around=set, progress=clock)
         cpu = time.process_time()
         driver.run(StopFlag())
         ended, cpu = time.monotonic(), time.process_time() - cpu
