@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from model.sam import Sam
 from model.segmenter import TorchSegmenter
 from model.training.scenes import HELD_OUT_FROM, draw_scene
 from pipeline.masks.generator import generate_masks
-from pipeline.records import Funnel, Mask
+from pipeline.records import ImageMasks, Mask
 from pipeline.settings import Recipe
 from tests.masks.conftest import MINI, scene
 from tests.official import OfficialSegmenter, build_official, segment_anything
@@ -23,17 +24,17 @@ from tests.official import OfficialSegmenter, build_official, segment_anything
 Options = dict[str, Any]
 
 OPTIONS: list[tuple[tuple[int, int], Options]] = [
-    ((240, 320), {"points_per_side": 14}),
-    ((240, 320), {"points_per_side": 12, "points_per_batch": 7, "pred_iou_thresh": 0.8}),
-    ((301, 203), {"points_per_side": 9, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.9}),
-    ((240, 320), {"points_per_side": 6, "pred_iou_thresh": 0.95, "stability_score_thresh": 0.0}),
-    ((240, 320), {"points_per_side": 10, "stability_score_offset": 3.0, "stability_score_thresh": 0.8}),
-    ((240, 320), {"points_per_side": 10, "box_nms_thresh": 0.95}),
+    ((180, 240), {"points_per_side": 9}),
+    ((180, 240), {"points_per_side": 8, "points_per_batch": 7, "pred_iou_thresh": 0.8}),
+    ((201, 135), {"points_per_side": 8, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.9}),
+    ((180, 240), {"points_per_side": 6, "pred_iou_thresh": 0.95, "stability_score_thresh": 0.0}),
+    ((180, 240), {"points_per_side": 7, "stability_score_offset": 3.0, "stability_score_thresh": 0.8}),
+    ((180, 240), {"points_per_side": 7, "box_nms_thresh": 0.95}),
     ((180, 260), {"points_per_side": 10, "box_nms_thresh": 0.95, "min_mask_region_area": 2}),
-    ((240, 320), {"points_per_side": 8, "crop_n_layers": 1}),
-    ((241, 323), {"points_per_side": 8, "crop_n_layers": 1, "crop_nms_thresh": 0.9, "box_nms_thresh": 0.8}),
-    ((303, 401), {"points_per_side": 8, "crop_n_layers": 2, "crop_n_points_downscale_factor": 2}),
-    ((303, 401), {"points_per_side": 5, "crop_n_layers": 1, "crop_overlap_ratio": 0.1, "points_per_batch": 1000}),
+    ((180, 240), {"points_per_side": 6, "crop_n_layers": 1}),
+    ((181, 243), {"points_per_side": 6, "crop_n_layers": 1, "crop_nms_thresh": 0.9, "box_nms_thresh": 0.8}),
+    ((203, 261), {"points_per_side": 8, "crop_n_layers": 2, "crop_n_points_downscale_factor": 2}),
+    ((203, 261), {"points_per_side": 4, "crop_n_layers": 1, "crop_overlap_ratio": 0.1, "points_per_batch": 1000}),
     (
         (303, 401),
         {
@@ -45,12 +46,12 @@ OPTIONS: list[tuple[tuple[int, int], Options]] = [
             "crop_nms_thresh": 0.8,
         },
     ),
-    ((31, 977), {"points_per_side": 12}),
-    ((977, 31), {"points_per_side": 6, "crop_n_layers": 1, "min_mask_region_area": 30}),
-    ((31, 977), {"points_per_side": 4, "crop_n_layers": 2, "stability_score_thresh": 0.8}),
+    ((31, 977), {"points_per_side": 8}),
+    ((977, 31), {"points_per_side": 5, "crop_n_layers": 1, "min_mask_region_area": 30}),
+    ((31, 777), {"points_per_side": 3, "crop_n_layers": 2, "stability_score_thresh": 0.8}),
     ((1, 1), {"points_per_side": 3, "min_mask_region_area": 5}),
     ((2, 3), {"points_per_side": 3, "stability_score_thresh": 0.0}),
-    ((700, 640), {"points_per_side": 8, "min_mask_region_area": 100, "pred_iou_thresh": 0.85}),
+    ((420, 384), {"points_per_side": 7, "min_mask_region_area": 100, "pred_iou_thresh": 0.85}),
 ]
 
 
@@ -111,23 +112,46 @@ def columns_of_theirs(official: list[Options]) -> list[tuple[Any, ...]]:
     ]
 
 
-@pytest.mark.parametrize(("hw", "options"), OPTIONS[2::3])
-def test_wild_masks_go_through_the_official_options_alike(mini_sam: Any, hw: tuple[int, int], options: Options) -> None:
+@dataclass(frozen=True)
+class Pair:
+    """Both generators on one image, with the released network."""
+
+    hw: tuple[int, int]
+    ours: ImageMasks
+    official: list[Options]
+
+
+WILD = (2, 6, 8, 11, 14, 17)
+"""Numbers of the option sets that calibrated random weights go through."""
+
+
+def wild_image(number: int) -> npt.NDArray[np.uint8]:
+    return scene(*OPTIONS[number][0], seed=4)
+
+
+@pytest.fixture(scope="module")
+def wild(mini_sam: Any) -> dict[int, Pair]:
+    """By the number of the option set."""
+    pairs: dict[int, Pair] = {}
+    for number in WILD:
+        image_HW3, (hw, options) = wild_image(number), OPTIONS[number]
+        [ours] = generate_masks([image_HW3], OfficialSegmenter(mini_sam), Recipe(**options))
+        pairs[number] = Pair(hw, ours, official_masks(mini_sam, image_HW3, options))
+    return pairs
+
+
+@pytest.mark.parametrize("number", WILD)
+def test_wild_masks_go_through_the_official_options_alike(wild: dict[int, Pair], number: int) -> None:
     """Calibrated random weights make masks that trained ones do not: scattered, cut off, full of holes.
 
     A third of the option sets; the bundled weights below go through all of them.
     """
-    image_HW3 = scene(*hw, seed=4)
-    [result] = generate_masks([image_HW3], OfficialSegmenter(mini_sam), Recipe(**options))
-    assert_equal(result.masks, official_masks(mini_sam, image_HW3, options), hw)
+    assert_equal(wild[number].ours.masks, wild[number].official, wild[number].hw)
 
 
-def test_the_comparison_above_has_something_to_compare(mini_sam: Any) -> None:
-    """Two empty lists are equal too: every official step must have had work in some of those options."""
-    total = Funnel()
-    for hw, options in [OPTIONS[6], OPTIONS[11]]:
-        [result] = generate_masks([scene(*hw, seed=4)], OfficialSegmenter(mini_sam), Recipe(**options))
-        total += result.funnel
+def test_the_comparison_above_has_something_to_compare(wild: dict[int, Pair]) -> None:
+    """Two empty lists are equal too: every official step must have had work in two of those options."""
+    total = wild[6].ours.funnel + wild[11].ours.funnel
     assert total.kept >= 30
     assert total.low_predicted_iou > 100
     assert total.low_stability > 50
@@ -137,17 +161,17 @@ def test_the_comparison_above_has_something_to_compare(mini_sam: Any) -> None:
     assert total.duplicate_after_clean > 0
 
 
-@pytest.mark.parametrize(("hw", "options"), [OPTIONS[6], OPTIONS[11]])
+@pytest.mark.parametrize("number", [6, 11])
 def test_our_network_and_generator_together_give_the_released_masks(
-    mini_sam: Any, hw: tuple[int, int], options: Options
+    mini_sam: Any, wild: dict[int, Pair], number: int
 ) -> None:
     """The two halves are each compared with the released code; the user runs them together."""
     sam = Sam(MINI)
     sam.load_state_dict(mini_sam.state_dict())
-    image_HW3 = scene(*hw, seed=4)
-    [result] = generate_masks([image_HW3], TorchSegmenter(sam, weights_sha256=""), Recipe(**options))
+    segmenter, recipe = TorchSegmenter(sam, weights_sha256=""), Recipe(**OPTIONS[number][1])
+    [result] = generate_masks([wild_image(number)], segmenter, recipe)
     assert len(result.masks) > 10
-    assert_equal(result.masks, official_masks(mini_sam, image_HW3, options), hw)
+    assert_equal(result.masks, wild[number].official, wild[number].hw)
 
 
 @pytest.fixture(scope="module")
