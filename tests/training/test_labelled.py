@@ -21,7 +21,6 @@ from model.load import load_segmenter
 from model.training.labelled import MixedScenes, UnusableImagesError, layered
 from model.training.photographs import jpeg
 from model.training.scenes import DrawnScenes, draw_scene
-from model.training.settings import TrainSettings
 from pipeline.errors import ConfigError
 from pipeline.evaluation.truths import Truths
 from pipeline.masks.generator import generate_masks
@@ -34,20 +33,12 @@ from pipeline.run.planning import create_or_load_plan
 from pipeline.settings import Format, Recipe, RunSettings, Settings, StoreSettings
 from pipeline.storage.parts import read_part
 from pipeline.storage.store import connect
+from tests.training.conftest import SMALL
 
 STORE = connect(StoreSettings())
 EAGER = Recipe(points_per_side=4, pred_iou_thresh=0.6, stability_score_thresh=0.6)
 """A few points and masks that a weak model would not keep."""
-TRAIN = TrainSettings(
-    steps=2,
-    batch=2,
-    replicas=1,
-    points_per_image=2,
-    min_cells=6,
-    evaluation_images=2,
-    bfloat16=False,
-    device="cpu",
-)
+TRAIN = replace(SMALL, steps=2)
 
 
 def rectangle(y0: int, y1: int, x0: int, x1: int) -> npt.NDArray[np.bool_]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -18,16 +18,9 @@ from model.training.batches import Batch, held_out_batches
 from model.training.forward import Step, batch_loss
 from model.training.loop import Training, view_settings
 from model.training.settings import LossSettings, TrainSettings
+from tests.training.conftest import SMALL
 
-LEARNING = TrainSettings(
-    steps=40,
-    batch=4,
-    replicas=1,
-    points_per_image=3,
-    follow_up_share=0.1,
-    warm_up_steps=10,
-    device="cpu",
-)
+LEARNING = replace(SMALL, steps=40, batch=4, points_per_image=3, follow_up_share=0.1, warm_up_steps=10, bfloat16=True)
 
 
 def held_out_loss(training: Training, batches: list[Batch]) -> dict[str, float]:
@@ -60,20 +53,17 @@ def test_a_short_training_lowers_the_loss_on_scenes_it_has_not_seen() -> None:
     assert after["dense"] < 0.82 * before["dense"]
 
 
-KILLED = TrainSettings(
+KILLED = replace(
+    SMALL,
     steps=8,
-    batch=2,
     replicas=2,
     points_per_image=1,
-    min_cells=6,
-    warm_up_steps=4,
     follow_up_share=0.5,
     follow_ups=2,
     drop_path=0.2,
     layer_decay=0.9,
-    evaluation_images=2,
     save_every_s=0.0,
-    device="cpu",
+    bfloat16=True,
 )
 """Everything in it that draws random numbers, and two threads."""
 

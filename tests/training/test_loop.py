@@ -12,20 +12,10 @@ from model.load import load_sam
 from model.training.evaluate import outputs_and_truths, stability, summarise
 from model.training.export import export_weights
 from model.training.loop import Training
-from model.training.settings import LossSettings, TrainSettings
+from model.training.settings import LossSettings
+from tests.training.conftest import SMALL
 
-SETTINGS = TrainSettings(
-    steps=4,
-    batch=2,
-    replicas=1,
-    points_per_image=2,
-    min_cells=6,
-    warm_up_steps=4,
-    follow_up_share=0.5,
-    evaluation_images=2,
-    bfloat16=False,
-    device="cpu",
-)
+SETTINGS = replace(SMALL, follow_up_share=0.5)
 
 
 @pytest.fixture(autouse=True)

@@ -15,11 +15,11 @@ from model.training.forward import Intent, Step, follow_up_loss
 from model.training.learner import Learner
 from model.training.loop import Training
 from model.training.optimiser import Optimiser
-from model.training.settings import Schedule, TrainSettings
+from model.training.settings import Schedule
 from pipeline.errors import ConfigError
+from tests.training.conftest import SMALL
 
 CONFIG = replace(CONFIGS["tiny"], input_side=64)
-SETTINGS = TrainSettings(device="cpu", replicas=1, bfloat16=False)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ SETTINGS = TrainSettings(device="cpu", replicas=1, bfloat16=False)
 )
 def test_the_learning_rate_warms_up_and_falls(schedule: Schedule, shares: tuple[float, ...]) -> None:
     """At the begin, the middle, two thirds and the end; the paper's steps are a tenth at 60 of 90 thousand."""
-    training = Training(replace(SETTINGS, schedule=schedule, steps=900, warm_up_steps=10, learning_rate=2.0))
+    training = Training(replace(SMALL, schedule=schedule, steps=900, warm_up_steps=10, learning_rate=2.0))
     rates: list[float] = []
     for step in (9, 450, 600, 899):
         training.progress.step = step
@@ -88,7 +88,7 @@ def test_eleven_rounds_bring_eight_points_and_two_rounds_bring_none(box_share: f
     previous_Phw = torch.full((2, side, side), -40.0)
     intent = Intent(truth_Phw, previous_Phw, (torch.full((2, 1, 2), 20.0), torch.ones(2, 1)))
     step = Step(
-        replace(SETTINGS, follow_ups=10, box_share=box_share), follow_up=True, rng=torch.Generator().manual_seed(3)
+        replace(SMALL, follow_ups=10, box_share=box_share), follow_up=True, rng=torch.Generator().manual_seed(3)
     )
     embedding_PCgg = torch.randn(2, CONFIG.decoder_dim, CONFIG.grid_side, CONFIG.grid_side)
     loss = follow_up_loss(sam, embedding_PCgg, intent, step)
@@ -116,4 +116,4 @@ def test_a_torch_that_cannot_train_is_named_with_what_to_install(
     """Running a model takes an older torch than training one; the user must not meet an AttributeError."""
     monkeypatch.delattr(torch.optim, "Muon")
     with pytest.raises(ConfigError, match=r"pip install 'torch>=2\.9'"):
-        train(TrainJob(str(tmp_path / "never.pt"), train=SETTINGS))
+        train(TrainJob(str(tmp_path / "never.pt"), train=SMALL))
