@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from pipeline.records import Funnel
 from pipeline.run.plan import data_uri
-from pipeline.run.session import Outcome
 from pipeline.run.stopwatch import STAGES
 from pipeline.run.verify import Verification
 from pipeline.settings import Format
+
+if TYPE_CHECKING:  # verifying needs neither torch nor Ray, which this one brings
+    from pipeline.run.session import Outcome
 
 
 def summary(outcome: Outcome) -> str:
