@@ -27,6 +27,9 @@ TABLES = re.compile(
 )
 ADDS = re.compile(r"(attn\.proj|mlp\.lin2)\.(weight|bias)$")
 """What a block's two branches add to its input."""
+NEXT_TO_NOTHING = 2.0**-20
+"""What the further blocks' branches are scaled by. Not 0: products with zeros draw less power, and a GPU that may clock
+higher for them would look faster than it is with trained weights."""
 
 
 @torch.no_grad()
@@ -41,15 +44,32 @@ def widened(small: Sam, config: SamConfig) -> Sam:
         raise ValueError(f"{config.name} is no wider {own.name}: {', '.join(less) or 'another decoder'}")
     large, state = Sam(config), small.state_dict()
     places = _Places(own, config)
+    repeated = _repeated_blocks(own, config)
     for name, target in large.state_dict().items():
         block = BLOCK.search(name)
-        if block and int(block[1]) >= own.depth and ADDS.search(name):
-            target.zero_()
-            continue
+        scale = 1.0
         if block:
-            name = BLOCK.sub(f"blocks.{int(block[1]) % own.depth}.", name)
-        target.copy_(places.fill(name, state[name], target.shape))
+            index, computes = repeated[int(block[1])]
+            scale = 1.0 if computes or not ADDS.search(name) else NEXT_TO_NOTHING
+            name = BLOCK.sub(f"blocks.{index}.", name)
+        target.copy_(places.fill(name, state[name], target.shape) * scale)
     return large.eval()
+
+
+def _repeated_blocks(small: SamConfig, large: SamConfig) -> list[tuple[int, bool]]:
+    """For each block of the large model: whose weights it takes, and whether it does that one's work.
+
+    A block does the work of the first one left of its kind (of windows, or of all tokens), if it is that one's turn.
+    """
+    repeated: list[tuple[int, bool]] = []
+    turn = 0
+    for index in range(large.depth):
+        own_turn = turn < small.depth and (index in large.global_blocks) == (turn in small.global_blocks)
+        repeated.append((turn if own_turn else index % small.depth, own_turn))
+        turn += own_turn
+    if turn < small.depth:
+        raise ValueError(f"{large.name} is no wider {small.name}: its global blocks come in another order")
+    return repeated
 
 
 class _Places:
