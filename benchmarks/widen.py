@@ -1,7 +1,9 @@
 """The bundled model's function in the sizes of a larger one: weights for benchmarks where no released ones are at hand.
 
 Channels are repeated, and what reads them is divided by how often (Net2Net, arXiv:1511.05641); further blocks add
-nothing. With the same grid and whole multiples of channels the large network computes exactly what the small one does.
+next to nothing. With the same grid and whole multiples of channels and heads (ViT-B) the large network computes exactly
+what the small one does; with others (ViT-L, ViT-H) a LayerNorm counts some channels once more than the rest, and masks
+differ at their rims.
 Tables of positions are stretched to a larger grid: the answers are then those of a trained model, if not of a good one.
 Masks hang together and rounding is as small as in trained networks; random weights have neither.
 
