@@ -26,7 +26,7 @@ class Sizes:
     """Of a burst between two looks at the clock; the best of three bursts counts."""
 
 
-SIZES = {"cpu": Sizes(1024, 2**28, 1), "cuda": Sizes(8192, 2**31, 10)}
+SIZES = {"cpu": Sizes(1024, 2**26, 1), "cuda": Sizes(8192, 2**31, 10)}
 BURSTS = 3
 
 

@@ -217,19 +217,20 @@ def write(result: dict[str, Any], folder: Path) -> None:
     (folder / "compare.md").write_text(markdown(plain))
 
 
-def main() -> None:
-    options, folder = parse(sys.argv[1:])
+def main(arguments: Sequence[str]) -> int:
+    options, folder = parse(arguments)
     try:
         device.check(options.device)
     except device.DeviceError as error:
         sys.stderr.write(f"{error}.\n")
-        sys.exit(UNUSABLE_DEVICE)
+        return UNUSABLE_DEVICE
     result: dict[str, Any] = {}
     for result in compare(options, folder=folder / "weights"):
         write(result, folder)
         case = result["cases"][-1]
         sys.stderr.write(f"{case['model']} {case['recipe']} {case['width']}x{case['height']}: {_progress(case)}\n")
     sys.stdout.write(markdown(without_masks(result)))
+    return 0
 
 
 def _progress(case: dict[str, Any]) -> str:
@@ -237,4 +238,4 @@ def _progress(case: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -10,11 +10,9 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-
-_cuda: Any = torch.cuda
 
 DEVICES = ("cpu", "cuda")
 
@@ -68,7 +66,7 @@ def describe(device: str) -> dict[str, Any] | None:
     """The device's name and versions, as plain values for JSON; None for the CPU, which the machine's part names."""
     if device == "cpu":
         return None
-    properties = _cuda.get_device_properties(0)
+    properties = cast(Any, torch.cuda).get_device_properties(0)
     return {
         "name": properties.name,
         "memory_bytes": properties.total_memory,

@@ -171,8 +171,7 @@ def build_fast(setup: Setup) -> Generator:
     sam = _filled(partial(build_official, modeling=modeling), setup).to(setup.device)
     for part in (sam.image_encoder, sam.prompt_encoder, sam.mask_decoder):
         part.to(torch.bfloat16)
-    compile_: Any = torch.compile
-    sam.image_encoder = compile_(sam.image_encoder, mode="max-autotune")
+    sam.image_encoder = cast(Any, torch).compile(sam.image_encoder, mode="max-autotune")
     return Official(sam, fast.SamAutomaticMaskGenerator, {"process_batch_size": 8})
 
 

@@ -46,7 +46,7 @@ def widened(small: Sam, config: SamConfig) -> Sam:
         raise ValueError(f"{config.name} is no wider {own.name}: {', '.join(less) or 'another decoder'}")
     large, state = Sam(config), small.state_dict()
     places = _Places(own, config)
-    repeated = _repeated_blocks(own, config)
+    repeated = repeated_blocks(own, config)
     for name, target in large.state_dict().items():
         block = BLOCK.search(name)
         scale = 1.0
@@ -58,10 +58,12 @@ def widened(small: Sam, config: SamConfig) -> Sam:
     return large.eval()
 
 
-def _repeated_blocks(small: SamConfig, large: SamConfig) -> list[tuple[int, bool]]:
+def repeated_blocks(small: SamConfig, large: SamConfig) -> list[tuple[int, bool]]:
     """For each block of the large model: whose weights it takes, and whether it does that one's work.
 
-    A block does the work of the first one left of its kind (of windows, or of all tokens), if it is that one's turn.
+    The small model's blocks come in their order, each at the next block of its kind (windows, or all tokens).
+
+    raises  ValueError if not all of them find a place
     """
     repeated: list[tuple[int, bool]] = []
     turn = 0
