@@ -28,7 +28,7 @@ from benchmarks.image_cost import image_work
 from benchmarks.machine import provenance
 from benchmarks.peers import PEERS, Peer, Setup
 from benchmarks.processes import PeerError, PeerProcess
-from benchmarks.table import SCHEMA, markdown, seconds
+from benchmarks.table import BASE, SCHEMA, markdown, seconds
 from benchmarks.weights import Weights, find_weights
 from model.config import CONFIGS
 from pipeline.settings import Recipe
@@ -94,8 +94,9 @@ def run_case(case: Case, options: Options, weights: Weights, peers: Mapping[str,
         for name in [name for name in processes if name in OURS or options.device == "cuda"]:
             with suppress(PeerError):  # it ran before; a row without stages is still one
                 running.stages(name)
-        if options.trace and OURS[0] in processes:
-            row["trace"] = running.trace(OURS[0], Path(options.trace))
+        traced = [name for name in BASE[options.device] if name in processes]
+        if options.trace and traced:
+            row["trace"] = {"peer": traced[0], "file": running.trace(traced[0], Path(options.trace))}
     yield row
 
 

@@ -23,7 +23,7 @@ MEASURED = {
 }
 AGREED = ("masks", "matched", "IoU >= 0.9", "mean IoU", "least IoU", "same RLE", "score diff", "same order")
 BASE = {"cpu": ("ours",), "cuda": ("ours_bf16", "ours")}
-"""Which of ours the others are divided by in the first table: the first that ran."""
+"""Which of ours the others are divided by in the first table, and which is traced: the first that ran."""
 CLOCK = {"cpu": "CPU s", "cuda": "wall s"}
 
 
@@ -48,7 +48,7 @@ def markdown(result: dict[str, Any]) -> str:
             *_stage_tables(case, device),
         ]
         if "trace" in case:
-            lines += [f"Trace of Maskmill on this image: {case['trace']}", ""]
+            lines += [f"Trace of {case['trace']['peer']} on this image: {case['trace']['file']}", ""]
     lines += [_clock_note(device) + " " + AGREEMENT_NOTE, ""]
     return "\n".join(lines)
 
@@ -91,12 +91,10 @@ def _summary(cases: list[dict[str, Any]], device: str) -> Iterator[str]:
     ran = {name for case in cases for name, row in case["peers"].items() if row["runs"]}
     base = next((name for name in BASE[device] if name in ran), "ours")
     names = list(dict.fromkeys(name for case in cases for name in case["peers"] if name != base))
-    yield (
-        f"| case | {base}, {CLOCK[device]} | "
-        + " | ".join(f"{name} / {base}" for name in names)
-        + f" | peak, released / {base} | ours agrees |"
-    )
-    yield "|---" * (len(names) + 4) + "|"
+    columns = ["case", f"{base}, {CLOCK[device]}", *(f"{name} / {base}" for name in names)]
+    columns += [f"peak, released / {base}", "ours agrees"]
+    yield "| " + " | ".join(columns) + " |"
+    yield "|---" * len(columns) + "|"
     for case in cases:
         peers = case["peers"]
         base_s = seconds(peers.get(base, {}), device)

@@ -243,7 +243,7 @@ def test_ours_has_stages_beside_their_floors_and_bf16_beside_float32(result: dic
 def test_a_trace_shows_the_operators_of_one_image(result: dict[str, Any]) -> None:
     """An optimiser starts from a trace, and an empty one is found out too late on a lent machine."""
     [case] = result["cases"]
-    events = json.loads(Path(case["trace"]).read_text())["traceEvents"]
+    events = json.loads(Path(case["trace"]["file"]).read_text())["traceEvents"]
     assert any(event.get("name") == "aten::scaled_dot_product_attention" for event in events)
 
 
