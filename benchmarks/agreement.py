@@ -49,7 +49,7 @@ class Agreement:
     mean_iou              over the reference's masks, 0 for one without a partner; 1 if there is no mask
     least_iou             the lowest IoU of any pair; 0 if a reference mask has no partner, 1 if there is none to have
     identical             pairs with the same RLE
-    score_difference      largest of predicted IoU and (where both tell it) stability, over the matched pairs
+    score_difference      largest of predicted IoU and (where both tell it) stability, over the similar pairs
     same_order            the n-th mask of one is the n-th of the other, for all
     """
 
@@ -73,16 +73,17 @@ def agreement(reference: Sequence[PeerMask], other: Sequence[PeerMask], *, image
     """Pair each reference mask with at most one other, identical ones first, then by falling IoU."""
     pairs = list(_pairs(reference, other, image_hw))
     matched = [(r, o) for r, o, iou in pairs if iou >= SAME_IOU]
+    similar = [(r, o) for r, o, iou in pairs if iou >= SIMILAR_IOU]
     alone = len(reference) - len(pairs)
     return Agreement(
         reference=len(reference),
         count=len(other),
         matched=len(matched),
-        similar=sum(iou >= SIMILAR_IOU for _, _, iou in pairs),
+        similar=len(similar),
         mean_iou=sum(iou for _, _, iou in pairs) / len(reference) if reference else 1.0,
         least_iou=0.0 if alone else min((iou for _, _, iou in pairs), default=1.0),
         identical=sum(reference[r].counts == other[o].counts for r, o, _ in pairs),
-        score_difference=max((_difference(reference[r], other[o]) for r, o in matched), default=0.0),
+        score_difference=max((_difference(reference[r], other[o]) for r, o in similar), default=0.0),
         same_order=len(matched) == len(reference) == len(other) and all(r == o for r, o in matched),
     )
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from omegaconf import OmegaConf
+import yaml
 
-from jobs.command import to_settings
 from model.config import CONFIGS
 from model.training.scenes import HELD_OUT_FROM, draw_scene
 from pipeline.masks.crops import image_crops, points_per_side
@@ -53,7 +52,7 @@ class Options:
     peers: tuple[str, ...] = ("released", "tuned", "transformers", "fast", "ours")
     repetitions: int = 3
     budget_s: float = 300.0
-    """A peer whose repetitions of a case would take longer than this in all runs it once."""
+    """A peer whose repetitions of a case would take longer than this in all (wall, on cuda) runs it once."""
     limit_wall_s: float = 3600.0
     """Wall seconds after which one run is given up."""
     threads: int = 1
@@ -72,6 +71,10 @@ class Options:
     """(model, path of a checkpoint); others take the bundled weights, as they are or widened."""
     fast_checkout: str | None = None
     """Folder of a segment-anything-fast checkout."""
+    device: str = "cpu"
+    """Where every peer runs: cpu or cuda. On cuda seconds that decide are wall seconds."""
+    trace: str | None = None
+    """File for a profiler's trace of ours on the first case's image, or null."""
 
     def cases(self) -> list[Case]:
         return [
@@ -104,6 +107,17 @@ class Options:
         return np.ascontiguousarray(resized_HW3[..., ::-1]).astype(np.uint8, copy=False)
 
 
+ON_DEVICE: dict[str, dict[str, Any]] = {
+    "cpu": {},
+    "cuda": {
+        "models": ("vit_b", "vit_h"),
+        "peers": ("released", "released_bf16", "transformers", "fast", "ours", "ours_bf16"),
+        "threads": 4,
+    },
+}
+"""Defaults of `Options` that depend on the device. Four cores are what a machine of several GPUs has for each."""
+
+
 def drawn_image(model: str, scene: int, size_hw: tuple[int, int]) -> Image_HW3:
     """Held-out scenes from `scene` on, side by side, so that things are as many tokens wide as the tiny model learned
     them: one scene for it, 4 x 4 for the released sizes, whose stand-in weights are the tiny model's widened."""
@@ -120,12 +134,21 @@ def drawn_image(model: str, scene: int, size_hw: tuple[int, int]) -> Image_HW3:
     return image_HW3
 
 
+def recipe_of(values: dict[str, Any]) -> Recipe:
+    """A recipe from plain values, as YAML and JSON have them. Hydra, which the jobs read it with, is not needed here:
+    machines with a GPU are often bare.
+
+    raises  TypeError for a name that no setting has
+    """
+    recipe = Recipe(**values)
+    return replace(recipe, crop_rank=CropRank(recipe.crop_rank))
+
+
 def named_recipe(name: str) -> Recipe:
     """A recipe of conf/recipe, or one of the two forms of `sa1b` (see RECIPE_NAMES)."""
     if name not in RECIPE_NAMES:
         raise ValueError(f"there is no recipe named {name!r}; choose one of {', '.join(RECIPE_NAMES)}")
-    file = RECIPES / f"{name.removesuffix('_paper')}.yaml"
-    recipe = to_settings(Recipe, cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(file))))
+    recipe = recipe_of(yaml.safe_load((RECIPES / f"{name.removesuffix('_paper')}.yaml").read_text()))
     if name == "sa1b":
         return replace(recipe, crop_rank=CropRank.CROP_AREA, drop_if_largest_below=0, max_area_fraction=None)
     return recipe

@@ -1,4 +1,4 @@
-"""Peers side by side: `python -m benchmarks.compare [--models tiny ...]`, or `make bench ARGS='...'`.
+"""Peers side by side: `python -m benchmarks.compare [--device cuda] [--models tiny ...]`, or `make bench ARGS='...'`.
 
 Each peer runs in a process of its own, alive for the whole case; repetitions take turns, in an order that rotates. One
 JSON (written anew after every run, so that an interrupted benchmark keeps what it has) and one Markdown table from it.
@@ -7,31 +7,36 @@ Legend: H W pixels.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
+from benchmarks import device
 from benchmarks.agreement import PeerMask, agreement
-from benchmarks.cases import RECIPE_NAMES, Case, Options, prompts_and_crops
+from benchmarks.bounds import floors, seen_shares
+from benchmarks.cases import Case, Options, prompts_and_crops
+from benchmarks.ceilings import Ceilings
+from benchmarks.command_line import parse
+from benchmarks.image_cost import image_work
 from benchmarks.machine import provenance
 from benchmarks.peers import PEERS, Peer, Setup
 from benchmarks.processes import PeerError, PeerProcess
-from benchmarks.table import markdown
+from benchmarks.table import BASE, SCHEMA, markdown, seconds
 from benchmarks.weights import Weights, find_weights
 from model.config import CONFIGS
 from pipeline.settings import Recipe
 
-SCHEMA = 1
 REFERENCE = "released"
-OURS = "ours"
+OURS = ("ours", "ours_bf16")
+UNUSABLE_DEVICE = 2
+"""Exit code."""
 
 
 def compare(options: Options, *, folder: Path, peers: Mapping[str, Peer] = PEERS) -> Iterator[dict[str, Any]]:
@@ -43,7 +48,7 @@ def compare(options: Options, *, folder: Path, peers: Mapping[str, Peer] = PEERS
     result: dict[str, Any] = {
         "benchmark": "compare",
         "schema": SCHEMA,
-        **provenance(),
+        **provenance(options.device),
         "options": asdict(options),
         "weights": {},
         "cases": [],
@@ -51,13 +56,14 @@ def compare(options: Options, *, folder: Path, peers: Mapping[str, Peer] = PEERS
     given = dict(options.weights)
     for model in options.models:
         weights = find_weights(model, given=given.get(model), folder=folder)
-        result["weights"][model] = {"kind": weights.kind, "sha256": weights.sha256}
+        result["weights"][model] = {"kind": weights.kind, "sha256": weights.sha256, "note": weights.note}
         for case in replace(options, models=(model,)).cases():
             row: dict[str, Any] = {}
             result["cases"].append(row)
             for row_so_far in run_case(case, options, weights, peers):
                 row.update(row_so_far)
                 yield result
+            options = replace(options, trace=None)
     yield result
 
 
@@ -73,20 +79,24 @@ def run_case(case: Case, options: Options, weights: Weights, peers: Mapping[str,
         "settings": asdict(recipe),
         "peers": {name: {"title": peers[name].title, "runs": []} for name in options.peers},
     }
-    setup = Setup(case.model, str(weights.path), options.fast_checkout)
+    setup = Setup(case.model, str(weights.path), options.fast_checkout, options.device)
     with ExitStack() as stack:
         image = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "image.npy"
         np.save(image, image_HW3)
         processes = _start(stack, row["peers"], setup, options, peers)
+        running = _Running(case, options, recipe, image, row["peers"], processes)
         for repetition in range(options.repetitions):
             for name in _rotated(options.peers, repetition):
-                if name in processes and not _over_budget(row["peers"][name], options):
-                    _run_once(name, processes, row["peers"], image, recipe)
+                if name in processes and not running.over_budget(name):
+                    running.run_once(name)
                     _agree(row["peers"], (case.height, case.width))
                     yield row
-        if OURS in processes:
+        for name in [name for name in processes if name in OURS or options.device == "cuda"]:
             with suppress(PeerError):  # it ran before; a row without stages is still one
-                row.update(processes[OURS].run(image, recipe, stages=True))
+                running.stages(name)
+        traced = [name for name in BASE[options.device] if name in processes]
+        if options.trace and traced:
+            row["trace"] = {"peer": traced[0], "file": running.trace(traced[0], Path(options.trace))}
     yield row
 
 
@@ -105,33 +115,67 @@ def _start(
     return processes
 
 
-def _run_once(name: str, processes: dict[str, PeerProcess], rows: dict[str, Any], image: Path, recipe: Recipe) -> None:
-    """One run of a peer into its row, after one of a few points that compiles and loads what the first run would."""
-    row = rows[name]
-    try:
+@dataclass(frozen=True)
+class _Running:
+    """A case under way: what is asked, the peers' rows, and the processes of those that are alive."""
+
+    case: Case
+    options: Options
+    recipe: Recipe
+    image: Path
+    rows: dict[str, Any]
+    processes: dict[str, PeerProcess]
+
+    def run_once(self, name: str) -> None:
+        """One run of a peer into its row, after one that compiles and loads what the first run would."""
+        row, process = self.rows[name], self.processes[name]
+        try:
+            if not row["runs"]:
+                process.run(self.image, self._warm_up())
+            answer = process.run(self.image, self.recipe)
+        except PeerError as error:
+            row["failed"] = str(error)
+            self.processes.pop(name).close()
+            return
+        masks = answer.pop("masks")
+        row["runs"].append(answer)
+        row["repeatable"] = row.setdefault("masks", masks) == masks
+
+    def _warm_up(self) -> Recipe:
+        """A few points on a CPU; on a GPU the whole, because kernels are chosen and compiled for its shapes."""
+        if self.options.device != "cpu":
+            return self.recipe
+        return replace(self.recipe, points_per_side=4, crop_n_layers=0, pred_iou_thresh=0.0, stability_score_thresh=0.0)
+
+    def over_budget(self, name: str) -> bool:
+        """The repetitions would take too long, by the first run."""
+        row = self.rows[name]
         if not row["runs"]:
-            processes[name].run(image, _warm_up(recipe))
-        answer = processes[name].run(image, recipe)
-    except PeerError as error:
-        row["failed"] = str(error)
-        processes.pop(name).close()
-        return
-    masks = answer.pop("masks")
-    row["runs"].append(answer)
-    row["repeatable"] = row.setdefault("masks", masks) == masks
+            return False
+        first_s = seconds({"runs": row["runs"][:1]}, self.options.device) or 0.0
+        row["once"] = first_s * self.options.repetitions > self.options.budget_s
+        return row["once"]
 
+    def stages(self, name: str) -> None:
+        """A peer's stages into its row; those of ours with the device's ceilings and each stage's floor.
 
-def _warm_up(recipe: Recipe) -> Recipe:
-    return replace(recipe, points_per_side=4, crop_n_layers=0, pred_iou_thresh=0.0, stability_score_thresh=0.0)
+        raises  PeerError if the peer fails
+        """
+        seen = self.processes[name].stages(self.image, self.recipe)
+        if name in OURS:
+            case, ceilings = self.case, self.processes[name].ceilings()["ceilings"]
+            shares = seen_shares(seen["funnel"])
+            work = image_work(CONFIGS[case.model], self.recipe, (case.height, case.width), shares)
+            least = floors(work, Ceilings(**ceilings), encoder=PEERS[name].precision)
+            seen |= {"ceilings": ceilings, "floors": {stage: asdict(floor) for stage, floor in least.items()}}
+        self.rows[name].update(seen)
 
-
-def _over_budget(row: dict[str, Any], options: Options) -> bool:
-    """The repetitions would take too long, by the first run."""
-    if not row["runs"]:
-        return False
-    first_s = row["runs"][0]["user"] + row["runs"][0]["system"]
-    row["once"] = first_s * options.repetitions > options.budget_s
-    return row["once"]
+    def trace(self, name: str, file: Path) -> str:
+        """Where a peer's trace is, or why there is none."""
+        try:
+            return self.processes[name].trace(self.image, self.recipe, file)["trace"]
+        except PeerError as error:
+            return f"none, {error}"
 
 
 def _rotated(names: Sequence[str], by: int) -> list[str]:
@@ -140,14 +184,14 @@ def _rotated(names: Sequence[str], by: int) -> list[str]:
 
 
 def _agree(rows: dict[str, Any], image_hw: tuple[int, int]) -> None:
-    """Every peer's agreement with the released generator, as far as both have run."""
-    if "masks" not in rows.get(REFERENCE, {}):
-        return
-    reference = [PeerMask(**mask) for mask in rows[REFERENCE]["masks"]]
-    for row in rows.values():
-        if "masks" in row and "agreement" not in row:
-            found = agreement(reference, [PeerMask(**mask) for mask in row["masks"]], image_hw=image_hw)
-            row["agreement"] = asdict(found) | {"agrees": found.agrees}
+    """Every peer's agreement with the released generator, and our bf16's with our float32, as far as both have run."""
+    pairs = [(REFERENCE, name, "agreement") for name in rows] + [(*OURS, "beside_fp32")]
+    for reference, name, key in pairs:
+        both = [rows.get(one, {}).get("masks") for one in (reference, name)]
+        if None not in both and key not in rows[name]:
+            first, second = ([PeerMask(**mask) for mask in masks] for masks in both)
+            found = agreement(first, second, image_hw=image_hw)
+            rows[name][key] = asdict(found) | {"agrees": found.agrees}
 
 
 def without_masks(result: dict[str, Any]) -> dict[str, Any]:
@@ -166,38 +210,6 @@ def without_masks(result: dict[str, Any]) -> dict[str, Any]:
     return result | {"cases": cases}
 
 
-def parse(arguments: Sequence[str]) -> tuple[Options, Path]:
-    """Options and the folder for the results from a command line."""
-    default = Options()
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
-    parser.add_argument("--models", nargs="+", choices=list(CONFIGS), default=default.models)
-    parser.add_argument("--recipes", nargs="+", choices=RECIPE_NAMES, default=default.recipes)
-    parser.add_argument("--sizes", nargs="+", metavar="WxH", default=[f"{w}x{h}" for w, h in default.sizes_wh])
-    parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=default.peers)
-    parser.add_argument("--repetitions", type=int, default=default.repetitions)
-    parser.add_argument("--budget-s", type=float, default=default.budget_s, help="CPU seconds of a peer in a case")
-    parser.add_argument("--limit-wall-s", type=float, default=default.limit_wall_s, help="wall seconds of one run")
-    parser.add_argument("--threads", type=int, default=default.threads)
-    parser.add_argument("--image", help="image file instead of a drawn scene")
-    parser.add_argument("--scene", type=int, default=default.scene, help="number of the drawn scene")
-    parser.add_argument("--pred-iou-thresh", type=float, help="for all peers instead of the recipe's")
-    parser.add_argument("--stability-score-thresh", type=float, help="for all peers instead of the recipe's")
-    parser.add_argument("--points-per-side", type=int, help="for all peers instead of the recipe's")
-    parser.add_argument("--weights", nargs="*", metavar="MODEL=PATH", default=[])
-    parser.add_argument("--fast-checkout", help="folder of a segment-anything-fast checkout")
-    parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder for compare.json and compare.md")
-    chosen = vars(parser.parse_args(arguments))
-    sizes = [tuple(int(side) for side in size.split("x")) for size in chosen.pop("sizes")]
-    chosen["weights"] = tuple(tuple(pair.split("=", 1)) for pair in chosen["weights"])
-    names = {field.name for field in fields(Options)} - {"sizes_wh"}
-    values: dict[str, Any] = {
-        name: tuple(cast("list[str]", value)) if isinstance(value, list) else value
-        for name, value in chosen.items()
-        if name in names
-    }
-    return Options(**values, sizes_wh=tuple((w, h) for w, h in sizes)), chosen["out"]
-
-
 def write(result: dict[str, Any], folder: Path) -> None:
     """compare.json and compare.md in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -206,14 +218,20 @@ def write(result: dict[str, Any], folder: Path) -> None:
     (folder / "compare.md").write_text(markdown(plain))
 
 
-def main() -> None:
-    options, folder = parse(sys.argv[1:])
+def main(arguments: Sequence[str]) -> int:
+    options, folder = parse(arguments)
+    try:
+        device.check(options.device)
+    except device.DeviceError as error:
+        sys.stderr.write(f"{error}.\n")
+        return UNUSABLE_DEVICE
     result: dict[str, Any] = {}
     for result in compare(options, folder=folder / "weights"):
         write(result, folder)
         case = result["cases"][-1]
         sys.stderr.write(f"{case['model']} {case['recipe']} {case['width']}x{case['height']}: {_progress(case)}\n")
     sys.stdout.write(markdown(without_masks(result)))
+    return 0
 
 
 def _progress(case: dict[str, Any]) -> str:
@@ -221,4 +239,4 @@ def _progress(case: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -4,58 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from benchmarks import cost
 from benchmarks.cases import named_recipe
 from benchmarks.cost import Work, total
+from benchmarks.image_cost import Shares, image_work
 from model.config import CONFIGS, SamConfig
 from pipeline.masks.crops import image_crops, points_per_side
-from pipeline.settings import Recipe
 
 IMAGE_HW = (1500, 2250)
 RECIPES = ("sam", "sa1b", "fast")
-
-
-@dataclass(frozen=True, slots=True)
-class Shares:
-    """How much survives, as shares of all predicted masks; `prompts` is the share of prompts with a mask above."""
-
-    above: float = 0.30
-    prompts: float = 0.50
-    stable: float = 0.15
-
-
-@dataclass(frozen=True, slots=True)
-class ImageWork:
-    """One image."""
-
-    encode: Work
-    released_prompts: Work
-    our_prompts: Work
-    released_masks: float
-    """Bytes, as `our_masks`."""
-    our_masks: float
-
-
-def image_work(config: SamConfig, recipe: Recipe, image_hw: tuple[int, int], shares: Shares) -> ImageWork:
-    """All crops and prompts of one image."""
-    encode, ours, released, traffic = Work(), Work(), Work(), [0.0, 0.0]
-    released_prompt = total(cost.released_prompt(config).values())
-    our_prompt = total(cost.ours_prompt(config).values())
-    for crop in image_crops(image_hw, recipe):
-        prompts, inside = points_per_side(recipe, crop.layer) ** 2, cost.inside_square(crop.hw)
-        masks = prompts * config.multimask_outputs
-        encode += total(cost.encoder(config).values())
-        released += released_prompt * prompts
-        ours += cost.ours_crop(config) + our_prompt * prompts
-        ours += cost.ours_kept_prompt(config, inside=inside) * (prompts * shares.prompts)
-        ours += cost.ours_kept_mask(config, inside=inside) * (masks * shares.above)
-        for index, of_mask in enumerate((cost.released_masks(config, crop.hw), cost.ours_masks(config, crop.hw))):
-            traffic[index] += masks * (
-                of_mask.predicted + shares.above * of_mask.above + shares.stable * of_mask.stable
-            )
-    return ImageWork(encode, released, ours, *traffic)
 
 
 def markdown() -> str:
@@ -102,7 +60,7 @@ def _images() -> Iterator[str]:
         for name, config in CONFIGS.items():
             work = image_work(config, recipe, IMAGE_HW, Shares())
             cells = [f"`{recipe_name}`, `{name}`", str(len(crops)), str(prompts)]
-            for stage in (work.encode, work.released_prompts, work.our_prompts):
+            for stage in (work.encode, work.released_prompts, work.our_crops + work.our_prompts):
                 cells.append(f"{stage.flops / 1e9:,.0f} ({stage.bytes / 2**30:,.1f})")
             cells += [f"({value / 2**30:.1f})" for value in (work.released_masks, work.our_masks)]
             yield "| " + " | ".join(cells) + " |"

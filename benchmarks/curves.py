@@ -82,8 +82,8 @@ def measure(model: str, options: Options, *, folder: Path) -> Iterator[dict[str,
             image = Path(images) / f"{width}x{height}.npy"
             np.save(image, options.pixels(Case(model, "sam", width, height)))
             if not result["points"]:
-                ours.run(image, replace(point.recipe, pred_iou_thresh=0.0, stability_score_thresh=0.0), stages=True)
-            answers = [ours.run(image, point.recipe, stages=True) for _ in range(options.repetitions)]
+                ours.run(image, replace(point.recipe, pred_iou_thresh=0.0, stability_score_thresh=0.0))
+            answers = [ours.stages(image, point.recipe) for _ in range(options.repetitions)]
             prompts, crops = prompts_and_crops(point.recipe, (height, width))
             result["points"].append(
                 {

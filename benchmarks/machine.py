@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pipeline
+from benchmarks import device
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("torch", "numpy", "numba", "opencv-python", "pycocotools", "pillow", "segment-anything", "transformers")
+GPU_PACKAGES = ("torchvision", "triton")
 
 
-def provenance() -> dict[str, Any]:
-    """Machine, versions, commit and time, as plain values for JSON."""
+def provenance(device_kind: str = "cpu") -> dict[str, Any]:
+    """Machine, device, versions, commit and time, as plain values for JSON."""
+    packages = PACKAGES if device_kind == "cpu" else PACKAGES + GPU_PACKAGES
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
@@ -29,8 +32,9 @@ def provenance() -> dict[str, Any]:
             "system": f"{platform.system()} {platform.machine()}",
             "load": round(os.getloadavg()[0], 2),
         },
+        "device": device.describe(device_kind),
         "versions": {"python": platform.python_version(), "maskmill": pipeline.__version__}
-        | {package: _version(package) for package in PACKAGES},
+        | {package: _version(package) for package in packages},
     }
 
 

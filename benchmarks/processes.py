@@ -54,9 +54,24 @@ class PeerProcess:
             self.close()
             raise
 
-    def run(self, image: Path, recipe: Recipe, *, stages: bool = False) -> dict[str, Any]:
-        """What worker.py answers for one image."""
-        return self._ask({"image": str(image), "recipe": asdict(recipe), "stages": stages})
+    def run(self, image: Path, recipe: Recipe) -> dict[str, Any]:
+        """One measured image. The answers of all these are in worker.py."""
+        return self._do("run", image, recipe)
+
+    def stages(self, image: Path, recipe: Recipe) -> dict[str, Any]:
+        """One image by stage."""
+        return self._do("stages", image, recipe)
+
+    def ceilings(self) -> dict[str, Any]:
+        """What the device reaches at best, in this process."""
+        return self._ask({"do": "ceilings"})
+
+    def trace(self, image: Path, recipe: Recipe, file: Path) -> dict[str, Any]:
+        """One image under torch's profiler, its trace in `file`."""
+        return self._do("trace", image, recipe, file=str(file.resolve()))
+
+    def _do(self, what: str, image: Path, recipe: Recipe, **more: str) -> dict[str, Any]:
+        return self._ask({"image": str(image), "recipe": asdict(recipe), "do": what} | more)
 
     def _read(self) -> None:
         if self._process.stdout is not None:

@@ -22,6 +22,7 @@ from model.load import BUNDLED, load_sam
 from model.segmenter import TorchSegmenter
 from model.training.calibrate import Calibration, apply
 from pipeline.masks.crops import grid_points
+from pipeline.masks.filters import stability_scores
 from pipeline.settings import Recipe
 
 CALIBRATION_SCENE = 77
@@ -43,6 +44,16 @@ class Weights:
     sha256: str
     kind: str
     """bundled, given or widened."""
+
+    @property
+    def note(self) -> str:
+        """What the weights are, for whoever reads a table."""
+        if self.kind != "widened":
+            return f"{self.kind} weights"
+        return (
+            f"the bundled tiny model's function in the sizes of {self.model}, calibrated so that {ABOVE_IOU:.0%} of "
+            "the predicted masks pass the score on one scene; not weights that Segment Anything was released with"
+        )
 
 
 def find_weights(model: str, *, given: str | None, folder: Path) -> Weights:
@@ -74,16 +85,17 @@ def _widened(model: str) -> dict[str, torch.Tensor]:
     offset = recipe.pred_iou_thresh - float(answer.predicted_iou_N.quantile(1 - ABOVE_IOU))
     above_Nhw = answer.logits_Nhw[answer.predicted_iou_N > recipe.pred_iou_thresh - offset]
     # The cut moves through the logits by 1; that is to scale the logits, read the other way.
-    stable = [_stable_share(above_Nhw, recipe.stability_score_offset / factor, recipe) for factor in FACTORS]
+    stable = [_stable_share(above_Nhw, recipe, offset=recipe.stability_score_offset / factor) for factor in FACTORS]
     factor = next((factor for factor, share in zip(FACTORS, stable, strict=True) if share >= STABLE), FACTORS[-1])
     apply(sam, Calibration(factor, 1.0, offset))
     return sam.state_dict()
 
 
-def _stable_share(logits_Nhw: torch.Tensor, cut: float, recipe: Recipe) -> float:
+def _stable_share(logits_Nhw: torch.Tensor, recipe: Recipe, *, offset: float) -> float:
+    """The share of masks that are stable, by counts of low-resolution cells."""
     inside_Nhw = logits_Nhw != 0  # cells of the padding are exactly 0
-    tight_N, loose_N = (logits_Nhw > cut).sum((1, 2)), ((logits_Nhw > -cut) & inside_Nhw).sum((1, 2))
-    return float((tight_N >= recipe.stability_score_thresh * loose_N).float().mean())
+    tight_N, loose_N = (logits_Nhw > offset).sum((1, 2)), ((logits_Nhw > -offset) & inside_Nhw).sum((1, 2))
+    return float((stability_scores(tight_N, loose_N) >= recipe.stability_score_thresh).float().mean())
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:

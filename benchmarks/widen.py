@@ -1,7 +1,9 @@
 """The bundled model's function in the sizes of a larger one: weights for benchmarks where no released ones are at hand.
 
 Channels are repeated, and what reads them is divided by how often (Net2Net, arXiv:1511.05641); further blocks add
-nothing. With the same grid and whole multiples of channels the large network computes exactly what the small one does.
+next to nothing. With the same grid and whole multiples of channels and heads (ViT-B) the large network computes exactly
+what the small one does; with others (ViT-L, ViT-H) a LayerNorm counts some channels once more than the rest, and masks
+differ at their rims.
 Tables of positions are stretched to a larger grid: the answers are then those of a trained model, if not of a good one.
 Masks hang together and rounding is as small as in trained networks; random weights have neither.
 
@@ -27,6 +29,9 @@ TABLES = re.compile(
 )
 ADDS = re.compile(r"(attn\.proj|mlp\.lin2)\.(weight|bias)$")
 """What a block's two branches add to its input."""
+NEXT_TO_NOTHING = 2.0**-20
+"""What the further blocks' branches are scaled by. Not 0: products with zeros draw less power, and a GPU that may clock
+higher for them would look faster than it is with trained weights."""
 
 
 @torch.no_grad()
@@ -41,15 +46,34 @@ def widened(small: Sam, config: SamConfig) -> Sam:
         raise ValueError(f"{config.name} is no wider {own.name}: {', '.join(less) or 'another decoder'}")
     large, state = Sam(config), small.state_dict()
     places = _Places(own, config)
+    repeated = repeated_blocks(own, config)
     for name, target in large.state_dict().items():
         block = BLOCK.search(name)
-        if block and int(block[1]) >= own.depth and ADDS.search(name):
-            target.zero_()
-            continue
+        scale = 1.0
         if block:
-            name = BLOCK.sub(f"blocks.{int(block[1]) % own.depth}.", name)
-        target.copy_(places.fill(name, state[name], target.shape))
+            index, computes = repeated[int(block[1])]
+            scale = 1.0 if computes or not ADDS.search(name) else NEXT_TO_NOTHING
+            name = BLOCK.sub(f"blocks.{index}.", name)
+        target.copy_(places.fill(name, state[name], target.shape) * scale)
     return large.eval()
+
+
+def repeated_blocks(small: SamConfig, large: SamConfig) -> list[tuple[int, bool]]:
+    """For each block of the large model: whose weights it takes, and whether it does that one's work.
+
+    The small model's blocks come in their order, each at the next block of its kind (windows, or all tokens).
+
+    raises  ValueError if not all of them find a place
+    """
+    repeated: list[tuple[int, bool]] = []
+    turn = 0
+    for index in range(large.depth):
+        own_turn = turn < small.depth and (index in large.global_blocks) == (turn in small.global_blocks)
+        repeated.append((turn if own_turn else index % small.depth, own_turn))
+        turn += own_turn
+    if turn < small.depth:
+        raise ValueError(f"{large.name} is no wider {small.name}: its global blocks come in another order")
+    return repeated
 
 
 class _Places:

@@ -32,8 +32,8 @@ def box_area(boxes_N4: torch.Tensor) -> torch.Tensor:
 
 def batched_nms(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float) -> torch.Tensor:
     """torchvision.ops.boxes.batched_nms on the CPU, one box at a time: stable by falling score, IoU in float32."""
-    boxes_N4, category_N = boxes.numpy(), idxs.numpy()
-    area_N = box_area(boxes).numpy()
+    boxes_N4, category_N = boxes.cpu().numpy(), idxs.cpu().numpy()
+    area_N = box_area(boxes).cpu().numpy()
     kept: list[int] = []
     for i in torch.sort(scores, descending=True, stable=True).indices.tolist():
         for j in kept:
@@ -45,7 +45,7 @@ def batched_nms(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, i
                 break
         else:
             kept.append(i)
-    return torch.tensor(kept, dtype=torch.int64)
+    return torch.tensor(kept, dtype=torch.int64, device=boxes.device)
 
 
 def to_pil_image(image_HW3: npt.NDArray[np.uint8]) -> Image.Image:

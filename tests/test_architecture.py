@@ -127,11 +127,13 @@ sys.meta_path.insert(0, Block())
 for room in ("model", "pipeline/masks"):
     for path in sorted(pathlib.Path(room).rglob("*.py")):
         importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
+for command in ("compare", "parity", "worker", "rivals"):
+    importlib.import_module(f"benchmarks.{command}")
 assert "cv2" in sys.modules and "torch" in sys.modules
 """
 
 
-def test_model_and_masks_import_on_a_bare_machine():
+def test_model_masks_and_the_benchmark_import_on_a_bare_machine():
     """GPU boxes often have torch, numpy, opencv and pycocotools, and nothing else."""
     result = subprocess.run([sys.executable, "-c", BARE], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

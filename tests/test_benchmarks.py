@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import cost
 from benchmarks.agreement import PeerMask, agreement, rle_counts
-from benchmarks.cases import Options, drawn_image, named_recipe, prompts_and_crops
-from benchmarks.compare import compare, parse, without_masks
+from benchmarks.bounds import markdown as floor_tables
+from benchmarks.bounds import seen_shares
+from benchmarks.cases import Options, named_recipe, prompts_and_crops
+from benchmarks.ceilings import Ceilings
+from benchmarks.command_line import parse
+from benchmarks.compare import compare, without_masks
 from benchmarks.cost_tables import markdown as cost_tables
+from benchmarks.image_cost import image_work
 from benchmarks.peers import PEERS, Generator, Peer, Seam, Setup, build_ours
-from benchmarks.table import cpu_seconds, markdown
-from benchmarks.widen import widened
+from benchmarks.table import markdown, seconds
 from model.config import CONFIGS
-from model.load import BUNDLED, load_sam
-from model.segmenter import TorchSegmenter
 from pipeline.settings import CropRank, Recipe
 from tests.official import build_official
 
@@ -32,7 +33,7 @@ SMALL = Options(
     models=("tiny",),
     recipes=("sam",),
     sizes_wh=((160, 120),),
-    peers=("released", "wrong", "ours", "absent"),
+    peers=("released", "wrong", "ours", "ours_bf16", "absent"),
     repetitions=2,
     budget_s=1e4,
     pred_iou_thresh=0.0,
@@ -58,6 +59,9 @@ class Wrong:
         other = replace(first, counts=_square(20).counts)
         return [other, replace(second, predicted_iou=second.predicted_iou + 0.01), *rest]
 
+    def funnel(self, answer: Any) -> dict[str, int]:
+        return self.ours.funnel(answer)
+
 
 def build_wrong(setup: Setup) -> Generator:
     return Wrong(build_ours(setup))
@@ -72,7 +76,9 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     peers = PEERS | {
         name: Peer(name, f"{name} peer", f"tests.test_benchmarks:build_{name}") for name in ("wrong", "absent")
     }
-    *_, last = compare(SMALL, folder=tmp_path_factory.mktemp("weights"), peers=peers)
+    folder = tmp_path_factory.mktemp("bench")
+    options = replace(SMALL, trace=str(folder / "trace.json"))
+    *_, last = compare(options, folder=folder / "weights", peers=peers)
     return json.loads(json.dumps(without_masks(last)))
 
 
@@ -105,16 +111,17 @@ def test_every_run_is_measured_and_a_missing_peer_says_why(result: dict[str, Any
         assert case["peers"][name]["repeatable"]
     assert case["peers"]["absent"]["skipped"] == "ImportError: not on this machine"
     assert case["prompts"] == 16
-    assert case["funnel"]["candidates"] == 48
-    ours_s = cpu_seconds(case["peers"]["ours"])
+    ours = case["peers"]["ours"]
+    assert ours["funnel"]["candidates"] == 48
+    ours_s = seconds(ours, "cpu")
     assert ours_s is not None
     # The stages are of a further run on a machine that may be busy, so their sum is only about the same.
-    assert ours_s / 10 < sum(case["stages"].values()) < ours_s * 10
-    assert all(seconds > 0 for seconds in case["stages"].values())
+    assert ours_s / 10 < sum(ours["stages"].values()) < ours_s * 10
+    assert all(seconds > 0 for seconds in ours["stages"].values())
 
 
 def test_the_table_says_what_the_json_says(result: dict[str, Any]) -> None:
-    """The table is made from the JSON alone, so that an older one can be read again."""
+    """The table is made from the JSON alone, so that it can be made again without the benchmark."""
     rows = {line.split(" | ")[0].strip("| "): line for line in markdown(result).splitlines() if line.startswith("| ")}
     count = result["cases"][0]["peers"]["ours"]["masks"]
     whole = f"{count} of {count}"
@@ -208,29 +215,57 @@ def test_the_cost_model_counts_what_torch_counts_in_the_released_network() -> No
 
 def test_the_published_cost_tables_are_those_of_the_code() -> None:
     """A table that is typed by hand is out of date."""
-    page = Path(__file__).parent.parent / "docs" / "cost.md"
-    for table in cost_tables().strip().split("\n\n"):
-        assert table in page.read_text()
+    docs = Path(__file__).parent.parent / "docs"
+    for page, tables in (("cost.md", cost_tables()), ("gpu.md", floor_tables())):
+        for table in tables.strip().split("\n\n"):
+            assert table in (docs / page).read_text()
 
 
-def test_widened_weights_compute_what_the_small_model_does() -> None:
-    """Figures of larger sizes would mean little with weights whose masks are noise."""
-    small = load_sam(BUNDLED["tiny"].read_bytes())
-    wide = replace(
-        CONFIGS["vit_b"],
-        input_side=small.config.input_side,
-        window=small.config.window,
-        depth=8,
-        global_blocks=(2, 5, 7),
+def test_ours_has_stages_beside_their_floors_and_bf16_beside_float32(result: dict[str, Any]) -> None:
+    """A stage's seconds say little without what the device could do, and a precision's without what it changes."""
+    [case] = result["cases"]
+    for name, precision in (("ours", "fp32"), ("ours_bf16", "bf16")):
+        row = case["peers"][name]
+        ceilings = Ceilings(**row["ceilings"])
+        assert min(*ceilings.flops.values(), ceilings.bytes) > 1e6
+        work = image_work(CONFIGS["tiny"], SMALL.recipe("sam"), (120, 160), seen_shares(row["funnel"]))
+        assert row["floors"]["encode"]["flops"] == (work.encode + work.our_crops).flops
+        assert row["floors"]["encode"]["seconds"] == pytest.approx(
+            work.encode.flops / ceilings.flops[precision] + work.our_crops.flops / ceilings.flops["fp32"]
+        )
+    beside = case["peers"]["ours_bf16"]["beside_fp32"]
+    assert beside["reference"] == case["peers"]["ours"]["masks"]
+    text = markdown(result)
+    assert f"Ours in bf16 beside ours in float32: {beside['count']} masks for {beside['reference']};" in text
+    assert text.count("| stages of Maskmill") == 2
+
+
+def test_a_trace_shows_the_operators_of_one_image(result: dict[str, Any]) -> None:
+    """An optimiser starts from a trace, and an empty one is found out too late on a lent machine."""
+    [case] = result["cases"]
+    events = json.loads(Path(case["trace"]["file"]).read_text())["traceEvents"]
+    assert any(event.get("name") == "aten::scaled_dot_product_attention" for event in events)
+
+
+def test_on_a_gpu_the_table_counts_wall_seconds_and_the_gpu_s_memory(result: dict[str, Any]) -> None:
+    """On a GPU CPU seconds say little; the numbers here are made up."""
+    told = json.loads(json.dumps(result))
+    told["options"]["device"] = "cuda"
+    told["device"] = {"name": "a card", "memory_bytes": 2**37, "driver": "1.2", "cuda": "13.0"}
+    told["versions"] |= {"torchvision": None, "triton": "3"}
+    rows = told["cases"][0]["peers"]
+    for name, wall in (("released", 2.0), ("wrong", 1.0), ("ours", 0.1), ("ours_bf16", 0.05)):
+        rows[name]["stages"] = {"encode": wall / 2, "prompts": wall / 4, "post-processing": wall / 8, "clean-up": 0.0}
+        for run in rows[name]["runs"]:
+            run |= {"wall": wall, "device_peak_bytes": 2**30 * wall}
+            del run["stages"]
+    lines = markdown(told).splitlines()
+    [released] = [line for line in lines if line.startswith("| segment_anything 1.0, as released")]
+    cpu_s = f"{seconds(rows['released'], 'cpu'):.2f}"
+    assert released.startswith(
+        f"| segment_anything 1.0, as released | 2.0000 | 0.50 | {cpu_s} | 20.00 | 1.0000 | 0.5000 | 0.2500 | 2048 |"
     )
-    image_HW3 = drawn_image("tiny", 77, (96, 128))
-    points_xy_P2 = np.array([[20.0, 30.0], [64.0, 48.0], [100.0, 80.0]])
-    one, other = (
-        segmenter.decode(segmenter.encode([image_HW3])[0], points_xy_P2, pred_iou_thresh=-math.inf)
-        for segmenter in (TorchSegmenter(sam, weights_sha256="") for sam in (small, widened(small, wide)))
-    )
-    assert one.logits_Nhw.abs().max() > 5
-    torch.testing.assert_close(other.logits_Nhw, one.logits_Nhw, atol=2e-3, rtol=0)
-    torch.testing.assert_close(other.predicted_iou_N, one.predicted_iou_N, atol=1e-5, rtol=0)
-    with pytest.raises(ValueError, match="vit_b is no wider"):
-        widened(small, replace(CONFIGS["vit_b"], embed_dim=96))
+    [summary] = [line for line in lines if line.startswith("| tiny (bundled), sam")]
+    assert "| 0.0500 | 40.0x | 20.0x | 2.0x |" in summary
+    assert "a card, 128 GiB" in lines[0]
+    assert "torchvision is missing" in lines[0]
