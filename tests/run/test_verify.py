@@ -16,30 +16,24 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.records import ImageRow, Status
 from pipeline.run.chunk import Bench, Errand, process_chunk
-from pipeline.run.device import Device
 from pipeline.run.manifest import find_parts, publish, recount
-from pipeline.run.plan import Shape, members_uri
-from pipeline.run.planning import create_or_load_plan
+from pipeline.run.plan import members_uri
 from pipeline.run.progress import Lines
 from pipeline.run.verify import Verification, verify_output
 from pipeline.settings import Format, Settings
 from pipeline.storage.parts import read_part, write_part
 from pipeline.storage.store import Store
-from tests.fakes_run import FakeSegmenter, drawn_image, write_folder
-from tests.run.conftest import RECIPE, parts_of, small_run
-
-device = Device(FakeSegmenter(), RECIPE)
+from tests.fakes_run import drawn_image, write_folder
+from tests.run.conftest import bench_of, parts_of, small_run
 
 
 def run_without_a_cluster(settings: Settings, store: Store, *, chunks: int | None = None) -> Bench:
     """A real output; finished and published unless only some `chunks` are asked for."""
-    shape = Shape.of(settings, weights_sha256="f" * 64)
-    plan = create_or_load_plan(shape, out=settings.out, store=store).plan
-    bench = Bench(out=settings.out, plan=plan, store=store, generate=device.generate)
-    for chunk in list(plan.chunks())[:chunks]:
+    bench = bench_of(settings, store)
+    for chunk in list(bench.plan.chunks())[:chunks]:
         process_chunk(Errand(chunk), bench)
     if chunks is None:
-        publish(recount(plan, out=settings.out, store=store), out=settings.out, store=store)
+        publish(recount(bench.plan, out=settings.out, store=store), out=settings.out, store=store)
     return bench
 
 

@@ -1,0 +1,151 @@
+"""Workers that are asked for: as many as there is room and memory for, and none where none can come."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+
+from pipeline.errors import ConfigError, RunError
+from pipeline.records import Chunk
+from pipeline.run.chunk import Errand
+from pipeline.run.crew import Crew
+from pipeline.run.progress import Standing
+from pipeline.run.room import Room, machine_is_lost
+from pipeline.run.session import Outcome, Weights, run_settings
+from pipeline.run.signals import StopFlag
+from pipeline.settings import ModelSettings, RunSettings, Settings
+from pipeline.storage.store import Store
+from tests.fakes_run import (
+    Notes,
+    broken_weights,
+    fake_weights,
+)
+from tests.run.conftest import run, with_run
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(
+    ("address", "max_workers"), [("local", None), ("local", 2), ("auto", None)], ids=["local", "local, two", "cluster"]
+)
+def test_a_gpu_that_cannot_come_is_refused(settings: Settings, address: str, max_workers: int | None):
+    """An actor that asks for a GPU where there is none waits for ever, without a word."""
+    settings = replace(with_run(settings, address=address, max_workers=max_workers), model=ModelSettings(device="cuda"))
+    with pytest.raises(ConfigError, match=r"model\.device=cuda, but Ray sees no GPU"):
+        run(settings)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_gpu_that_an_autoscaler_may_bring_is_waited_for(settings: Settings):
+    """On a cluster that starts empty, pending workers are what makes it grow."""
+    settings = replace(with_run(settings, address="auto", max_workers=2), model=ModelSettings(device="cuda"))
+    assert stopped_while_it_shows(settings).stopped
+
+
+def stopped_while_it_shows(settings: Settings) -> Outcome:
+    """A run that is told to stop when it first shows how far it is."""
+    stop = StopFlag()
+
+    class Stopping(Notes):
+        def show(self, standing: Standing) -> None:
+            stop(signal.SIGTERM, None)
+
+    return run_settings(settings, progress=Stopping(), find_weights=fake_weights, stop=stop)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_cluster_is_asked_for_more_than_it_has_and_a_single_machine_is_not():
+    """Where nodes may come on demand, workers without room are that demand, though no number of them is set."""
+    assert Room(RunSettings(address="local"), device="cpu").worth_asking_for(()) == 4
+    assert Room(RunSettings(address="auto"), device="cpu").worth_asking_for(()) == 8
+
+
+@pytest.mark.usefixtures("cluster")
+def test_more_threads_than_any_node_has_are_refused(settings: Settings):
+    """The same silent wait, for CPUs."""
+    with pytest.raises(ConfigError, match=r"run\.threads_per_worker=64, but no node has that many CPUs"):
+        run(with_run(settings, threads_per_worker=64))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_workers_that_cannot_start_stop_the_run_with_their_own_error(settings: Settings):
+    """Waiting for ever for workers that cannot be would be a silent hang."""
+    with pytest.raises(RunError, match="the accelerator is on fire"):
+        run(settings, find_weights=broken_weights)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_checkpoint_that_a_worker_refuses_is_a_configuration_error(settings: Settings):
+    """The sentence of the loader reaches the user unwrapped, at the first worker."""
+
+    def refused(settings: Settings, store: Store) -> Weights:
+        return replace(fake_weights(settings, store), load=load_refused)
+
+    with pytest.raises(ConfigError, match=r"^the checkpoint is not a vit_b: 3 keys differ$"):
+        run(settings, find_weights=refused)
+
+
+def load_refused(_store: Store) -> Any:
+    raise ConfigError("the checkpoint is not a vit_b: 3 keys differ")
+
+
+@pytest.fixture
+def crew(cluster: str, settings: Settings) -> Iterator[tuple[Crew, list[str]]]:
+    """Asked for three workers, which never get as far as reading what they are told; and what it says."""
+    said: list[str] = []
+    told: Any = None
+    crew = Crew(told, RunSettings(max_workers=3), device="cpu", say=said.append)
+    crew.fit_to(9)
+    yield crew, said
+    crew.dismiss_all()
+
+
+def an_errand(chunk_id: str) -> Errand:
+    return Errand(Chunk(chunk_id=chunk_id, shard="a", start=0, stop=1))
+
+
+def loses_for_memory(crew: Crew, chunk_id: str) -> None:
+    """As the driver does, when Ray has killed a worker that had this chunk."""
+    seat = crew.seats[0]
+    crew.lose(seat)
+    crew.note_out_of_memory(seat, [an_errand(chunk_id)])
+    crew.fit_to(9)
+
+
+def test_each_worker_lost_for_memory_is_one_fewer_until_one_is_left(crew: tuple[Crew, list[str]]):
+    """Too many for their machine would be killed again and again; and the last one may have met a large image."""
+    workers, said = crew
+    numbers = [len(workers.seats)]
+    for number in range(3):
+        loses_for_memory(workers, f"c{number}")
+        numbers.append(len(workers.seats))
+    assert numbers == [3, 2, 1, 1]
+    assert "one worker fewer from now on (2 in all); run.max_workers sets how many" in said[1]
+    assert "there is but one worker: use a machine with more memory" in said[2]
+
+
+def test_workers_lost_to_one_image_come_back_when_it_is_left_out(crew: tuple[Crew, list[str]]):
+    """One monstrous image must not leave a machine of eight GPUs with two workers for the rest of the run."""
+    workers, said = crew
+    for chunk_id in ("c1", "c2", "c1"):
+        loses_for_memory(workers, chunk_id)
+    workers.note_named("c3")
+    workers.note_named("c1")
+    workers.fit_to(9)
+    assert len(workers.seats) == 2, "the worker that c2 cost stays away"
+    assert said[-1] == "1 workers more again: what took the memory is known"
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_machine_that_is_gone_or_out_of_reach_is_told_from_a_worker_that_died():
+    """Its chunks are not blamed, and neither is it for a worker that did not start."""
+    died, here = ActorDiedError("the worker died"), str(ray.get_runtime_context().get_node_id())
+    assert not machine_is_lost(died, here)
+    assert machine_is_lost(died, "0" * len(here))
+    assert machine_is_lost(ActorUnavailableError("not now", None), here)
+    assert not machine_is_lost(died, ""), "it was never placed: nobody knows"
