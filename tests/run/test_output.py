@@ -55,6 +55,9 @@ def test_finished_run_has_a_manifest_that_recounts_its_parts(finished: tuple[Set
     text = summary(outcome)
     assert "13 ok, 0 failed" in text
     assert "images/s" in text
+    busy = sum(report.seconds["compute"] for report in outcome.reports) / outcome.worked_s
+    assert 0 < busy < 1
+    assert f"overlapping; the device was busy for {busy:.0%} of the workers' time" in text
     assert f"{13 * 48} candidates: " in text
     assert f"{document['masks']} kept" in text
 
