@@ -157,7 +157,8 @@ class Crew:
 
         Returns where that was, for a person.
         """
-        name, then = self._room.name_of(seat.node), f"there is but one worker: {MORE_MEMORY}"
+        name = self._room.name_of(seat.node) if seat.node else "a machine"
+        then = f"there is but one worker: {MORE_MEMORY}"
         if self._limit() > 1:
             self._shortages.append(Shortage(seat.node, frozenset(errand.chunk.chunk_id for errand in errands)))
             then = f"one worker fewer from now on ({len(self._shortages)} in all); run.max_workers sets how many"

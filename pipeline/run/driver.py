@@ -219,6 +219,8 @@ class Driver:
             if verdict is Verdict.NAMED:
                 self._deaths = 0
                 self.crew.note_named(errand.chunk.chunk_id)
+                if self._ledger.nothing_works:
+                    raise RunError(f"image after image ends its worker, and nothing was finished; {died}: {why}")
         return failed
 
     def _watch(self) -> None:
