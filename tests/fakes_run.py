@@ -32,7 +32,7 @@ TAR_PIT_RGB = (255, 0, 254)
 """And one with this colour keeps it for ever."""
 GLUTTON_RGB = (254, 0, 255)
 """And one with this colour takes memory until somebody ends that, or it has GLUTTON_MIB."""
-GLUTTON_MIB = 6 * 1024
+GLUTTON_MIB = 8 * 1024
 
 Image_HW3 = npt.NDArray[np.uint8]
 

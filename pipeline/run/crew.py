@@ -199,7 +199,7 @@ class Crew:
     def _start_failed(self, seat: Seat, why: str, *, on: str | None = None) -> None:
         node = seat.node if on is None else on
         self.dismiss(seat)
-        self._say(f"a worker did not start on {self._room.name_of(seat.node)}: {why}")
+        self._say(f"a worker did not start ({self._room.name_of(seat.node)}): {why}")
         if self._machines.note_failed_start(node) and not self._avoid(node, f"workers do not start: {why}"):
             raise RunError(f"worker after worker does not start; the last one said: {why}")
 

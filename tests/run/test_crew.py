@@ -117,6 +117,18 @@ def test_workers_are_asked_for_as_there_is_work_and_let_go_when_there_is_less(cr
     assert numbers == [3, 2, 1, 3, 0]
 
 
+def test_a_worker_that_hangs_while_it_starts_is_replaced(crew: tuple[Crew, list[str]]):
+    """A model that never comes from a store, or a driver that does not answer: the others must not wait for it."""
+    workers, said = crew
+    hung = workers.seats[0]
+    hung.node = "somewhere"  # placed when this machine was started; those that wait for room may wait for ever
+    workers.replace_hung_starts(limit_s=1.0)
+    workers.fit_to(9)
+    assert len(workers.seats) == 3
+    assert hung not in workers.seats
+    assert said == ["a worker did not start (no node yet): it was not ready after run.image_timeout_s=1"]
+
+
 def loses_for_memory(crew: Crew, index: int) -> None:
     """As the driver does, when Ray has killed a worker that had this chunk."""
     seat = crew.seats[0]
