@@ -23,6 +23,8 @@ from pipeline.settings import RunSettings
 
 ray: Any = typed_ray  # its annotations are partial and partly wrong
 
+LOADING_S = 600.0
+"""Seconds in which a worker loads its model; more if run.image_timeout_s, which is about images, is more."""
 NO_MEMORY = "ran out of memory, and Ray ended a worker there"
 MORE_MEMORY = "use a machine with more memory"
 
@@ -132,10 +134,10 @@ class Crew:
                 seat.node = answer
                 self._machines.note_placed()
 
-    def replace_hung_starts(self, limit_s: float) -> None:
-        now = time.monotonic()
-        for seat in [seat for seat in self.seats if seat.node and not seat.ready and now - seat.since > limit_s]:
-            self._start_failed(seat, f"it was not ready after run.image_timeout_s={limit_s:g}")
+    def replace_hung_starts(self) -> None:
+        latest = time.monotonic() - max(LOADING_S, self._settings.image_timeout_s)
+        for seat in [seat for seat in self.seats if seat.node and not seat.ready and seat.since < latest]:
+            self._start_failed(seat, f"it was not ready {time.monotonic() - seat.since:.0f} s after it was placed")
 
     def lose(self, seat: Seat) -> list[Errand]:
         """Dismiss one that died, or is as good as dead; returns what it held."""

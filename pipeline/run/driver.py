@@ -232,7 +232,7 @@ class Driver:
         self._journals = {key: self._journals[key] for key in self._keys()}
         self._entries = self._journal.read_only(self._keys())
         limit = self._settings.image_timeout_s
-        self.crew.replace_hung_starts(limit)
+        self.crew.replace_hung_starts()
         for seat in self.crew.busy:
             age = max(
                 (self._entries[e.key].age_s for e in seat.in_flight.values() if e.key in self._entries), default=0
