@@ -190,7 +190,7 @@ class Crew:
     def _forget(self, explained: list[Shortage]) -> None:
         if explained:
             self._shortages = [shortage for shortage in self._shortages if shortage not in explained]
-            self._say(f"{len(explained)} workers more again: what took the memory is known")
+            self._say(f"what took the memory is known; workers that are asked for again: {len(explained)}")
 
     def _ask_for_one(self) -> None:
         avoided = ",".join(sorted(self._machines.avoided))

@@ -19,7 +19,11 @@ GLUTTON = "im05.png"
 ROOM_MIB = 4096
 """Beyond what is in use at first: Ray and two workers take some 1,500; the rest is for what else the machine does."""
 NAMED = "3 attempts at this image failed: its machine ran out of memory"
-SAID = ("ran out of memory, and Ray ended a worker there; one worker fewer", "goes on without one image", "more again")
+SAID = (
+    "ran out of memory, and Ray ended a worker there; one worker",
+    "goes on without one image",
+    "are asked for again",
+)
 
 
 def shortage(folder: Path) -> tuple[list[str], list[str]]:

@@ -163,7 +163,7 @@ def test_workers_lost_to_one_image_come_back_when_it_is_left_out(crew: tuple[Cre
     workers.note_named("a-00001")
     workers.fit_to(9)
     assert len(workers.seats) == 2, "the worker that the second chunk cost stays away"
-    assert said[-1] == "1 workers more again: what took the memory is known"
+    assert said[-1] == "what took the memory is known; workers that are asked for again: 1"
 
 
 @pytest.mark.usefixtures("cluster")
