@@ -118,7 +118,7 @@ class RunSettings:
     """torch threads of a worker on the CPU. Float sums depend on it, so it is fixed, not taken from the machine."""
     max_pixels: int = 268_435_456
     """Width x height above which an image is a `too_large` row (default 16,384 squared). A worker holds six decoded
-    images at most, 3 bytes a pixel."""
+    images at most, 3 bytes a pixel, and takes 42 bytes a pixel in all (measured; docs/cluster.md)."""
     max_failed_fraction: float = 0.01
     """Share of images that may fail before the run exits with 3."""
     chunk_attempts: int = 5

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from pipeline.run.progress import Standing
 from pipeline.run.session import Weights
 from pipeline.settings import Settings
 from pipeline.storage.store import Store
@@ -29,6 +30,9 @@ POISON_RGB = (255, 0, 255)
 """An image whose first pixel has this colour kills the process that segments it."""
 TAR_PIT_RGB = (255, 0, 254)
 """And one with this colour keeps it for ever."""
+GLUTTON_RGB = (254, 0, 255)
+"""And one with this colour takes memory until somebody ends that, or it has GLUTTON_MIB."""
+GLUTTON_MIB = 8 * 1024
 
 Image_HW3 = npt.NDArray[np.uint8]
 
@@ -68,10 +72,13 @@ class FakeSegmenter:
     def encode(self, crops_HW3: Sequence[Image_HW3]) -> list[FakeCrop]:
         for crop_HW3 in crops_HW3:
             time.sleep(self._seconds)
-            if tuple(int(value) for value in crop_HW3[0, 0]) == POISON_RGB:
+            first_rgb = tuple(int(value) for value in crop_HW3[0, 0])
+            if first_rgb == POISON_RGB:
                 os.kill(os.getpid(), signal.SIGKILL)
-            if tuple(int(value) for value in crop_HW3[0, 0]) == TAR_PIT_RGB:
+            if first_rgb == TAR_PIT_RGB:
                 time.sleep(1e6)
+            if first_rgb == GLUTTON_RGB:
+                take_memory()
         return [FakeCrop(crop_HW3) for crop_HW3 in crops_HW3]
 
     def decode(
@@ -102,6 +109,14 @@ class FakeSegmenter:
         logits_hw = torch.full((self.side, self.side), -10.0)
         logits_hw[max(0, row - radius) : row + radius + 1, max(0, column - radius) : column + radius + 1] = 10.0
         return logits_hw
+
+
+def take_memory() -> None:
+    taken: list[Image_HW3] = []
+    while len(taken) * 64 < GLUTTON_MIB:
+        taken.append(np.ones((64, 1024, 1024), np.uint8))
+        time.sleep(0.03)  # a watchman that looks twenty times a second shall see it coming
+    raise RuntimeError("nobody minded")
 
 
 def load_fake(store: Store, *, seconds_per_image: float = 0.0) -> Any:
@@ -154,3 +169,20 @@ def write_tar(path: Path, images: Mapping[str, bytes]) -> Path:
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))
     return path
+
+
+class Notes:
+    """A Progress that remembers."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+        self.standings: list[Standing] = []
+
+    def show(self, standing: Standing) -> None:
+        self.standings.append(standing)
+
+    def say(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+    def close(self) -> None:
+        return

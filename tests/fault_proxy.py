@@ -10,6 +10,7 @@ import http.client
 import socket
 import struct
 import threading
+import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -36,11 +37,26 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Torn:
+    """As `Cut`, but with a reset instead of an orderly end."""
+
+    count: int
+
+
+@dataclass(frozen=True)
 class Stall:
     """As `Cut`, but the line stays open for `seconds`, or until the client has had enough of it."""
 
     count: int
     seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Drip:
+    """The server's answer whole, its body in so many pieces with a pause before each."""
+
+    pieces: int
+    pause_s: float
 
 
 @dataclass(frozen=True)
@@ -54,7 +70,9 @@ class Break(Enum):
     """A line that breaks without a word."""
 
     BEFORE = auto()
-    """The server never hears of the request."""
+    """The server never hears of the request, and the line is reset."""
+    CLOSED = auto()
+    """The server never hears of the request, and the line ends in good order without an answer."""
     LOST_ANSWER = auto()
     """The server did the work, and the answer is lost."""
     HALF_BODY = auto()
@@ -73,7 +91,7 @@ class Weakness(Enum):
     """Not looked at while another write of the same object is on its way."""
 
 
-Harm = Answer | Cut | Stall | Flip | Break
+Harm = Answer | Cut | Torn | Stall | Drip | Flip | Break
 
 
 class FaultProxy(ThreadingHTTPServer):
@@ -162,22 +180,31 @@ class _Handler(BaseHTTPRequestHandler):
             self.rfile.read(length // 2)
             return self._reset()
         body = self.rfile.read(length)
+        if harm is Break.CLOSED:
+            return None
         if harm is Break.SILENCE:
             return self._wait_for_the_end()
         if isinstance(harm, Answer):
-            text = f"<?xml version='1.0'?><Error><Code>{harm.code}</Code><Message>scripted</Message></Error>".encode()
-            return self._answer(harm.status, [("Content-Type", "application/xml")], len(text), text)
+            return self._say(harm)
+        self._serve_from_upstream(body, harm)
+
+    def _say(self, error: Answer) -> None:
+        text = f"<?xml version='1.0'?><Error><Code>{error.code}</Code><Message>scripted</Message></Error>".encode()
+        self._answer(error.status, [("Content-Type", "application/xml")], len(text), text)
+
+    def _serve_from_upstream(self, body: bytes, harm: Harm | None) -> None:
         with self.server.weakened(self.command, self.path) as dropped:
             status, headers, length, data = self._ask(body, dropped)
         if harm is Break.LOST_ANSWER:
             return self._reset()
-        if isinstance(harm, (Cut, Stall)):
+        if isinstance(harm, (Cut, Torn, Stall)):
             data = data[: harm.count]
         if isinstance(harm, Flip):
             data = data[: harm.position] + bytes([data[harm.position] ^ 1]) + data[harm.position + 1 :]
-        self._answer(status, headers, length, data)
+        self._answer(status, headers, length, data, harm if isinstance(harm, Drip) else None)
+        if isinstance(harm, Torn):
+            return self._reset()
         if isinstance(harm, Stall):
-            self.wfile.flush()
             self._wait_for_the_end(harm.seconds)
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _serve
@@ -203,15 +230,21 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             connection.close()
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], length: int, data: bytes) -> None:
+    def _answer(
+        self, status: int, headers: list[tuple[str, str]], length: int, data: bytes, drip: Drip | None = None
+    ) -> None:
         self.send_response_only(status)
         for name, value in headers:
             self.send_header(name, value)
         self.send_header("Content-Length", str(length))
         self.send_header("Connection", "close")
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
+        if self.command == "HEAD":
+            return
+        pieces, pause_s = (drip.pieces, drip.pause_s) if drip else (1, 0.0)
+        for start in range(0, len(data), step := len(data) // pieces + 1):
+            time.sleep(pause_s)
+            self.wfile.write(data[start : start + step])
 
     def _wait_for_the_end(self, seconds: float | None = None) -> None:
         """Until the client has had enough, or for so long."""

@@ -11,17 +11,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray as typed_ray
-from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from pipeline.errors import MaskmillError, RunError
 from pipeline.run.chunk import Errand
 from pipeline.run.machines import Machines
 from pipeline.run.ray_session import one_line
-from pipeline.run.room import Room, is_alive
+from pipeline.run.room import Room, machine_is_lost
 from pipeline.run.worker import WorkerSpec, worker_actor
 from pipeline.settings import RunSettings
 
 ray: Any = typed_ray  # its annotations are partial and partly wrong
+
+LOADING_S = 600.0
+"""Seconds in which a worker loads its model; more if run.image_timeout_s, which is about images, is more."""
+NO_MEMORY = "ran out of memory, and Ray ended a worker there"
+MORE_MEMORY = "use a machine with more memory"
 
 
 @dataclass(eq=False)
@@ -49,6 +54,14 @@ class Seat:
         return [self.starting if self.node else self.placing]
 
 
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """A machine had no memory for a worker that held these chunks, or was still loading: one fewer is asked for."""
+
+    node: str
+    chunk_ids: frozenset[str]
+
+
 class Crew:
     """say  told about workers that fail and machines that are avoided
 
@@ -63,8 +76,7 @@ class Crew:
         self._room = Room(settings, device=device)
         self._machines = Machines()
         self._actor_class = worker_actor(num_cpus=self._room.cpus_each, num_gpus=self._room.gpus_each)
-        self._fewer = 0
-        """Workers that are not asked for any more, because a machine had no memory for so many."""
+        self._shortages: list[Shortage] = []
         self._worked_s = 0.0
 
     @property
@@ -107,9 +119,11 @@ class Crew:
             if isinstance(error.cause, MaskmillError):
                 raise error.cause from error
             self._start_failed(seat, one_line(error))
+        # Neither of Ray's out-of-memory and actor errors is a kind of the other; RayError comes last.
+        except OutOfMemoryError:
+            self._start_ran_out_of_memory(seat)
         except RayError as error:
-            # Out of reach is what a machine is at first when it is lost, until the cluster knows.
-            lost = isinstance(error, ActorUnavailableError) or (seat.node and not is_alive(seat.node))
+            lost = machine_is_lost(error, seat.node)
             self._start_failed(seat, one_line(error), on="" if lost else seat.node)
         else:
             seat.since = time.monotonic()
@@ -120,10 +134,10 @@ class Crew:
                 seat.node = answer
                 self._machines.note_placed()
 
-    def replace_hung_starts(self, limit_s: float) -> None:
-        now = time.monotonic()
-        for seat in [seat for seat in self.seats if seat.node and not seat.ready and now - seat.since > limit_s]:
-            self._start_failed(seat, f"it was not ready after run.image_timeout_s={limit_s:g}")
+    def replace_hung_starts(self) -> None:
+        latest = time.monotonic() - max(LOADING_S, self._settings.image_timeout_s)
+        for seat in [seat for seat in self.seats if seat.node and not seat.ready and seat.since < latest]:
+            self._start_failed(seat, f"it was not ready {time.monotonic() - seat.since:.0f} s after it was placed")
 
     def lose(self, seat: Seat) -> list[Errand]:
         """Dismiss one that died, or is as good as dead; returns what it held."""
@@ -140,11 +154,23 @@ class Crew:
         if self._machines.note_death(seat.node, [errand.chunk.chunk_id for errand in errands]):
             self._avoid(seat.node, f"workers keep dying there: {why}")
 
-    def note_out_of_memory(self) -> None:
-        """A machine killed one of its workers for want of memory: one fewer from now on, as long as there is one."""
+    def note_out_of_memory(self, seat: Seat, errands: list[Errand]) -> str:
+        """Ray killed it because its machine had no memory left: one worker fewer from now on, as long as there is one.
+
+        Returns where that was, for a person.
+        """
+        name = self._room.name_of(seat.node) if seat.node else "a machine"
+        then = f"there is but one worker: {MORE_MEMORY}"
         if self._limit() > 1:
-            self._fewer += 1
-            self._say(f"one worker fewer from now on ({self._fewer} in all): a machine ran out of memory")
+            self._shortages.append(Shortage(seat.node, frozenset(errand.chunk.chunk_id for errand in errands)))
+            then = f"one worker fewer from now on ({len(self._shortages)} in all); run.max_workers sets how many"
+        self._say(f"{name} {NO_MEMORY}; {then}")
+        return name
+
+    def note_named(self, chunk_id: str) -> None:
+        """One image of this chunk is left out from now on. If memory was short wherever the chunk was, then for that
+        image, and not because there were too many workers."""
+        self._forget([shortage for shortage in self._shortages if chunk_id in shortage.chunk_ids])
 
     def dismiss(self, seat: Seat) -> None:
         # Dropping the handle is not enough: another reference keeps the actor, and its GPU, for ever.
@@ -159,7 +185,12 @@ class Crew:
 
     def _limit(self) -> int:
         limit = self._settings.max_workers or self._room.worth_asking_for(self._machines.avoided)
-        return max(1, limit - self._fewer)
+        return max(1, limit - len(self._shortages))
+
+    def _forget(self, explained: list[Shortage]) -> None:
+        if explained:
+            self._shortages = [shortage for shortage in self._shortages if shortage not in explained]
+            self._say(f"what took the memory is known; workers that are asked for again: {len(explained)}")
 
     def _ask_for_one(self) -> None:
         avoided = ",".join(sorted(self._machines.avoided))
@@ -170,9 +201,18 @@ class Crew:
     def _start_failed(self, seat: Seat, why: str, *, on: str | None = None) -> None:
         node = seat.node if on is None else on
         self.dismiss(seat)
-        self._say(f"a worker did not start on {self._room.name_of(seat.node)}: {why}")
+        self._say(f"a worker did not start ({self._room.name_of(seat.node)}): {why}")
         if self._machines.note_failed_start(node) and not self._avoid(node, f"workers do not start: {why}"):
             raise RunError(f"worker after worker does not start; the last one said: {why}")
+
+    def _start_ran_out_of_memory(self, seat: Seat) -> None:
+        """Others may have taken it, as long as there are others."""
+        if self._limit() == 1:
+            return self._start_failed(seat, f"its machine {NO_MEMORY}; {MORE_MEMORY}")
+        self.dismiss(seat)
+        self.note_out_of_memory(seat, [])
+        if self._machines.note_failed_start(seat.node):
+            self._avoid(seat.node, "there is no memory for workers to start")
 
     def _avoid(self, node: str, why: str) -> bool:
         """Place no worker there any more; False if there would be no room left elsewhere."""
@@ -182,6 +222,7 @@ class Crew:
         if node not in self._machines.avoided:
             self._machines.avoided[node] = why
             self._say(f"{self._room.name_of(node)} is avoided from now on: {why}")
+            self._forget([shortage for shortage in self._shortages if shortage.node == node])
             for seat in list(self._unplaced()):
                 self.dismiss(seat)  # it may be placed there yet
         return True

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 import ray as typed_ray
-from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from pipeline.errors import RunError, StorageError
 from pipeline.run.chunk import Errand
@@ -24,7 +24,7 @@ from pipeline.run.lookout import Lookout
 from pipeline.run.metrics import Failure, RunMetrics
 from pipeline.run.progress import Progress, Standing
 from pipeline.run.ray_session import one_line
-from pipeline.run.room import is_alive
+from pipeline.run.room import machine_is_lost
 from pipeline.run.signals import StopFlag
 from pipeline.run.worker import CHUNKS_IN_FLIGHT, WorkerSpec
 from pipeline.settings import RunSettings
@@ -144,12 +144,10 @@ class Driver:
                 return self._lose(seat, one_line(cause), Failure.DEVICE, died="its device failed")
             self._try_again(self._taken(seat, ref), cause)
         # Neither of Ray's out-of-memory and actor errors is a kind of the other; RayError comes last.
-        except OutOfMemoryError as error:
-            self._lose_for_memory(seat, one_line(error))
+        except OutOfMemoryError:
+            self._lose_for_memory(seat)
         except RayError as error:
-            # Out of reach is what a machine is at first when it is lost, until the cluster knows.
-            lost = isinstance(error, ActorUnavailableError) or getattr(error, "preempted", False)
-            lost = lost or not is_alive(seat.node)
+            lost = machine_is_lost(error, seat.node)
             self._lose(seat, one_line(error), Failure.NODE_LOST if lost else Failure.WORKER_DIED)
         else:
             self._deaths = 0
@@ -193,12 +191,12 @@ class Driver:
         if self._deaths >= DEATHS_IN_A_ROW:
             raise RunError(f"{self._deaths} workers died in a row with no chunk finished; the last one: {why}")
 
-    def _lose_for_memory(self, seat: Seat, why: str) -> None:
-        """The machine killed the worker because memory was short, which may have been anybody's doing."""
+    def _lose_for_memory(self, seat: Seat) -> None:
+        """Ray killed the worker because its machine was short of memory, which may have been anybody's doing."""
         errands = self.crew.lose(seat)
         entries = self._journal.read([errand.key for errand in errands])
-        self.crew.note_out_of_memory()
-        failed = self._judge(errands, entries, "its machine ran out of memory", why, self._ledger.spare)
+        where = self.crew.note_out_of_memory(seat, errands)
+        failed = self._judge(errands, entries, "its machine ran out of memory", where, self._ledger.spare)
         self._metrics.failed(Failure.OUT_OF_MEMORY, failed)
 
     def _judge(
@@ -220,6 +218,9 @@ class Driver:
             self._progress.say(f"chunk {errand.chunk.chunk_id} {verdict}: {died}: {why}")
             if verdict is Verdict.NAMED:
                 self._deaths = 0
+                self.crew.note_named(errand.chunk.chunk_id)
+                if self._ledger.nothing_works:
+                    raise RunError(f"image after image ends its worker, and nothing was finished; {died}: {why}")
         return failed
 
     def _watch(self) -> None:
@@ -231,7 +232,7 @@ class Driver:
         self._journals = {key: self._journals[key] for key in self._keys()}
         self._entries = self._journal.read_only(self._keys())
         limit = self._settings.image_timeout_s
-        self.crew.replace_hung_starts(limit)
+        self.crew.replace_hung_starts()
         for seat in self.crew.busy:
             age = max(
                 (self._entries[e.key].age_s for e in seat.in_flight.values() if e.key in self._entries), default=0

@@ -19,6 +19,8 @@ from pipeline.run.plan import Plan
 DEATHS_TO_NAME = 3
 """Attempts that must end at the same image, the last of them careful, before its row is `crashed`. Two may be somebody
 else's doing: where processes are killed at random, an innocent image is met twice once in a few hundred kills."""
+NAMED_AT_FIRST = 5
+"""Images that may be named before a single chunk is finished; a row is final, and so many are not to blame."""
 LOSSES_EXCUSED = 3
 """Times that a chunk's machine may be lost, or run out of memory, before the chunk is suspected of doing it."""
 
@@ -93,6 +95,12 @@ class Ledger:
     @property
     def is_complete(self) -> bool:
         return len(self.committed) == self.plan.chunk_count
+
+    @property
+    def nothing_works(self) -> bool:
+        """Image after image is named, and nothing else came of the work: then it is the machines, or the model. A later
+        driver begins with other chunks, if there are any, so that one full of bad images does not stop it again."""
+        return not self.reports and sum(map(len, self.crashed.values())) >= NAMED_AT_FIRST
 
     def note_committed(self, chunk_ids: Iterable[str]) -> None:
         """Parts seen in the store: nobody needs to wait for these any more."""

@@ -1,6 +1,7 @@
 """What the cluster has room for.
 
-Owns the question whether a worker takes a GPU or CPU slots, and how many of them there could be now.
+Owns the question whether a worker takes a GPU or CPU slots, how many of them there could be now, and which machines are
+gone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Collection
 from typing import Any
 
 import ray as typed_ray
+from ray.exceptions import ActorUnavailableError, RayError
 
 from pipeline.errors import ConfigError
 from pipeline.settings import RunSettings
@@ -73,6 +75,12 @@ class Room:
         return f"run.threads_per_worker={self.cpus_each}, but no node has that many CPUs; lower it"
 
 
-def is_alive(node_id: str) -> bool:
-    """The node is part of the cluster."""
-    return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
+def machine_is_lost(error: RayError, node_id: str) -> bool:
+    """Whether `error`, which a worker's call ended with, is the end of its machine and not of the worker alone.
+
+    node_id  where the worker was; "" if that was not known yet
+    """
+    # Out of reach is what a machine is at first when it is lost, until the cluster knows.
+    if isinstance(error, ActorUnavailableError) or getattr(error, "preempted", False):
+        return True
+    return bool(node_id) and not any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())

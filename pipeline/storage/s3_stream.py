@@ -25,7 +25,8 @@ class ResumingBody(io.RawIOBase):
     """Bytes [start, stop) of an object, forward only.
 
     raises  ChangedError if the object is no longer the one of `etag` (or of the first answer), or ends before `stop`
-            StorageError if it could not be read within the store's patience
+            StorageError if it could not be read within the store's patience, or, at its end, if it was read whole and
+            is not what the store's checksum says
     """
 
     def __init__(self, uri: str, get: Get, patience: Patience, *, etag: str, start: int, stop: int | None) -> None:
@@ -71,6 +72,8 @@ class ResumingBody(io.RawIOBase):
         try:
             with translated(self._uri):
                 data: bytes = body.read(count)
+                if self._position + len(data) == self._stop:
+                    body.read(1)  # botocore compares checksums, where there are any, only when it meets the end
             self._position += len(data)
             if not data and self._stop is not None and self._position < self._stop:
                 raise Transient(f"the answer ended at byte {self._position} of {self._stop}")

@@ -19,6 +19,7 @@ from tests.chaos.efficiency import efficiency
 from tests.chaos.elastic import elastic
 from tests.chaos.memory import memory
 from tests.chaos.run import Findings, chaos
+from tests.chaos.shortage import shortage
 from tests.chaos.storm import STORMS, Storm
 from tests.chaos.weather import HARMS, Weather, weather
 from tests.conftest import S3_ENVIRONMENT
@@ -46,11 +47,13 @@ def main(names: list[str]) -> int:
     os.environ.update(S3_ENVIRONMENT)
     code = 0
     with running_server() as endpoint:
-        for name in names or ["long", "real", "elastic", "memory", "efficiency"]:
+        for name in names or ["long", "real", "elastic", "shortage", "memory", "efficiency"]:
             logs = Path(tempfile.mkdtemp(prefix=f"chaos-{name}-"))
             match name:
                 case "elastic":
                     lines, problems = _elastic(logs)
+                case "shortage":
+                    lines, problems = shortage(logs)
                 case "memory":
                     lines, problems = memory(logs, images=2000)
                 case "efficiency":
@@ -69,6 +72,8 @@ def _storm(name: str, endpoint: str, logs: Path) -> tuple[list[str], list[str]]:
     client.create_bucket(Bucket=bucket)
     with weather(endpoint, share=storm.fault_share, seed=storm.seed) as sky:
         found = chaos(storm, client=client, bucket=bucket, endpoint=endpoint, sky=sky, logs=logs)
+        if sky.injected.total() < sky.requests * storm.fault_share / 2:
+            found.problems.append(f"only {sky.injected.total()} of {sky.requests} requests were harmed")
         for method, harms in HARMS.items():
             if name == "long" and len([harm for harm in sky.injected if harm.startswith(method)]) < len(harms):
                 found.problems.append(f"not every harm to {method} was done")

@@ -11,9 +11,17 @@ from typing import Any
 import pytest
 
 from jobs.generate import LOCAL_RAY
-from pipeline.settings import Recipe, RunSettings, Settings, StoreSettings
+from pipeline.records import ChunkReport, ImageRow
+from pipeline.run.chunk import Bench, Errand, process_chunk
+from pipeline.run.device import Device
+from pipeline.run.plan import Shape, part_uri
+from pipeline.run.planning import create_or_load_plan
+from pipeline.run.session import FindWeights, Outcome, run_settings
+from pipeline.run.signals import StopFlag
+from pipeline.settings import Format, Recipe, RunSettings, Settings, StoreSettings
+from pipeline.storage.parts import Part, read_part
 from pipeline.storage.store import Store, connect
-from tests.fakes_run import drawn_image, write_folder, write_tar
+from tests.fakes_run import FakeSegmenter, Notes, drawn_image, fake_weights, write_folder, write_tar
 
 os.environ.update(LOCAL_RAY)
 os.environ.update({"RAY_worker_niceness": "0"})  # Ray's own is 15: beside the other half of the suite they would starve
@@ -77,3 +85,40 @@ def with_run(settings: Settings, **changes: object) -> Settings:
 
 def parts_of(out: str | Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((Path(out) / "data").iterdir())}
+
+
+@pytest.fixture(scope="session")
+def finished(cluster: str, source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Outcome]:
+    """A run that one worker has finished; read only."""
+    settings = small_run(source, tmp_path_factory.mktemp("finished") / "out")
+    return settings, run(with_run(settings, max_workers=1))
+
+
+def run(settings: Settings, *, find_weights: FindWeights = fake_weights, notes: Notes | None = None) -> Outcome:
+    return run_settings(settings, progress=notes or Notes(), find_weights=find_weights, stop=StopFlag())
+
+
+def rows_at(out: str | Path) -> list[ImageRow]:
+    return [row for part in parts_of(out).values() for row in read_part(part, format=Format.PARQUET).rows]
+
+
+device = Device(FakeSegmenter(), RECIPE)
+
+
+def bench_of(settings: Settings, store: Store) -> Bench:
+    shape = Shape.of(settings, weights_sha256="w" * 64)
+    plan = create_or_load_plan(shape, out=settings.out, store=store).plan
+    return Bench(out=settings.out, plan=plan, store=store, generate=device.generate)
+
+
+def work(bench: Bench) -> list[ChunkReport]:
+    return [process_chunk(Errand(chunk), bench) for chunk in bench.plan.chunks()]
+
+
+def part_of(bench: Bench, number: int = 0) -> Part:
+    chunk = list(bench.plan.chunks())[number]
+    return read_part(bench.store.read(part_uri(bench.out, bench.plan, chunk)), format=bench.plan.shape.format)
+
+
+def rows_of(bench: Bench) -> list[ImageRow]:
+    return [row for number in range(bench.plan.chunk_count) for row in part_of(bench, number).rows]

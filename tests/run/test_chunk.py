@@ -10,16 +10,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.errors import ContractError, StorageError
+from pipeline.errors import ContractError
 from pipeline.records import ImageMasks
 from pipeline.run.chunk import Errand, process_chunk
 from pipeline.run.device import Image_HW3
-from pipeline.run.plan import Plan, members_uri, part_uri
+from pipeline.run.plan import Plan, part_uri
 from pipeline.run.stopwatch import STAGES, Stopwatch
 from pipeline.settings import Settings
 from pipeline.storage.store import Store
-from tests.run.chunks import bench_of, device, part_of, rows_of, work
-from tests.run.conftest import parts_of
+from tests.run.conftest import bench_of, device, part_of, parts_of, rows_of, work
 
 
 def test_rows_are_the_members_in_order_with_masks_and_hashes(settings: Settings, store: Store, source: Path):
@@ -71,15 +70,6 @@ def test_the_second_writer_of_a_chunk_changes_nothing(settings: Settings, store:
     before = store.read(part_uri(bench.out, bench.plan, chunk))
     assert not process_chunk(Errand(chunk), bench).won
     assert store.read(part_uri(bench.out, bench.plan, chunk)) == before
-
-
-def test_a_replaced_member_index_is_refused(settings: Settings, store: Store):
-    """The index is named in the plan by its hash; another one would make other rows."""
-    bench = bench_of(settings, store)
-    uris = [members_uri(bench.out, planned.shard.name, planned.members_sha256[0]) for planned in bench.plan.shards]
-    Path(uris[0]).write_bytes(store.read(uris[1]))
-    with pytest.raises(StorageError, match="not the member index that was planned"):
-        process_chunk(Errand(next(bench.plan.chunks())), bench)
 
 
 def test_more_masks_than_ids_is_a_broken_promise(settings: Settings, store: Store):

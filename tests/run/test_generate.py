@@ -24,9 +24,8 @@ from pipeline.run.worker import CHUNKS_IN_FLIGHT
 from pipeline.settings import Format, Settings, StoreSettings
 from pipeline.storage.parts import read_part
 from pipeline.storage.store import connect
-from tests.fakes_run import drawn_image, fake_weights, write_folder, write_tar
+from tests.fakes_run import Notes, drawn_image, fake_weights, write_folder, write_tar
 from tests.run.conftest import with_run
-from tests.run.test_driver import Notes
 
 ROOT = Path(__file__).parent.parent.parent
 IMAGES = 12

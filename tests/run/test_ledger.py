@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.records import ChunkReport, Funnel, Shard
+from pipeline.run.chunk import Errand
 from pipeline.run.ledger import Entry, Ledger, Verdict
 from pipeline.run.plan import Plan, PlannedShard, Shape
 from pipeline.settings import Settings
@@ -96,6 +97,19 @@ def test_an_image_is_named_by_the_third_attempt_that_ends_at_it_and_only_by_a_ca
     ledger.waiting.rotate(1)
     assert ledger.take().crashed == {1: "3 attempts at this image failed: its worker died"}
     assert not ledger.given_up, "what an image did is not counted against its chunk"
+
+
+def test_images_named_before_anything_was_finished_are_suspected_of_nothing_in_the_end(plan: Plan):
+    """A machine that is too small, or a driver that is broken, kills at every image; crashed rows would be for good."""
+    ledger = Ledger.open(plan, committed=(), attempts_allowed=3, from_the_start=True)
+    seen: list[bool] = []
+    for ordinal in range(5):
+        for _ in range(3):
+            ledger.blame(Errand(ledger.waiting[0], careful=True), Entry(ordinal, 1, 0.0), "died")
+        seen.append(ledger.nothing_works)
+    assert seen == [False] * 4 + [True]
+    ledger.finish(ledger.take().chunk, report("a-00000"))
+    assert not ledger.nothing_works
 
 
 def test_an_attempt_that_read_ahead_names_nobody_however_often_it_ends_there(plan: Plan):

@@ -17,9 +17,8 @@ from pipeline.run.signals import StopFlag
 from pipeline.run.worker import segmenter_loader
 from pipeline.settings import ModelSettings, Recipe, Settings
 from pipeline.storage.store import Store
-from tests.fakes_run import drawn_image, write_folder
+from tests.fakes_run import Notes, drawn_image, write_folder
 from tests.run.conftest import parts_of, with_run
-from tests.run.test_driver import Notes
 
 
 def run(settings: Settings) -> Outcome:

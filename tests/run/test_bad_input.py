@@ -1,4 +1,4 @@
-"""What is wrong with a source becomes a row, or stops the chunk; neighbours get the masks that they always get."""
+"""Input that is damaged, gone or changed: rows with a word for it, or a run that stops if all of it is."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pipeline.errors import StorageError
 from pipeline.records import ImageMasks
 from pipeline.run.chunk import Errand, process_chunk
 from pipeline.run.device import Image_HW3
+from pipeline.run.plan import members_uri
 from pipeline.run.stopwatch import Stopwatch
 from pipeline.settings import Settings, StoreSettings
 from pipeline.storage.store import Store, connect
 from tests.fakes_run import as_png, drawn_image, write_folder, write_tar
 from tests.fault_proxy import Flip, fault_proxy
-from tests.run.chunks import bench_of, device, rows_of, work
-from tests.run.conftest import with_run
+from tests.run.conftest import bench_of, device, rows_of, with_run, work
 
 
 def from_folder(settings: Settings, folder: Path, images: dict[str, bytes]) -> Settings:
@@ -138,6 +138,21 @@ def test_bits_that_flip_on_the_way_crash_nothing_and_leave_their_neighbours_alon
     assert all(row.status in ("ok", "unreadable") for row in rows)
 
 
+def test_a_bit_that_flips_on_the_way_of_the_member_index_costs_an_attempt_and_no_row(
+    settings: Settings, s3_endpoint: str, s3_bucket: str
+):
+    """Compatible stores guard no body; rows of what is not in the plan would be committed for good."""
+    with fault_proxy(s3_endpoint) as proxy:
+        store = connect(StoreSettings(endpoint_url=proxy.url))
+        bench = bench_of(replace(settings, out=f"s3://{s3_bucket}/out"), store)
+        proxy.harm("GET", Flip(500))
+        with pytest.raises(StorageError, match="not the member index that was planned"):
+            work(bench)
+        assert proxy.seen[-1] == f"GET {Flip(500)}"
+        work(bench)
+        assert [row.status for row in rows_of(bench)] == ["ok"] * 13
+
+
 def test_a_deleted_tar_stops_its_chunks(settings: Settings, store: Store, tmp_path: Path):
     """A tar is a shard: without it there is nothing to make rows of."""
     tar = write_tar(tmp_path / "all.tar", {f"{name}.png": drawn_image(ord(name)) for name in "abc"})
@@ -157,3 +172,12 @@ def test_the_rest_of_a_cut_tar_is_one_unreadable_row(settings: Settings, store: 
     rows = rows_of(bench)
     assert [str(row.status) for row in rows] == ["ok", "ok", "unreadable"]
     assert "cut.tar" in rows[2].error
+
+
+def test_a_replaced_member_index_is_refused(settings: Settings, store: Store):
+    """The index is named in the plan by its hash; another one would make other rows."""
+    bench = bench_of(settings, store)
+    uris = [members_uri(bench.out, planned.shard.name, planned.members_sha256[0]) for planned in bench.plan.shards]
+    Path(uris[0]).write_bytes(store.read(uris[1]))
+    with pytest.raises(StorageError, match="not the member index that was planned"):
+        process_chunk(Errand(next(bench.plan.chunks())), bench)
