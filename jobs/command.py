@@ -120,6 +120,8 @@ def check_overrides(arguments: Sequence[str], settings_type: type) -> None:
         if override.is_sweep_override():
             raise _unreadable(argument, "a comma separates the values of a sweep")
         key = override.key_or_group
+        if key == "model.name":
+            raise ConfigError(f"write model={override.value()} instead of {argument}: thresholds come with the model")
         if key not in known and "/" not in key and not key.startswith("hydra"):
             raise _unknown(key, known)
 

@@ -39,12 +39,14 @@ def compose(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
-def test_without_overrides_the_recipe_is_sa1b_chunks_are_small_and_all_else_is_default(compose: Compose):
+def test_without_overrides_the_recipe_is_sa1b_with_the_bundled_models_thresholds(compose: Compose):
     """YAML states differences: everything that it does not say must come from settings.py."""
     code, settings, _ = compose()
     assert code == 0
     assert settings == Settings(
         recipe=Recipe(
+            pred_iou_thresh=0.42,
+            stability_score_thresh=0.7,
             crop_n_layers=2,
             crop_n_points_downscale_factor=2,
             min_mask_region_area=100,
@@ -149,7 +151,8 @@ def test_errors_become_exit_codes_with_a_sentence(
         (["source=s"], "out= is missing"),
         (["source=nowhere", "out=o", "model=vit_b"], "model vit_b comes without weights"),
         (["source=nowhere", "out=o", "model.checkpoint=gone.pth"], "model.checkpoint=gone.pth cannot be read"),
-        (["source=nowhere", "out=o", "model.name=vit_x"], "vit_x"),
+        (["source=nowhere", "out=o", "model=vit_x"], "vit_x"),
+        (["source=nowhere", "out=o", "model.name=vit_b"], "write model=vit_b instead of model.name=vit_b"),
         (["source=nowhere", "out=o", "recipe.points_per_side=0"], "recipe.points_per_side=0 must be 1 or more"),
     ],
 )
