@@ -41,7 +41,7 @@ verify: .venv/.run-ready  ## recount the output at OUT=... from its parts
 	$(BIN)/python -m jobs.verify $(call quoted,out,$(OUT)) $(ARGS)
 
 test: .venv/.dev-ready  ## run the test suite
-	$(BIN)/python -m tests
+	$(BIN)/python -m pytest
 
 chaos: .venv/.dev-ready  ## kill and harm everything for a quarter of an hour, and compare with an undisturbed run
 	$(BIN)/python -m tests.chaos $(ARGS)

@@ -24,7 +24,7 @@ from pipeline.storage.store import Store, connect
 from tests.fakes_run import FakeSegmenter, Notes, drawn_image, fake_weights, write_folder, write_tar
 
 os.environ.update(LOCAL_RAY)
-os.environ.update({"RAY_worker_niceness": "0"})  # Ray's own is 15: beside the other half of the suite they would starve
+os.environ.update({"RAY_worker_niceness": "0"})  # Ray's own is 15, which on a busy machine is next to nothing
 os.environ.pop("RAY_ADDRESS", None)
 
 RECIPE = Recipe(points_per_side=4)

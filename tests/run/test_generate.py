@@ -59,6 +59,8 @@ def overrides_of(settings: Settings) -> list[str]:
         f'out="{settings.out}"',
         "recipe=sam",
         f"recipe.points_per_side={settings.recipe.points_per_side}",
+        f"recipe.pred_iou_thresh={settings.recipe.pred_iou_thresh}",
+        f"recipe.stability_score_thresh={settings.recipe.stability_score_thresh}",
         f"run.images_per_chunk={run.images_per_chunk}",
         f"run.max_workers={run.max_workers}",
         f"run.address={run.address}",
