@@ -11,14 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmarks import cost
-from benchmarks.cases import named_recipe
+from benchmarks.cases import named_recipe, prompts_and_crops
 from benchmarks.ceilings import Ceilings
 from benchmarks.cost import FLOAT, Work, total
 from benchmarks.image_cost import ImageWork, Shares, image_work
 from benchmarks.peers import DECODE, ENCODE
 from benchmarks.stages import POST
 from model.config import CONFIGS
-from pipeline.masks.crops import grid_points, image_crops
 
 ELEMENT = {"fp32": FLOAT, "bf16": 2}
 """Bytes of an activation."""
@@ -77,24 +76,21 @@ def markdown() -> str:
 
 def _parts() -> Iterator[str]:
     """ViT-H on one image of 1024 x 683, part by part."""
-    config, size_hw, shares = CONFIGS["vit_h"], (683, 1024), Shares()
-    recipe = named_recipe("sam")
-    inside = cost.inside_square(size_hw)
-    prompts = sum(len(grid_points(crop.hw, recipe.points_per_side)) for crop in image_crops(size_hw, recipe))
-    kept = cost.ours_kept_prompt(config, inside=inside) * (prompts * shares.prompts)
-    kept += cost.ours_kept_mask(config, inside=inside) * (prompts * config.multimask_outputs * shares.above)
-    encoder = cost.encoder(config)
-    rows = {"**encoder**": total(encoder.values())} | {f"... {name}": work for name, work in encoder.items()}
+    config, size_hw, recipe = CONFIGS["vit_h"], (683, 1024), named_recipe("sam")
+    work = image_work(config, recipe, size_hw, Shares())
+    prompts, _ = prompts_and_crops(recipe, size_hw)
     scores = total(cost.ours_prompt(config).values()) * prompts
-    rows |= {"**decoder**": cost.ours_crop(config) + scores + kept, "... shared by a crop": cost.ours_crop(config)}
-    rows |= {f"... {prompts} prompts up to their scores": scores, "... upscaling and logits of those above": kept}
-    rows |= {"**post-processing**": Work(0, image_work(config, recipe, size_hw, shares).our_masks)}
+    rows = {"**encoder**": work.encode} | {f"... {name}": part for name, part in cost.encoder(config).items()}
+    rows |= {"**decoder**": work.our_crops + work.our_prompts, "... shared by a crop": work.our_crops}
+    rows |= {f"... {prompts} prompts up to their scores": scores}
+    rows |= {"... upscaling and logits of those above": work.our_prompts + scores * -1}
+    rows |= {"**post-processing**": Work(0, work.our_masks)}
     yield "| ViT-H, 1024 x 683, `sam` | GFLOP | ms in bf16 | ms in fp32 | GiB by operators, fp32 | ms for them |"
     yield "|---" * 6 + "|"
-    for name, work in rows.items():
-        times = [work.flops / H200.flops[precision] * 1e3 for precision in ("bf16", "fp32")]
-        flops = [f"{work.flops / 1e9:,.1f}", *(f"{ms:.2f}" for ms in times)] if work.flops else [""] * 3
-        yield f"| {name} | {' | '.join(flops)} | {work.bytes / 2**30:.2f} | {work.bytes / H200.bytes * 1e3:.2f} |"
+    for name, part in rows.items():
+        times = [part.flops / H200.flops[precision] * 1e3 for precision in ("bf16", "fp32")]
+        flops = [f"{part.flops / 1e9:,.1f}", *(f"{ms:.2f}" for ms in times)] if part.flops else [""] * 3
+        yield f"| {name} | {' | '.join(flops)} | {part.bytes / 2**30:.2f} | {part.bytes / H200.bytes * 1e3:.2f} |"
 
 
 def _images() -> Iterator[str]:
