@@ -32,7 +32,8 @@ from pipeline.run.member_index import MemberIndex
 from pipeline.run.plan import Plan, Shape, data_uri, part_name
 from pipeline.run.planning import create_or_load_plan
 from pipeline.settings import Settings, StoreSettings
-from pipeline.storage.store import Store, connect
+from pipeline.storage.connect import connect
+from pipeline.storage.store import Store
 
 CASES = ("tars", "keys")
 

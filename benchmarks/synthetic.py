@@ -18,8 +18,8 @@ from typing import BinaryIO, cast, overload
 from urllib.parse import parse_qs, urlsplit
 
 from pipeline.settings import StoreSettings
-from pipeline.storage.protocol import ObjectInfo
-from pipeline.storage.store import RoutedStore
+from pipeline.storage.connect import RoutedStore
+from pipeline.storage.store import ObjectInfo
 
 FOLDER = "/synthetic"
 IMAGE_BYTES = 900_000

@@ -32,7 +32,7 @@ from pipeline.evaluation.truths import Truths
 from pipeline.masks.generator import generate_masks
 from pipeline.run.labelled import open_labelled
 from pipeline.settings import ModelSettings, Recipe, StoreSettings
-from pipeline.storage.store import connect
+from pipeline.storage.connect import connect
 from pipeline.storage.uris import absolute
 
 SCENES_AT_ONCE = 4

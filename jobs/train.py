@@ -32,7 +32,7 @@ from pipeline.errors import ConfigError, StorageError
 from pipeline.evaluation.truths import mask_pixels
 from pipeline.run.labelled import LabelledImages, open_labelled
 from pipeline.settings import StoreSettings
-from pipeline.storage.store import connect
+from pipeline.storage.connect import connect
 from pipeline.storage.uris import absolute
 
 log = logging.getLogger(__name__)

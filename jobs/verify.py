@@ -14,7 +14,7 @@ from pipeline.run.progress import progress_on
 from pipeline.run.report import verification_lines
 from pipeline.run.verify import verify_output
 from pipeline.settings import StoreSettings
-from pipeline.storage.store import connect
+from pipeline.storage.connect import connect
 from pipeline.storage.uris import absolute
 
 UNSOUND = 4

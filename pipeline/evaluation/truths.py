@@ -15,8 +15,7 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from pipeline.errors import ContractError
-from pipeline.masks.rle import Rle
-from pipeline.masks.rle_check import unpacked
+from pipeline.masks.rle import Rle, unpacked
 
 Mask_HW = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]

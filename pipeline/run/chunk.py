@@ -30,10 +30,10 @@ from pipeline.records import Chunk, ChunkReport, Funnel, ImageMasks, ImageRow, M
 from pipeline.run.member_index import MemberIndex
 from pipeline.run.plan import Plan, canonical_json, part_uri
 from pipeline.run.prefetch import prefetch
-from pipeline.run.source import shard_is_there
 from pipeline.run.stopwatch import Stopwatch
 from pipeline.storage.images import DecodedImage, decode_image
 from pipeline.storage.parts import write_part
+from pipeline.storage.shards import shard_is_there
 from pipeline.storage.store import Store
 
 PREFETCH_DEPTH = 1

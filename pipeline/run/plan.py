@@ -29,7 +29,7 @@ class Shape:
     parts on one class of device."""
 
     source: str
-    """As typed; in a plan, as source.canonical says it."""
+    """As typed; in a plan, as `spellings` has it."""
     format: Format
     recipe: Recipe
     model_name: str

@@ -32,10 +32,9 @@ from pipeline.run.plan import (
     plan_uri,
 )
 from pipeline.run.scan import index_shards
-from pipeline.run.source import canonical, spellings
 from pipeline.storage.kinds import IMAGE_EXTENSIONS
 from pipeline.storage.members import IndexPiece, without_numbers
-from pipeline.storage.shards import ShardSource, find_shards
+from pipeline.storage.shards import ShardSource, find_shards, spellings
 from pipeline.storage.store import Store
 
 PUT_THREADS = 8
@@ -89,7 +88,7 @@ def load_plan(out: str, *, store: Store) -> Plan | None:
 
 def _plan_source(shape: Shape, *, out: str, store: Store, say: Say) -> Plan:
     news = _News(say)
-    sources = find_shards(shape.source, store, listed=lambda images: news.tell(f"{images:,} images listed"))
+    canonical, sources = find_shards(shape.source, store, listed=lambda images: news.tell(f"{images:,} images listed"))
     with ThreadPoolExecutor(PUT_THREADS) as pool:
         writer = _Writer(out, store, pool)
         drafts: list[_Draft] = []
@@ -105,7 +104,7 @@ def _plan_source(shape: Shape, *, out: str, store: Store, say: Say) -> Plan:
         numbers = [piece.numbers_N for draft in drafts for piece in draft.pieces]
         shared_N = shared_numbers(numbers)
         shards = tuple(draft.settled(writer, shared_N) for draft in drafts)
-    shape = replace(shape, source=canonical(shape.source, store))
+    shape = replace(shape, source=canonical)
     return Plan(shape=shape, shards=shards, id_base=id_base(numbers))
 
 

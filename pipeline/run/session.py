@@ -23,7 +23,8 @@ from pipeline.run.ray_session import ray_session
 from pipeline.run.signals import StopFlag
 from pipeline.run.worker import LoadSegmenter, WorkerSpec, checkpoint_sha256, segmenter_loader
 from pipeline.settings import Settings
-from pipeline.storage.store import Store, connect
+from pipeline.storage.connect import connect
+from pipeline.storage.store import Store
 from pipeline.storage.uris import absolute
 
 

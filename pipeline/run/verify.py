@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ChangedError, ConfigError, NotFoundError, StorageError
-from pipeline.masks.rle_check import rle_problem
+from pipeline.masks.rle import rle_problem
 from pipeline.records import Chunk, ImageRow, Mask, Member, Status
 from pipeline.run.manifest import CountedPart, find_manifest, find_parts
 from pipeline.run.member_index import MemberIndex

@@ -25,7 +25,8 @@ from pipeline.run.device import Device
 from pipeline.run.journal import mark_in
 from pipeline.run.plan import Plan
 from pipeline.settings import ModelSettings, StoreSettings
-from pipeline.storage.store import Store, connect
+from pipeline.storage.connect import connect
+from pipeline.storage.store import Store
 
 CHUNKS_IN_FLIGHT = 2
 """Per worker: one that computes, and one that is read before it or written after it."""

@@ -1,8 +1,8 @@
 """A part as a tar of SA-1B annotation files: one JSON per image that has masks, and a ledger of all images.
 
-Owns the JSON's keys and types, which are exactly those of the published dataset, because its strictest readers accept
-no others. Images without masks have no JSON, because several readers fail on an empty list; the ledger names them.
-Names are made of image ids alone: the tars of a run unpack into one folder, and SAM 2's trainer reads a number there.
+Owns the tar and its ledger; what stands in a JSON is sa1b.py's. Images without masks have no JSON, because several
+readers fail on an empty list; the ledger names them. Names are made of image ids alone: the tars of a run unpack into
+one folder, and SAM 2's trainer reads a number there.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import posixpath
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from pipeline.errors import ContractError, StorageError
-from pipeline.records import ImageRow, Mask, Status
+from pipeline.records import ImageRow, Status
+from pipeline.storage.sa1b import mask_of, sa1b_annotation
 
 LEDGER = "__maskmill__"
 """The first member: WebDataset readers skip names of this form."""
@@ -83,53 +84,6 @@ def _contents(tar: tarfile.TarFile) -> tuple[dict[str, Any], dict[str, tarfile.T
     if named != members.keys():
         raise ValueError(f"{LEDGER} and the files beside it disagree: {sorted(named ^ members.keys())[:3]}")
     return ledger, members
-
-
-def sa1b_annotation(row: ImageRow) -> dict[str, Any]:
-    """The image and its masks as SA-1B's own JSON: 4 image keys, 8 annotation keys, ints and floats kept apart."""
-    return {
-        "image": {
-            "image_id": row.image_id,
-            "width": row.width,
-            "height": row.height,
-            "file_name": posixpath.basename(row.file_name),
-        },
-        "annotations": [
-            {
-                "bbox": _floats(mask.bbox_xywh),
-                "area": int(mask.area),
-                "segmentation": {"size": [row.height, row.width], "counts": mask.counts},
-                "predicted_iou": float(mask.predicted_iou),
-                "point_coords": [_floats(mask.point_xy)],
-                "crop_box": _floats(mask.crop_box_xywh),
-                "id": annotation_id,
-                "stability_score": float(mask.stability_score),
-            }
-            for annotation_id, mask in enumerate(row.masks, start=row.first_annotation_id)
-        ],
-    }
-
-
-def mask_of(annotation: Mapping[str, Any], *, crop_layer: int, multimask_index: int) -> Mask:
-    """The mask that an SA-1B annotation describes; the two numbers have no place in it."""
-    x, y = annotation["point_coords"][0]
-    bx, by, bw, bh = annotation["bbox"]
-    cx, cy, cw, ch = annotation["crop_box"]
-    return Mask(
-        counts=annotation["segmentation"]["counts"],
-        bbox_xywh=(bx, by, bw, bh),
-        area=annotation["area"],
-        predicted_iou=annotation["predicted_iou"],
-        stability_score=annotation["stability_score"],
-        point_xy=(x, y),
-        crop_box_xywh=(cx, cy, cw, ch),
-        crop_layer=crop_layer,
-        multimask_index=multimask_index,
-    )
-
-
-def _floats(values: Iterable[float]) -> list[float]:
-    return [float(value) for value in values]
 
 
 def _ledger_entry(row: ImageRow, name: str | None) -> dict[str, Any]:

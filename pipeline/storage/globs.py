@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from pipeline.errors import ConfigError
-from pipeline.storage.protocol import ObjectInfo, Store
+from pipeline.storage.store import ObjectInfo, Store
 from pipeline.storage.uris import relative_key
 
 _WILDCARD = re.compile(r"[*?\[]")

@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.storage.kinds import is_image
 from pipeline.storage.lists import read_list
 from pipeline.storage.members import FoundMember, IndexBuilder, IndexPiece
-from pipeline.storage.protocol import ObjectInfo, Store
+from pipeline.storage.store import ObjectInfo, Store
 from pipeline.storage.tars import DamagedTarError, EntryKind, TarEntry, scan_tar
 from pipeline.storage.uris import base_name
 

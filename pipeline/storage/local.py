@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 from pipeline.errors import ChangedError, ConfigError, DeniedError, NotFoundError, StorageError
-from pipeline.storage.protocol import ObjectInfo
+from pipeline.storage.store import ObjectInfo
 from pipeline.storage.uris import local_path, local_uri
 
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}")

@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.errors import StorageError
 from pipeline.records import ImageRow, Status
 from pipeline.storage.arrow import UNREADABLE, pa, pq
-from pipeline.storage.coco_rle import mask_of
+from pipeline.storage.sa1b import mask_of
 
 ROW_GROUP_IMAGES = 128
 """Row groups of 100 to 256 images cost under 1 % in size, and a reader can still fetch few images."""

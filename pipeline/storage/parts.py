@@ -11,19 +11,8 @@ from types import MappingProxyType
 
 from pipeline.records import ImageRow
 from pipeline.settings import Format
-from pipeline.storage.coco_rle import count_coco_rle, read_coco_rle, sa1b_annotation, write_coco_rle
+from pipeline.storage.coco_rle import count_coco_rle, read_coco_rle, write_coco_rle
 from pipeline.storage.parquet import count_parquet, read_parquet, write_parquet
-
-__all__ = [
-    "PART_SUFFIX",
-    "SCHEMA_VERSION",
-    "Part",
-    "PartCounts",
-    "count_part",
-    "read_part",
-    "sa1b_annotation",
-    "write_part",
-]
 
 PART_SUFFIX: Mapping[Format, str] = MappingProxyType({Format.PARQUET: ".parquet", Format.COCO_RLE: ".tar"})
 

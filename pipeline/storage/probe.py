@@ -12,7 +12,7 @@ from contextlib import suppress
 from enum import StrEnum
 
 from pipeline.errors import StorageError
-from pipeline.storage.protocol import Store
+from pipeline.storage.store import Store
 
 ROUNDS = 5
 WRITERS = 16

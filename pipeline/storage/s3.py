@@ -23,11 +23,11 @@ from botocore.exceptions import ClientError
 
 from pipeline.errors import ConfigError
 from pipeline.settings import StoreSettings
-from pipeline.storage.protocol import ObjectInfo
 from pipeline.storage.retry import Patience, Transient
 from pipeline.storage.s3_errors import making_client, status_of, translated
 from pipeline.storage.s3_listing import list_keys, take_contents
 from pipeline.storage.s3_stream import ResumingBody
+from pipeline.storage.store import ObjectInfo
 from pipeline.storage.uris import absolute, split_s3, split_s3_object
 
 T = TypeVar("T")

@@ -1,7 +1,7 @@
-"""What `source` names: finding the shards.
+"""What `source` names: finding the shards, and whether they are still there.
 
-Owns the words folder, tar and list, and the names of shards. A folder is listed once: the images in it are noted on
-the way, those in tars and lists are indexing.py's.
+Owns the words folder, tar and list, the canonical spelling of a source, and the names of shards. A folder is listed
+once: the images in it are noted on the way, those in tars and lists are indexing.py's.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pipeline.errors import ConfigError, ContractError, DeniedError, NotFoundError
+from pipeline.records import Shard
 from pipeline.storage.globs import glob_matches, has_wildcard, is_glob, split_glob
 from pipeline.storage.indexing import ShardIndex, ShardKind, index_list, index_tar
 from pipeline.storage.kinds import IMAGE_EXTENSIONS, extension, is_compressed, is_image, is_list, is_tar
 from pipeline.storage.members import FoundMember, IndexBuilder
-from pipeline.storage.protocol import ObjectInfo, Store
+from pipeline.storage.store import ObjectInfo, Store
 from pipeline.storage.uris import (
     absolute,
     base_name,
@@ -48,22 +50,46 @@ class ShardSource:
     index: ShardIndex | None = field(default=None, compare=False)
 
 
+class FoundSource(NamedTuple):
+    """The shards that a source names, ordered by URI, and the source as `spellings` has it."""
+
+    canonical: str
+    shards: list[ShardSource]
+
+
 def _tell_nobody(_images: int) -> None:
     return
 
 
-def find_shards(source: str, store: Store, *, listed: Told = _tell_nobody) -> list[ShardSource]:
-    """The shards that `source` names, ordered by URI; each once, however often it is named.
+def find_shards(source: str, store: Store, *, listed: Told = _tell_nobody) -> FoundSource:
+    """The shards that `source` names, each once, however often it is named.
 
     source  one or several (comma-separated) of: folder, s3:// prefix, .tar, .txt/.jsonl list, image, or a glob of these
     raises  ConfigError if nothing is there, or nothing that could be used; StorageError
     """
-    named = _named(source.strip(), store)
-    if not named:
+    source = source.strip()
+    whole, *separate = spellings(source)
+    # A source that is there letter for letter, commas and all, is one.
+    is_one = not separate or is_there(whole, store)
+    named = [source] if is_one else [part.strip() for part in source.split(",")]
+    if not any(named):
         raise ConfigError(f"source is empty; name {_KNOWN}")
-    found = {place: index for part in named for place, index in _shards_at(part, store, listed)}
+    found = {place: index for part in filter(None, named) for place, index in _shards_at(part, store, listed)}
     ordered = sorted(found, key=lambda place: (sort_key(place[0]), place[1]))
-    return [ShardSource(name, *place, index=found[place]) for name, place in zip(_names(ordered), ordered, strict=True)]
+    names = zip(_names(ordered), ordered, strict=True)
+    shards = [ShardSource(name, *place, index=found[place]) for name, place in names]
+    return FoundSource(whole if is_one else separate[0], shards)
+
+
+def spellings(source: str) -> tuple[str, ...]:
+    """What `source` may mean, in canonical form: the whole as one name, or the names between its commas.
+
+    A trailing slash, the working folder and the order of the names make no difference. The whole comes first.
+    """
+    whole = absolute(source.strip())
+    if "," not in source:
+        return (whole,)
+    return whole, ",".join(sorted({absolute(part.strip()) for part in source.split(",") if part.strip()}))
 
 
 def index_shard(shard: ShardSource, store: Store) -> ShardIndex:
@@ -82,13 +108,6 @@ def index_shard(shard: ShardSource, store: Store) -> ShardIndex:
             raise ContractError(f"{shard.uri}: a folder is indexed when it is found")
 
 
-def _named(source: str, store: Store) -> list[str]:
-    """What stands between the commas; a source that is there letter for letter, commas and all, is one."""
-    if "," in source and is_there(absolute(source), store):
-        return [source]
-    return [part.strip() for part in source.split(",") if part.strip()]
-
-
 def is_there(uri: str, store: Store) -> bool:
     """An object, or a folder or prefix that shows something."""
     try:
@@ -99,6 +118,19 @@ def is_there(uri: str, store: Store) -> bool:
         except (NotFoundError, DeniedError):
             return False
     return True
+
+
+def shard_is_there(shard: Shard, member_uri: str, store: Store) -> bool:
+    """Whether the shard that `member_uri` was planned in still shows anything at all.
+
+    A list promises nothing about the places that it names, so it is always there.
+    """
+    if shard.kind == ShardKind.LIST:
+        return True
+    is_pattern = has_wildcard(shard.uri) and not member_uri.startswith(f"{shard.uri}/")
+    if shard.kind == ShardKind.FOLDER and is_pattern:
+        return next(glob_matches(shard.uri, store), None) is not None
+    return is_there(shard.uri, store)
 
 
 def _shards_at(named: str, store: Store, listed: Told) -> Iterator[tuple[Place, ShardIndex | None]]:

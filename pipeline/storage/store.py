@@ -1,61 +1,48 @@
-"""The door to storage: `connect` gives one store for every URI, local disk and S3 alike.
+"""What a store is: bytes in, bytes out, by URI.
 
-Owns the choice of the backend. The promises are in protocol.py, their keeping in local.py and s3.py.
+Owns the promises that both backends keep. Does not know images, parts or plans.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO
-
-from pipeline.settings import StoreSettings
-from pipeline.storage.local import LocalStore
-from pipeline.storage.protocol import ObjectInfo, Store
-from pipeline.storage.s3 import S3Store
-from pipeline.storage.uris import is_s3
-
-__all__ = ["LocalStore", "ObjectInfo", "RoutedStore", "S3Store", "Store", "connect"]
+from typing import BinaryIO, NamedTuple, Protocol
 
 
-def connect(settings: StoreSettings) -> Store:
-    """The store for every URI; pickles as its settings alone, and reaches out on first use."""
-    return RoutedStore(settings)
+class ObjectInfo(NamedTuple):
+    """An object as a listing shows it. `etag` changes when the content does. A tuple, because there are millions."""
+
+    uri: str
+    size: int
+    etag: str
 
 
-class RoutedStore:
-    """Sends each call to the backend that its URI names."""
-
-    def __init__(self, settings: StoreSettings) -> None:
-        self._settings = settings
-        self._local = LocalStore()
-        self._s3 = S3Store(settings)
-
-    def __reduce__(self) -> tuple[type[RoutedStore], tuple[StoreSettings]]:
-        return RoutedStore, (self._settings,)
+class Store(Protocol):
+    """URIs are `s3://bucket/key`, `file:///path` or plain paths. Errors are those of pipeline.errors."""
 
     def head(self, uri: str) -> ObjectInfo:
-        """See `Store`."""
-        return self._backend(uri).head(uri)
+        """Raises NotFoundError, DeniedError."""
+        ...
 
     def list(self, uri: str) -> Iterator[ObjectInfo]:
-        """See `Store`."""
-        return self._backend(uri).list(uri)
+        """Every object below a folder or prefix, recursively, sorted by URI (byte order)."""
+        ...
 
     def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
-        """See `Store`."""
-        return self._backend(uri).read(uri, offset=offset, length=length, etag=etag)
+        """All bytes, or a range. With `etag`, ChangedError if the object is another one by now."""
+        ...
 
     def open(self, uri: str, *, etag: str = "") -> BinaryIO:
-        """See `Store`."""
-        return self._backend(uri).open(uri, etag=etag)
+        """A forward stream that resumes where a broken connection left it."""
+        ...
 
     def put_if_absent(self, uri: str, data: bytes) -> bool:
-        """See `Store`."""
-        return self._backend(uri).put_if_absent(uri, data)
+        """Create the object, whole and durable, or leave the one that is there.
+
+        True if the object there now is this call's; False if somebody else's was first.
+        """
+        ...
 
     def delete(self, uri: str) -> None:
-        """See `Store`."""
-        self._backend(uri).delete(uri)
-
-    def _backend(self, uri: str) -> Store:
-        return self._s3 if is_s3(uri) else self._local
+        """Remove an object that nobody needs any more; nothing happens if it is not there."""
+        ...

@@ -15,8 +15,8 @@ from pipeline.run.plan import Shape, part_name
 from pipeline.run.planning import create_or_load_plan
 from pipeline.run.session import weights_from_settings
 from pipeline.settings import Format, Settings
+from pipeline.storage.connect import connect
 from pipeline.storage.parts import Part, read_part
-from pipeline.storage.store import connect
 from tests.chaos.storm import Storm
 from tests.fakes_run import POISON_RGB, TAR_PIT_RGB, drawn_image, fake_weights
 

@@ -21,7 +21,7 @@ from pipeline.run.plan import Plan, Shape
 from pipeline.run.planning import create_or_load_plan
 from pipeline.run.worker import CHUNKS_IN_FLIGHT
 from pipeline.settings import Recipe, RunSettings, Settings, StoreSettings
-from pipeline.storage.store import connect
+from pipeline.storage.connect import connect
 from tests.fakes_run import FakeSegmenter
 
 SIZE_HW = (600, 900)

@@ -16,8 +16,8 @@ from typing import Any
 from pipeline.run.progress import Lines
 from pipeline.run.verify import verify_output
 from pipeline.settings import ModelSettings, Recipe, RunSettings, Settings, StoreSettings
+from pipeline.storage.connect import connect
 from pipeline.storage.parts import read_part
-from pipeline.storage.store import connect
 from tests.chaos.material import Material, differences, parts_of, undisturbed
 from tests.chaos.nodes import Nodes, cluster
 from tests.chaos.storm import Storm

@@ -11,8 +11,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from pipeline.masks.rle import Rle
-from pipeline.masks.rle_check import unpacked
+from pipeline.masks.rle import Rle, unpacked
 
 Mask_HW = npt.NDArray[np.bool_]
 

@@ -19,8 +19,9 @@ from pipeline.run.planning import create_or_load_plan
 from pipeline.run.session import FindWeights, Outcome, run_settings
 from pipeline.run.signals import StopFlag
 from pipeline.settings import Format, Recipe, RunSettings, Settings, StoreSettings
+from pipeline.storage.connect import connect
 from pipeline.storage.parts import Part, read_part
-from pipeline.storage.store import Store, connect
+from pipeline.storage.store import Store
 from tests.fakes_run import FakeSegmenter, Notes, drawn_image, fake_weights, write_folder, write_tar
 
 os.environ.update(LOCAL_RAY)

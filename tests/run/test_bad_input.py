@@ -19,7 +19,8 @@ from pipeline.run.device import Image_HW3
 from pipeline.run.plan import members_uri
 from pipeline.run.stopwatch import Stopwatch
 from pipeline.settings import Settings, StoreSettings
-from pipeline.storage.store import Store, connect
+from pipeline.storage.connect import connect
+from pipeline.storage.store import Store
 from tests.fakes_run import as_png, drawn_image, write_folder, write_tar
 from tests.fault_proxy import Flip, fault_proxy
 from tests.run.conftest import bench_of, device, rows_of, with_run, work

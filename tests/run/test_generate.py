@@ -22,8 +22,8 @@ from pipeline.run.session import run_settings
 from pipeline.run.signals import StopFlag
 from pipeline.run.worker import CHUNKS_IN_FLIGHT
 from pipeline.settings import Format, Settings, StoreSettings
+from pipeline.storage.connect import connect
 from pipeline.storage.parts import read_part
-from pipeline.storage.store import connect
 from tests.fakes_run import Notes, drawn_image, fake_weights, write_folder, write_tar
 from tests.run.conftest import with_run
 

@@ -18,8 +18,7 @@ from pipeline.run.member_index import MemberIndex
 from pipeline.run.plan import Plan, Shape, plan_from_json, plan_to_json, plan_uri
 from pipeline.run.planning import create_or_load_plan, load_plan
 from pipeline.settings import Precision, Recipe, Settings
-from pipeline.storage.protocol import ObjectInfo
-from pipeline.storage.store import Store
+from pipeline.storage.store import ObjectInfo, Store
 from tests.fakes_run import drawn_image, write_folder, write_tar
 
 

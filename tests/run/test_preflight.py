@@ -10,8 +10,9 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.run.preflight import creation_at, only_run
 from pipeline.settings import StoreSettings
+from pipeline.storage.connect import connect
 from pipeline.storage.probe import Creation
-from pipeline.storage.store import Store, connect
+from pipeline.storage.store import Store
 from tests.fault_proxy import Answer, FaultProxy, Weakness, fault_proxy
 
 BEAT_S = 0.1

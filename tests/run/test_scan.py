@@ -13,8 +13,9 @@ import pytest
 from pipeline.errors import ConfigError, RunError
 from pipeline.run.scan import SHARDS_WORTH_PROCESSES, index_shards
 from pipeline.settings import StoreSettings
+from pipeline.storage.connect import RoutedStore
 from pipeline.storage.shards import ShardSource, find_shards, index_shard
-from pipeline.storage.store import RoutedStore, Store
+from pipeline.storage.store import Store
 from tests.fakes_run import write_tar
 
 
@@ -44,7 +45,7 @@ def indexes(shards: list[ShardSource], store: Store) -> list[tuple[list[bytes], 
 
 def test_many_tars_give_the_indexes_that_one_after_the_other_gives(tars: Path, store: Store):
     """From here on processes do it; a plan must not depend on how many there are."""
-    shards = find_shards(str(tars), store)
+    shards = find_shards(str(tars), store).shards
     alone = [index_shard(shard, store) for shard in shards]
     assert indexes(shards, store) == [([p.data for p in found.pieces], found.ignored_count) for found in alone]
     assert [found.ignored_count for found in alone] == [1] * len(shards)
@@ -55,11 +56,11 @@ def test_what_is_wrong_with_one_of_many_tars_is_said_by_its_name(tars: Path, sto
     with tarfile.open(tmp_path / "packed.tar", "w:gz"):
         pass
     with pytest.raises(ConfigError, match=r"packed\.tar is compressed"):
-        indexes(find_shards(f"{tars},{tmp_path}/packed.tar", store), store)
+        indexes(find_shards(f"{tars},{tmp_path}/packed.tar", store).shards, store)
 
 
 def test_a_helper_that_is_killed_ends_planning_and_does_not_hang_it(tars: Path):
     """The kernel kills what takes too much memory."""
     store = DeadlyStore(StoreSettings())
     with pytest.raises(RunError, match="repeat the command"):
-        indexes(find_shards(str(tars), store), store)
+        indexes(find_shards(str(tars), store).shards, store)

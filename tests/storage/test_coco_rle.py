@@ -17,7 +17,8 @@ from pycocotools import mask as coco
 from pipeline.errors import ContractError, StorageError
 from pipeline.records import ImageRow
 from pipeline.settings import Format
-from pipeline.storage.parts import count_part, read_part, sa1b_annotation, write_part
+from pipeline.storage.parts import count_part, read_part, write_part
+from pipeline.storage.sa1b import sa1b_annotation
 from tests.storage.samples import METADATA, a_mask, a_row, some_rows, tar_of
 
 # pycocotools' own call of numpy, when it decodes

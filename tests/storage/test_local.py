@@ -17,7 +17,8 @@ import pytest
 
 from pipeline.errors import ChangedError, ConfigError, DeniedError, NotFoundError, StorageError
 from pipeline.settings import StoreSettings
-from pipeline.storage.store import Store, connect
+from pipeline.storage.connect import connect
+from pipeline.storage.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -80,7 +81,7 @@ def test_a_creator_killed_in_the_middle_leaves_nothing_under_a_final_name(store:
     script = (
         "import sys\n"
         "from pipeline.settings import StoreSettings\n"
-        "from pipeline.storage.store import connect\n"
+        "from pipeline.storage.connect import connect\n"
         "store = connect(StoreSettings())\n"
         "for number in range(10**6):\n"
         "    store.put_if_absent(f'{sys.argv[1]}/{number:07d}', b'%07d' % number * 1_000_000)\n"

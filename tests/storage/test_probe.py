@@ -10,8 +10,9 @@ import pytest
 
 from pipeline.errors import NotFoundError
 from pipeline.settings import StoreSettings
+from pipeline.storage.connect import connect
 from pipeline.storage.probe import Creation, try_creation
-from pipeline.storage.store import Store, connect
+from pipeline.storage.store import Store
 from tests.fault_proxy import Answer, Break, FaultProxy, Weakness, fault_proxy
 
 

@@ -12,8 +12,9 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.records import Member
 from pipeline.settings import StoreSettings
+from pipeline.storage.connect import connect
 from pipeline.storage.shards import ShardKind, ShardSource, find_shards, index_shard
-from pipeline.storage.store import Store, connect
+from pipeline.storage.store import Store
 from tests.storage.samples import members_of, tar_of
 
 
@@ -30,7 +31,7 @@ def put(folder: Path, **files: bytes) -> None:
 
 
 def index(store: Store, path: Path, kind: ShardKind) -> tuple[tuple[Member, ...], int]:
-    (shard,) = (shard for shard in find_shards(str(path), store) if shard.kind is kind)
+    (shard,) = (shard for shard in find_shards(str(path), store).shards if shard.kind is kind)
     found = index_shard(shard, store)
     return members_of(found), found.ignored_count
 
@@ -45,7 +46,7 @@ def read_back(store: Store, member: Member) -> bytes:
 def test_a_folder_is_one_shard_and_each_tar_in_it_is_another(store: Store, tmp_path: Path) -> None:
     """A folder like SA-1B's holds a thousand tars; loose images beside them count as well."""
     put(tmp_path, a_jpg=b"x", deep__sa1_tar=tar_of(), sa0_tar=tar_of(), notes_txt=b"x", deep__b_PNG=b"x")
-    assert find_shards(str(tmp_path), store) == [
+    assert find_shards(str(tmp_path), store).shards == [
         ShardSource(tmp_path.name, str(tmp_path), ShardKind.FOLDER),
         ShardSource("sa1", f"{tmp_path}/deep/sa1.tar", ShardKind.TAR),
         ShardSource("sa0", f"{tmp_path}/sa0.tar", ShardKind.TAR),
@@ -59,7 +60,7 @@ def test_tars_lists_and_single_images_are_known_by_their_names(store: Store, tmp
     """One mechanism for everything that SHARD= may be, several with commas, in one order."""
     put(tmp_path, b_tar=tar_of(), a_txt=b"", c_jsonl=b"", d_jpeg=b"x")
     source = ", ".join(str(tmp_path / name) for name in ("d.jpeg", "b.tar", "c.jsonl", "a.txt", "b.tar"))
-    assert [(shard.name, shard.kind) for shard in find_shards(source, store)] == [
+    assert [(shard.name, shard.kind) for shard in find_shards(source, store).shards] == [
         ("a", ShardKind.LIST),
         ("b", ShardKind.TAR),
         ("c", ShardKind.LIST),
@@ -72,8 +73,8 @@ def test_tars_lists_and_single_images_are_known_by_their_names(store: Store, tmp
 def test_a_glob_of_tars_names_several_and_one_of_images_is_one_shard(store: Store, tmp_path: Path) -> None:
     """Ten thousand images of a glob must not become ten thousand shards."""
     put(tmp_path, s__1_tar=tar_of(), s__2_tar=tar_of(), s__1_jpg=b"x", s__2_jpg=b"y", s__3_png=b"z", s__d__4_jpg=b"")
-    assert [shard.name for shard in find_shards(f"{tmp_path}/s/?.tar", store)] == ["1", "2"]
-    (images,) = find_shards(f"{tmp_path}/*/*.jpg", store)
+    assert [shard.name for shard in find_shards(f"{tmp_path}/s/?.tar", store).shards] == ["1", "2"]
+    (images,) = find_shards(f"{tmp_path}/*/*.jpg", store).shards
     assert (images.kind, images.name) == (ShardKind.FOLDER, tmp_path.name)
     assert [member.key for member in members_of(index_shard(images, store))] == ["s/1.jpg", "s/2.jpg"]
 
@@ -81,13 +82,13 @@ def test_a_glob_of_tars_names_several_and_one_of_images_is_one_shard(store: Stor
 def test_a_glob_of_folders_names_each(store: Store, tmp_path: Path) -> None:
     """Folders per day or per camera."""
     put(tmp_path, day1__a_jpg=b"x", day1__b__c_jpg=b"x", day2__a_jpg=b"x", night__a_jpg=b"x")
-    assert [shard.name for shard in find_shards(f"{tmp_path}/day*", store)] == ["day1", "day2"]
+    assert [shard.name for shard in find_shards(f"{tmp_path}/day*", store).shards] == ["day1", "day2"]
 
 
 def test_a_name_with_wildcards_that_is_there_is_itself(store: Store, tmp_path: Path) -> None:
     """`photos [2024]` is a common folder name."""
     put(tmp_path / "photos [2024]", a_jpg=b"x")
-    (shard,) = find_shards(f"{tmp_path}/photos [2024]", store)
+    (shard,) = find_shards(f"{tmp_path}/photos [2024]", store).shards
     assert shard.name == "photos-2024"
     assert [member.key for member in members_of(index_shard(shard, store))] == ["a.jpg"]
 
@@ -96,7 +97,7 @@ def test_a_folder_whose_name_ends_like_a_file_is_a_folder(store: Store, tmp_path
     """Unpacked archives often keep `.tar` or a version in their names."""
     put(tmp_path / "sa_000020.tar", a_jpg=b"x")
     put(tmp_path / "v1.2", a_jpg=b"x")
-    assert [shard.kind for shard in find_shards(f"{tmp_path}/sa_000020.tar,{tmp_path}/v1.2", store)] == [
+    assert [shard.kind for shard in find_shards(f"{tmp_path}/sa_000020.tar,{tmp_path}/v1.2", store).shards] == [
         ShardKind.FOLDER,
         ShardKind.FOLDER,
     ]
@@ -107,7 +108,9 @@ def test_shard_names_are_safe_in_paths_and_unique(store: Store, tmp_path: Path) 
     put(tmp_path, x__Sa_tar=tar_of(), y__sa_tar=tar_of(), z__other_tar=tar_of())
     for hostile in ("..", "\n<b>é", "a" * 220):
         (tmp_path / f"{hostile} .tar").write_bytes(tar_of())
-    names = [shard.name for shard in find_shards(f"{tmp_path}/z,{tmp_path}/x,{tmp_path}/y,{tmp_path}/*.tar", store)]
+    names = [
+        shard.name for shard in find_shards(f"{tmp_path}/z,{tmp_path}/x,{tmp_path}/y,{tmp_path}/*.tar", store).shards
+    ]
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,90}", name) for name in names)
     assert len({name.casefold() for name in names}) == len(names) == 6
     assert sum(bool(re.fullmatch(r"[Ss]a-[0-9a-f]{8}", name)) for name in names) == 2
@@ -145,9 +148,9 @@ def test_s3_sources_are_found_like_local_ones(s3_endpoint: str, s3_client: Any, 
     for key, body in {"in/s 0.tar": data, "in/s 1.tar": data, "in/x/a.jpg": b"x", "in/l.txt": b"x/a.jpg\n"}.items():
         s3_client.put_object(Bucket=s3_bucket, Key=key, Body=body)
     root = f"s3://{s3_bucket}/in"
-    assert [shard.name for shard in find_shards(root, store)] == ["in", "s-0", "s-1"]
-    assert [shard.name for shard in find_shards(f"{root}/s*1.tar", store)] == ["s-1"]
-    assert find_shards(f"s3://{s3_bucket}", store)[0].uri == f"s3://{s3_bucket}"
+    assert [shard.name for shard in find_shards(root, store).shards] == ["in", "s-0", "s-1"]
+    assert [shard.name for shard in find_shards(f"{root}/s*1.tar", store).shards] == ["s-1"]
+    assert find_shards(f"s3://{s3_bucket}", store).shards[0].uri == f"s3://{s3_bucket}"
     found = index_shard(ShardSource("s", f"{root}/s 0.tar", ShardKind.TAR), store)
     assert [(member.key, read_back(store, member)) for member in members_of(found)] == [
         ("1.jpg", b"one"),

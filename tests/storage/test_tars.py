@@ -14,8 +14,9 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.records import Member
 from pipeline.settings import StoreSettings
+from pipeline.storage.connect import connect
 from pipeline.storage.shards import ShardKind, ShardSource, index_shard
-from pipeline.storage.store import Store, connect
+from pipeline.storage.store import Store
 from tests.storage.samples import members_of, tar_of
 
 BLOCK = 512

@@ -31,8 +31,8 @@ from pipeline.run.labelled import open_labelled
 from pipeline.run.plan import Shape
 from pipeline.run.planning import create_or_load_plan
 from pipeline.settings import Format, Recipe, RunSettings, Settings, StoreSettings
+from pipeline.storage.connect import connect
 from pipeline.storage.parts import read_part
-from pipeline.storage.store import connect
 from tests.training.conftest import SMALL
 
 STORE = connect(StoreSettings())

@@ -1,0 +1,59 @@
+"""The door to storage: `connect` gives one store for every URI, local disk and S3 alike.
+
+Owns the choice of the backend. The promises are in store.py, their keeping in local.py and s3.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from pipeline.settings import StoreSettings
+from pipeline.storage.local import LocalStore
+from pipeline.storage.s3 import S3Store
+from pipeline.storage.store import ObjectInfo, Store
+from pipeline.storage.uris import is_s3
+
+
+def connect(settings: StoreSettings) -> Store:
+    """The store for every URI; pickles as its settings alone, and reaches out on first use."""
+    return RoutedStore(settings)
+
+
+class RoutedStore:
+    """Sends each call to the backend that its URI names."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self._settings = settings
+        self._local = LocalStore()
+        self._s3 = S3Store(settings)
+
+    def __reduce__(self) -> tuple[type[RoutedStore], tuple[StoreSettings]]:
+        return RoutedStore, (self._settings,)
+
+    def head(self, uri: str) -> ObjectInfo:
+        """See `Store`."""
+        return self._backend(uri).head(uri)
+
+    def list(self, uri: str) -> Iterator[ObjectInfo]:
+        """See `Store`."""
+        return self._backend(uri).list(uri)
+
+    def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
+        """See `Store`."""
+        return self._backend(uri).read(uri, offset=offset, length=length, etag=etag)
+
+    def open(self, uri: str, *, etag: str = "") -> BinaryIO:
+        """See `Store`."""
+        return self._backend(uri).open(uri, etag=etag)
+
+    def put_if_absent(self, uri: str, data: bytes) -> bool:
+        """See `Store`."""
+        return self._backend(uri).put_if_absent(uri, data)
+
+    def delete(self, uri: str) -> None:
+        """See `Store`."""
+        self._backend(uri).delete(uri)
+
+    def _backend(self, uri: str) -> Store:
+        return self._s3 if is_s3(uri) else self._local
