@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = ("model", "pipeline", "jobs", "conf", "tests", "benchmarks")
 
 SHARED = {"pipeline.records", "pipeline.settings", "pipeline.errors", "pipeline"}
+PIPELINE_ROOMS = ("masks", "storage", "plan", "evaluation", "run")
 MAY_IMPORT: dict[str, set[str]] = {
     "model": {"model"},
     "pipeline.records": set(),
@@ -26,8 +27,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline.masks": {"pipeline.masks"} | SHARED,
     "pipeline.storage": {"pipeline.storage"} | SHARED,
     "pipeline.evaluation": {"pipeline.evaluation", "pipeline.masks"} | SHARED,
-    "pipeline.run": {"pipeline.run", "pipeline.masks", "pipeline.storage", "model"} | SHARED,
-    "jobs": {"jobs", "pipeline.evaluation", "pipeline.run", "pipeline.masks", "pipeline.storage", "model"} | SHARED,
+    "pipeline.plan": {"pipeline.plan", "pipeline.masks", "pipeline.storage"} | SHARED,
+    "pipeline.run": {"pipeline.run", "pipeline.plan", "pipeline.masks", "pipeline.storage", "model"} | SHARED,
+    "jobs": {"jobs", "model", *(f"pipeline.{room}" for room in PIPELINE_ROOMS)} | SHARED,
 }
 """Room -> what it may import of ours; a name covers everything below it, except `pipeline`, which is the package."""
 

@@ -26,9 +26,10 @@ from pipeline.errors import (
     NotFoundError,
     StorageError,
 )
+from pipeline.plan.layout import part_uri
+from pipeline.plan.member_index import MemberIndex
+from pipeline.plan.plan import Plan, canonical_json
 from pipeline.records import Chunk, ChunkReport, Funnel, ImageMasks, ImageRow, Member, Shard, Status
-from pipeline.run.member_index import MemberIndex
-from pipeline.run.plan import Plan, canonical_json, part_uri
 from pipeline.run.prefetch import prefetch
 from pipeline.run.stopwatch import Stopwatch
 from pipeline.storage.images import DecodedImage, decode_image

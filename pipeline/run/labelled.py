@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError, InputError, StorageError
+from pipeline.plan.layout import part_uri
+from pipeline.plan.member_index import MemberIndex
+from pipeline.plan.plan import Plan
+from pipeline.plan.planning import load_plan
 from pipeline.records import ImageRow, Member
-from pipeline.run.member_index import MemberIndex
-from pipeline.run.plan import Plan, part_uri
-from pipeline.run.planning import load_plan
 from pipeline.storage.images import decode_image
 from pipeline.storage.kinds import is_image, is_tar, sa_number
 from pipeline.storage.parts import read_part

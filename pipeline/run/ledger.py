@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from pipeline.plan.plan import Plan
 from pipeline.records import Chunk, ChunkReport
 from pipeline.run.chunk import Errand
-from pipeline.run.plan import Plan
 
 DEATHS_TO_NAME = 3
 """Attempts that must end at the same image, the last of them careful, before its row is `crashed`. Two may be somebody

@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.errors import ContractError, NotFoundError, StorageError
+from pipeline.plan.layout import PART_SUFFIX, data_uri, manifest_uri, part_name, part_uri, success_uri
+from pipeline.plan.plan import Plan
 from pipeline.records import Chunk, Status
-from pipeline.run.plan import Plan, data_uri, manifest_uri, part_name, part_uri, success_uri
-from pipeline.storage.parts import PART_SUFFIX, count_part
+from pipeline.storage.parts import count_part
 from pipeline.storage.store import Store
 from pipeline.storage.uris import absolute, relative_key
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from pipeline.plan.layout import data_uri
 from pipeline.records import Funnel
-from pipeline.run.plan import data_uri
 from pipeline.run.stopwatch import STAGES
 from pipeline.run.verify import Verification
 from pipeline.settings import Format

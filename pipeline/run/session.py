@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.errors import ConfigError, DeniedError, NotFoundError, RunError
+from pipeline.plan.plan import Plan, Shape
+from pipeline.plan.planning import Planned, create_or_load_plan
 from pipeline.records import ChunkReport
 from pipeline.run.checks import check_settings
 from pipeline.run.driver import Driver, Ending
 from pipeline.run.ledger import GivenUp, Ledger
 from pipeline.run.manifest import Manifest, find_manifest, find_parts, publish, recount
-from pipeline.run.plan import Plan, Shape
-from pipeline.run.planning import Planned, create_or_load_plan
 from pipeline.run.preflight import creation_at, only_run
 from pipeline.run.progress import Progress
 from pipeline.run.ray_session import ray_session

@@ -19,11 +19,11 @@ from model.load import CheckpointError, checked_sha256, load_segmenter
 from pipeline.errors import ConfigError, ContractError, DeniedError, NotFoundError
 from pipeline.masks.segmenter import Segmenter
 from pipeline.masks.warm_up import warm_up
+from pipeline.plan.plan import Plan
 from pipeline.records import ChunkReport
 from pipeline.run.chunk import Bench, Errand, process_chunk
 from pipeline.run.device import Device
 from pipeline.run.journal import mark_in
-from pipeline.run.plan import Plan
 from pipeline.settings import ModelSettings, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.store import Store

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.plan.plan import Plan, PlannedShard, Shape
 from pipeline.records import ChunkReport, Funnel, Shard
 from pipeline.run.chunk import Errand
 from pipeline.run.ledger import Ledger
-from pipeline.run.plan import Plan, PlannedShard, Shape
 from pipeline.run.progress import Standing
 from pipeline.settings import ModelSettings, RunSettings, Settings, StoreSettings
 

@@ -8,11 +8,12 @@ import tarfile
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.plan.layout import part_name
+from pipeline.plan.plan import Shape
+from pipeline.plan.planning import create_or_load_plan
 from pipeline.run.chunk import Bench, Errand, process_chunk
 from pipeline.run.device import Device
 from pipeline.run.ledger import DEATHS_TO_NAME
-from pipeline.run.plan import Shape, part_name
-from pipeline.run.planning import create_or_load_plan
 from pipeline.run.session import weights_from_settings
 from pipeline.settings import Format, Settings
 from pipeline.storage.connect import connect

@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 from pipeline.masks.warm_up import warm_up
+from pipeline.plan.plan import Plan, Shape
+from pipeline.plan.planning import create_or_load_plan
 from pipeline.run.chunk import Bench, Errand, process_chunk
 from pipeline.run.device import Device
-from pipeline.run.plan import Plan, Shape
-from pipeline.run.planning import create_or_load_plan
 from pipeline.run.worker import CHUNKS_IN_FLIGHT
 from pipeline.settings import Recipe, RunSettings, Settings, StoreSettings
 from pipeline.storage.connect import connect

@@ -13,17 +13,17 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import StorageError
+from pipeline.plan.layout import members_uri
 from pipeline.records import ImageMasks
 from pipeline.run.chunk import Errand, process_chunk
 from pipeline.run.device import Image_HW3
-from pipeline.run.plan import members_uri
 from pipeline.run.stopwatch import Stopwatch
 from pipeline.settings import Settings, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.store import Store
 from tests.fakes_run import as_png, drawn_image, write_folder, write_tar
 from tests.fault_proxy import Flip, fault_proxy
-from tests.run.conftest import bench_of, device, rows_of, with_run, work
+from tests.small_runs import bench_of, device, rows_of, with_run, work
 
 
 def from_folder(settings: Settings, folder: Path, images: dict[str, bytes]) -> Settings:

@@ -11,14 +11,15 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import ContractError
+from pipeline.plan.layout import part_uri
+from pipeline.plan.plan import Plan
 from pipeline.records import ImageMasks
 from pipeline.run.chunk import Errand, process_chunk
 from pipeline.run.device import Image_HW3
-from pipeline.run.plan import Plan, part_uri
 from pipeline.run.stopwatch import STAGES, Stopwatch
 from pipeline.settings import Settings
 from pipeline.storage.store import Store
-from tests.run.conftest import bench_of, device, part_of, parts_of, rows_of, work
+from tests.small_runs import bench_of, device, part_of, parts_of, rows_of, work
 
 
 def test_rows_are_the_members_in_order_with_masks_and_hashes(settings: Settings, store: Store, source: Path):

@@ -27,7 +27,7 @@ from tests.fakes_run import (
     broken_weights,
     fake_weights,
 )
-from tests.run.conftest import run, with_run
+from tests.small_runs import run, with_run
 
 
 @pytest.mark.usefixtures("cluster")

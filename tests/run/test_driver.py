@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from pipeline.errors import RunError
+from pipeline.plan.layout import members_uri
+from pipeline.plan.plan import Shape
+from pipeline.plan.planning import create_or_load_plan
 from pipeline.run.journal import JournalKeeper
-from pipeline.run.plan import Shape, members_uri
-from pipeline.run.planning import create_or_load_plan
 from pipeline.run.report import summary
 from pipeline.run.session import Outcome, Weights
 from pipeline.settings import Format, Settings
@@ -29,7 +30,7 @@ from tests.fakes_run import (
     fake_weights,
     write_folder,
 )
-from tests.run.conftest import parts_of, rows_at, run, with_run
+from tests.small_runs import parts_of, rows_at, run, with_run
 
 
 def load_stumbling(store: Store, *, marks: str) -> Any:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.plan.plan import Plan, PlannedShard, Shape
 from pipeline.records import ChunkReport, Funnel, Shard
 from pipeline.run.chunk import Errand
 from pipeline.run.ledger import Entry, Ledger, Verdict
-from pipeline.run.plan import Plan, PlannedShard, Shape
 from pipeline.settings import Settings
 
 

@@ -25,7 +25,7 @@ from tests.fakes_run import (
     fake_weights,
     write_folder,
 )
-from tests.run.conftest import parts_of, run, with_run
+from tests.small_runs import parts_of, run, with_run
 
 
 def test_one_and_three_workers_write_the_same_bytes(finished: tuple[Settings, Outcome], tmp_path: Path):

@@ -18,7 +18,7 @@ from pipeline.run.worker import segmenter_loader
 from pipeline.settings import ModelSettings, Recipe, Settings
 from pipeline.storage.store import Store
 from tests.fakes_run import Notes, drawn_image, write_folder
-from tests.run.conftest import parts_of, with_run
+from tests.small_runs import parts_of, with_run
 
 
 def run(settings: Settings) -> Outcome:

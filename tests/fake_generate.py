@@ -1,4 +1,4 @@
-"""`python -m tests.run.fake_generate KEY=VALUE...`: the generate command with the fake segmenter in its seam.
+"""`python -m tests.fake_generate KEY=VALUE...`: the generate command with the fake segmenter in its seam.
 
 FAKE_SECONDS is the time that an image takes. FAKE_BROKEN makes every worker fail to start.
 """

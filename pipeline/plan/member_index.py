@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 
 from pipeline.errors import ChangedError
+from pipeline.plan.layout import members_uri
+from pipeline.plan.plan import Plan, PlannedShard
 from pipeline.records import Member
-from pipeline.run.plan import Plan, PlannedShard, members_uri
 from pipeline.storage.members import PIECE_ROWS, read_members
 from pipeline.storage.store import Store
 

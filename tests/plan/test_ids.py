@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.run.ids import annotation_stride, candidates_per_image, id_base, shared_numbers
+from pipeline.plan.ids import annotation_stride, candidates_per_image, id_base, shared_numbers
 from pipeline.settings import Recipe
 from pipeline.storage.kinds import sa_number
 from pipeline.storage.members import FoundMember, IndexBuilder, read_members, without_numbers

@@ -20,18 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError, ContractError, NotFoundError
+from pipeline.plan.ids import annotation_stride, id_base, shared_numbers
+from pipeline.plan.layout import members_uri, plan_uri
+from pipeline.plan.plan import Plan, PlannedShard, Shape, plan_from_json, plan_to_json
+from pipeline.plan.scan import index_shards
 from pipeline.records import Shard
-from pipeline.run.ids import annotation_stride, id_base, shared_numbers
-from pipeline.run.plan import (
-    Plan,
-    PlannedShard,
-    Shape,
-    members_uri,
-    plan_from_json,
-    plan_to_json,
-    plan_uri,
-)
-from pipeline.run.scan import index_shards
 from pipeline.storage.kinds import IMAGE_EXTENSIONS
 from pipeline.storage.members import IndexPiece, without_numbers
 from pipeline.storage.shards import ShardSource, find_shards, spellings

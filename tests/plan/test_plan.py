@@ -13,10 +13,11 @@ from urllib.parse import quote
 import pytest
 
 from pipeline.errors import ConfigError
+from pipeline.plan.layout import plan_uri
+from pipeline.plan.member_index import MemberIndex
+from pipeline.plan.plan import Plan, Shape, plan_from_json, plan_to_json
+from pipeline.plan.planning import create_or_load_plan, load_plan
 from pipeline.records import Member
-from pipeline.run.member_index import MemberIndex
-from pipeline.run.plan import Plan, Shape, plan_from_json, plan_to_json, plan_uri
-from pipeline.run.planning import create_or_load_plan, load_plan
 from pipeline.settings import Precision, Recipe, Settings
 from pipeline.storage.store import ObjectInfo, Store
 from tests.fakes_run import drawn_image, write_folder, write_tar

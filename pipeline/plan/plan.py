@@ -1,7 +1,7 @@
 """The plan: what a run is made of, frozen before the first image is touched.
 
-Owns the plan's record, its JSON and its hashes, and the names of everything below OUT. Nothing here depends on
-where OUT is, on time, host or number of workers. Making and loading plans is planning.py's.
+Owns the plan's record, its JSON and its hashes. Nothing here depends on where OUT is, on time, host or number of
+workers. Making and loading plans is planning.py's.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from functools import cached_property
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.plan.ids import annotation_stride
 from pipeline.records import Chunk, Shard
-from pipeline.run.ids import annotation_stride
 from pipeline.settings import CropRank, Format, Precision, Recipe, Settings
-from pipeline.storage.parts import PART_SUFFIX
 
 PLAN_VERSION = 2
 
@@ -185,37 +184,3 @@ def plan_from_json(data: bytes, *, uri: str) -> Plan:
         return Plan(shape=Shape.from_named(document["settings"]), shards=shards, id_base=document["id_base"])
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{uri} is not a plan of Maskmill ({error!r}); choose another out=") from error
-
-
-def join(out: str, *parts: str) -> str:
-    return "/".join([out.rstrip("/"), *parts])
-
-
-def plan_uri(out: str) -> str:
-    return join(out, "_job", "plan.json")
-
-
-def members_uri(out: str, shard_name: str, sha256: str) -> str:
-    """A piece of a member index. The name carries the content's hash: what was left behind by a planner that did not
-    win is never mistaken."""
-    return join(out, "_job", "members", f"{shard_name}-{sha256[:16]}.parquet")
-
-
-def data_uri(out: str) -> str:
-    return join(out, "data")
-
-
-def part_name(plan: Plan, chunk: Chunk) -> str:
-    return chunk.chunk_id + PART_SUFFIX[plan.shape.format]
-
-
-def part_uri(out: str, plan: Plan, chunk: Chunk) -> str:
-    return join(data_uri(out), part_name(plan, chunk))
-
-
-def manifest_uri(out: str) -> str:
-    return join(out, "_job", "manifest.json")
-
-
-def success_uri(out: str) -> str:
-    return join(out, "_SUCCESS")

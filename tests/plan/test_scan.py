@@ -11,7 +11,7 @@ from typing import BinaryIO
 import pytest
 
 from pipeline.errors import ConfigError, RunError
-from pipeline.run.scan import SHARDS_WORTH_PROCESSES, index_shards
+from pipeline.plan.scan import SHARDS_WORTH_PROCESSES, index_shards
 from pipeline.settings import StoreSettings
 from pipeline.storage.connect import RoutedStore
 from pipeline.storage.shards import ShardSource, find_shards, index_shard
