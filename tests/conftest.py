@@ -12,7 +12,7 @@ import pytest
 import torch
 from boto3.session import Session
 
-from pipeline.run.session import Outcome
+from pipeline.run.outcome import Outcome
 from pipeline.settings import Settings, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.store import Store

@@ -7,17 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from jobs.generate import LOCAL_RAY
+from pipeline.cluster.signals import StopFlag
 from pipeline.plan.layout import part_uri
 from pipeline.plan.plan import Shape
 from pipeline.plan.planning import create_or_load_plan
-from pipeline.records import ChunkReport, ImageRow
-from pipeline.run.chunk import Bench, Errand, process_chunk
-from pipeline.run.device import Device
-from pipeline.run.session import FindWeights, Outcome, run_settings
-from pipeline.run.signals import StopFlag
+from pipeline.records import ChunkReport, Errand, ImageRow
+from pipeline.run.outcome import Outcome
+from pipeline.run.session import run_settings
 from pipeline.settings import Format, Recipe, RunSettings, Settings
 from pipeline.storage.parts import Part, read_part
 from pipeline.storage.store import Store
+from pipeline.work.chunk import Bench, process_chunk
+from pipeline.work.device import Device
+from pipeline.work.weights import FindWeights
 from tests.fakes_run import FakeSegmenter, Notes, fake_weights
 
 os.environ.update(LOCAL_RAY)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.run.progress import Lines
-from pipeline.run.verify import verify_output
+from pipeline.output.verify import verify_output
+from pipeline.progress import Lines
 from pipeline.settings import ModelSettings, Recipe, RunSettings, Settings, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.parts import read_part

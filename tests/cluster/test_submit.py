@@ -19,8 +19,8 @@ from typing import IO, cast
 import pytest
 
 from jobs.submit import LEAVING_S, command, stop_wait, submit_job
+from pipeline.cluster.metrics import BUSY, CATALOGUE, FAILURES, IMAGES, Failure, Metric
 from pipeline.errors import ConfigError
-from pipeline.run.metrics import BUSY, CATALOGUE, FAILURES, IMAGES, Failure, Metric
 from pipeline.settings import RunSettings, Settings, SubmitJob, SubmitSettings
 from tests.cluster.conftest import PAGE, ROOT, TwoNodes, free_ports
 from tests.fakes_run import write_tar

@@ -17,10 +17,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.cluster.crew import CHUNKS_IN_FLIGHT
+from pipeline.cluster.signals import StopFlag
 from pipeline.records import ImageRow
 from pipeline.run.session import run_settings
-from pipeline.run.signals import StopFlag
-from pipeline.run.worker import CHUNKS_IN_FLIGHT
 from pipeline.settings import Format, Settings, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.parts import read_part

@@ -14,19 +14,17 @@ from typing import Any
 import ray as typed_ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
-from pipeline.errors import RunError, StorageError
-from pipeline.run.chunk import Errand
-from pipeline.run.crew import Crew, Seat
-from pipeline.run.device import DeviceError
-from pipeline.run.journal import JournalKeeper, JournalLostError
-from pipeline.run.ledger import Entry, Ledger, Verdict
-from pipeline.run.lookout import Lookout
-from pipeline.run.metrics import Failure, RunMetrics
-from pipeline.run.progress import Progress, Standing
-from pipeline.run.ray_session import one_line
-from pipeline.run.room import machine_is_lost
-from pipeline.run.signals import StopFlag
-from pipeline.run.worker import CHUNKS_IN_FLIGHT, WorkerSpec
+from pipeline.cluster.capacity import machine_is_lost
+from pipeline.cluster.crew import CHUNKS_IN_FLIGHT, Crew, Seat, WorkerKind
+from pipeline.cluster.journal import JournalKeeper, JournalLostError
+from pipeline.cluster.ledger import Ledger, Verdict
+from pipeline.cluster.lookout import Lookout
+from pipeline.cluster.metrics import Failure, RunMetrics
+from pipeline.cluster.ray_session import one_line
+from pipeline.cluster.signals import StopFlag
+from pipeline.errors import DeviceError, RunError, StorageError
+from pipeline.progress import Progress, Standing
+from pipeline.records import Entry, Errand
 from pipeline.settings import RunSettings
 
 ray: Any = typed_ray  # its annotations are partial and partly wrong
@@ -51,25 +49,24 @@ class Driver:
     """One pass over what is waiting in the ledger.
 
     look_around  ids of the chunks whose part is in the store now
-    device       model.device: decides whether a worker takes a GPU or CPU slots
     """
 
     def __init__(
         self,
         ledger: Ledger,
-        spec: WorkerSpec,
+        workers: WorkerKind,
         settings: RunSettings,
         *,
-        device: str,
         look_around: Callable[[], set[str]],
         progress: Progress,
+        metrics: RunMetrics,
     ) -> None:
         self._ledger = ledger
         self._settings = settings
         self._lookout = Lookout(look_around)
         self._progress = progress
-        self._metrics = RunMetrics(spec.out)
-        self.crew = Crew(spec, settings, device=device, say=progress.say)
+        self._metrics = metrics
+        self.crew = Crew(workers, settings, say=progress.say)
         self._journal = JournalKeeper()
         self._journals: dict[str, Any] = {}
         """Attempts in flight, and the journal that each was told to keep."""

@@ -15,7 +15,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import MaskmillError
-from pipeline.run.ledger import Entry
+from pipeline.records import Entry
 
 ray: Any = typed_ray  # its annotations are partial and partly wrong
 

@@ -18,13 +18,13 @@ import numpy.typing as npt
 
 from pipeline.errors import ChangedError, ConfigError, NotFoundError, StorageError
 from pipeline.masks.rle import rle_problem
+from pipeline.output.manifest import CountedPart, find_manifest, find_parts
 from pipeline.plan.layout import part_name, part_uri, plan_uri
 from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import Plan, PlannedShard
 from pipeline.plan.planning import load_plan
+from pipeline.progress import Progress, Standing
 from pipeline.records import Chunk, ImageRow, Mask, Member, Status
-from pipeline.run.manifest import CountedPart, find_manifest, find_parts
-from pipeline.run.progress import Progress, Standing
 from pipeline.storage.parts import Part, read_part
 from pipeline.storage.store import Store
 

@@ -24,15 +24,15 @@ from model.training.scenes import DrawnScenes, draw_scene
 from pipeline.errors import ConfigError
 from pipeline.evaluation.truths import Truths
 from pipeline.masks.generator import generate_masks
+from pipeline.output.labelled import open_labelled
 from pipeline.plan.plan import Shape
 from pipeline.plan.planning import create_or_load_plan
-from pipeline.records import ImageRow
-from pipeline.run.chunk import Bench, Errand, process_chunk
-from pipeline.run.device import Device
-from pipeline.run.labelled import open_labelled
+from pipeline.records import Errand, ImageRow
 from pipeline.settings import Format, Recipe, RunSettings, Settings, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.parts import read_part
+from pipeline.work.chunk import Bench, process_chunk
+from pipeline.work.device import Device
 from tests.training.conftest import SMALL
 
 STORE = connect(StoreSettings())

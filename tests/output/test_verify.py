@@ -15,15 +15,15 @@ import pytest
 
 from jobs.verify import main
 from pipeline.errors import ConfigError
+from pipeline.output.manifest import find_parts, publish, recount
+from pipeline.output.verify import Verification, verify_output
 from pipeline.plan.layout import members_uri
-from pipeline.records import ImageRow, Status
-from pipeline.run.chunk import Bench, Errand, process_chunk
-from pipeline.run.manifest import find_parts, publish, recount
-from pipeline.run.progress import Lines
-from pipeline.run.verify import Verification, verify_output
+from pipeline.progress import Lines
+from pipeline.records import Errand, ImageRow, Status
 from pipeline.settings import Format, Settings
 from pipeline.storage.parts import read_part, write_part
 from pipeline.storage.store import Store
+from pipeline.work.chunk import Bench, process_chunk
 from tests.fakes_run import drawn_image, write_folder
 from tests.small_runs import bench_of, parts_of, small_run
 

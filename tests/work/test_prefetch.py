@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.run.prefetch import prefetch
+from pipeline.work.prefetch import prefetch
 
 
 def test_items_come_in_order():

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import numpy as np
@@ -29,13 +29,13 @@ from pipeline.errors import (
 from pipeline.plan.layout import part_uri
 from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import Plan, canonical_json
-from pipeline.records import Chunk, ChunkReport, Funnel, ImageMasks, ImageRow, Member, Shard, Status
-from pipeline.run.prefetch import prefetch
-from pipeline.run.stopwatch import Stopwatch
+from pipeline.records import Chunk, ChunkReport, Errand, Funnel, ImageMasks, ImageRow, Member, Shard, Status
 from pipeline.storage.images import DecodedImage, decode_image
 from pipeline.storage.parts import write_part
 from pipeline.storage.shards import shard_is_there
 from pipeline.storage.store import Store
+from pipeline.work.prefetch import prefetch
+from pipeline.work.stopwatch import Stopwatch
 
 PREFETCH_DEPTH = 1
 """Decoded images held ready, beside the one at work and the one that is being decoded. A worker has two chunks at once:
@@ -57,26 +57,6 @@ class Bench:
     @cached_property
     def index(self) -> MemberIndex:
         return MemberIndex(self.plan, out=self.out, store=self.store)
-
-
-@dataclass(frozen=True, slots=True)
-class Errand:
-    """A chunk as it is sent to a worker.
-
-    attempt   counts from 1, over all workers of one driver
-    careful   one image after the other and nothing ahead, so that a death has one image to blame
-    crashed   ordinals of images that are not to be touched, and the sentence for their rows
-    """
-
-    chunk: Chunk
-    attempt: int = 1
-    careful: bool = False
-    crashed: Mapping[int, str] = field(default_factory=dict[int, str])
-
-    @property
-    def key(self) -> str:
-        """Of this attempt, in the journal."""
-        return f"{self.chunk.chunk_id}#{self.attempt}"
 
 
 Mark = Callable[[int | None], None]

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from pipeline.cluster.lookout import Lookout
 from pipeline.errors import StorageError
-from pipeline.run.lookout import Lookout
 
 
 def news_of(lookout: Lookout) -> set[str]:
@@ -40,7 +40,7 @@ def test_a_look_that_hangs_holds_nobody_up():
 
 def test_a_look_that_fails_is_done_again_later(monkeypatch: pytest.MonkeyPatch):
     """Another driver's progress is a courtesy: not knowing it stops nobody."""
-    monkeypatch.setattr("pipeline.run.lookout.LOOK_AROUND_S", 0.01)
+    monkeypatch.setattr("pipeline.cluster.lookout.LOOK_AROUND_S", 0.01)
     answers = [StorageError("the store answered 503"), {"a-00001"}]
 
     def look() -> set[str]:

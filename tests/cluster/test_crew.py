@@ -12,16 +12,18 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
+from pipeline.cluster.capacity import Room, machine_is_lost
+from pipeline.cluster.crew import Crew, WorkerKind
+from pipeline.cluster.signals import StopFlag
+from pipeline.cluster.worker import worker_actor
 from pipeline.errors import ConfigError, RunError
-from pipeline.records import Chunk
-from pipeline.run.chunk import Errand
-from pipeline.run.crew import Crew
-from pipeline.run.progress import Standing
-from pipeline.run.room import Room, machine_is_lost
-from pipeline.run.session import Outcome, Weights, run_settings
-from pipeline.run.signals import StopFlag
+from pipeline.progress import Standing
+from pipeline.records import Chunk, Errand
+from pipeline.run.outcome import Outcome
+from pipeline.run.session import run_settings
 from pipeline.settings import ModelSettings, RunSettings, Settings
 from pipeline.storage.store import Store
+from pipeline.work.weights import Weights
 from tests.fakes_run import (
     Notes,
     broken_weights,
@@ -99,10 +101,9 @@ def load_refused(_store: Store) -> Any:
 def crew(cluster: str) -> Iterator[tuple[Crew, list[str]]]:
     """Asked for three workers that wait for more CPUs than there are, so that none costs a process; what it says."""
     said: list[str] = []
-    told: Any = None
     del cluster  # for the Ray session
     settings = RunSettings(address="auto", max_workers=3, threads_per_worker=64)
-    crew = Crew(told, settings, device="cpu", say=said.append)
+    crew = Crew(WorkerKind(worker_actor, spec=None, device="cpu"), settings, say=said.append)
     crew.fit_to(9)
     yield crew, said
     crew.dismiss_all()

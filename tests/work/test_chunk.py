@@ -13,12 +13,12 @@ from PIL import Image
 from pipeline.errors import ContractError
 from pipeline.plan.layout import part_uri
 from pipeline.plan.plan import Plan
-from pipeline.records import ImageMasks
-from pipeline.run.chunk import Errand, process_chunk
-from pipeline.run.device import Image_HW3
-from pipeline.run.stopwatch import STAGES, Stopwatch
+from pipeline.records import Errand, ImageMasks
 from pipeline.settings import Settings
 from pipeline.storage.store import Store
+from pipeline.work.chunk import process_chunk
+from pipeline.work.device import Image_HW3
+from pipeline.work.stopwatch import STAGES, Stopwatch
 from tests.small_runs import bench_of, device, part_of, parts_of, rows_of, work
 
 

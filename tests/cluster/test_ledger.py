@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.cluster.ledger import Ledger, Verdict
 from pipeline.plan.plan import Plan, PlannedShard, Shape
-from pipeline.records import ChunkReport, Funnel, Shard
-from pipeline.run.chunk import Errand
-from pipeline.run.ledger import Entry, Ledger, Verdict
+from pipeline.records import ChunkReport, Entry, Errand, Funnel, Shard
 from pipeline.settings import Settings
 
 

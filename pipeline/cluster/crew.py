@@ -13,20 +13,35 @@ from typing import Any
 import ray as typed_ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
+from pipeline.cluster.capacity import Room, machine_is_lost
+from pipeline.cluster.machines import Machines
+from pipeline.cluster.ray_session import one_line
 from pipeline.errors import MaskmillError, RunError
-from pipeline.run.chunk import Errand
-from pipeline.run.machines import Machines
-from pipeline.run.ray_session import one_line
-from pipeline.run.room import Room, machine_is_lost
-from pipeline.run.worker import WorkerSpec, worker_actor
+from pipeline.records import Errand
 from pipeline.settings import RunSettings
 
 ray: Any = typed_ray  # its annotations are partial and partly wrong
 
+CHUNKS_IN_FLIGHT = 2
+"""Per worker: one that computes, and one that is read before it or written after it."""
 LOADING_S = 600.0
 """Seconds in which a worker loads its model; more if run.image_timeout_s, which is about images, is more."""
 NO_MEMORY = "ran out of memory, and Ray ended a worker there"
 MORE_MEMORY = "use a machine with more memory"
+
+
+@dataclass(frozen=True)
+class WorkerKind:
+    """What the workers of a run are.
+
+    actor_class  their Ray class, made for `num_cpus`, `num_gpus` and the chunks that one has at once
+    spec         what each is told, once
+    device       model.device: decides whether one takes a GPU or CPU slots
+    """
+
+    actor_class: Callable[..., Any]
+    spec: object
+    device: str
 
 
 @dataclass(eq=False)
@@ -68,14 +83,16 @@ class Crew:
     raises  ConfigError if no node has room for a single worker, and none may still come
     """
 
-    def __init__(self, spec: WorkerSpec, settings: RunSettings, *, device: str, say: Callable[[str], None]) -> None:
+    def __init__(self, workers: WorkerKind, settings: RunSettings, *, say: Callable[[str], None]) -> None:
         self.seats: list[Seat] = []
-        self._spec = ray.put(spec)
+        self._spec = ray.put(workers.spec)
         self._settings = settings
         self._say = say
-        self._room = Room(settings, device=device)
+        self._room = Room(settings, device=workers.device)
         self._machines = Machines()
-        self._actor_class = worker_actor(num_cpus=self._room.cpus_each, num_gpus=self._room.gpus_each)
+        self._actor_class = workers.actor_class(
+            num_cpus=self._room.cpus_each, num_gpus=self._room.gpus_each, chunks_at_once=CHUNKS_IN_FLIGHT
+        )
         self._shortages: list[Shortage] = []
         self._worked_s = 0.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.run.machines import DEATHS, FAILED_STARTS, Machines
+from pipeline.cluster.machines import DEATHS, FAILED_STARTS, Machines
 
 
 def test_starts_that_fail_one_after_the_other_are_the_machines():

@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.errors import MaskmillError
+from pipeline.errors import DeviceError
 from pipeline.masks.generator import CROPS_PER_ENCODE, generate_masks
 from pipeline.masks.segmenter import Predictions, Segmenter
 from pipeline.records import ImageMasks
-from pipeline.run.stopwatch import Stopwatch
 from pipeline.settings import Recipe
+from pipeline.work.stopwatch import Stopwatch
 
 Image_HW3 = npt.NDArray[np.uint8]
 
@@ -30,10 +30,6 @@ NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CUB
 """In messages of torch.OutOfMemoryError and torch.AcceleratorError, of the CPU's allocator, of cuBLAS (torch 2.13)."""
 POISONED = ("CUDA error", "cuDNN error", "CUDNN_STATUS_", "CUBLAS_STATUS_", "CUFFT_", "device-side assert")
 """After an error of this kind every later call in the same process fails as well."""
-
-
-class DeviceError(MaskmillError):
-    """This process cannot use its device any more, or the device is too small; another process may."""
 
 
 class Device:

@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.cluster.journal import JournalKeeper
 from pipeline.errors import RunError
 from pipeline.plan.layout import members_uri
 from pipeline.plan.plan import Shape
 from pipeline.plan.planning import create_or_load_plan
-from pipeline.run.journal import JournalKeeper
+from pipeline.run.outcome import Outcome
 from pipeline.run.report import summary
-from pipeline.run.session import Outcome, Weights
 from pipeline.settings import Format, Settings
 from pipeline.storage.parts import read_part
 from pipeline.storage.store import Store
+from pipeline.work.weights import Weights
 from tests.fakes_run import (
     POISON_RGB,
     TAR_PIT_RGB,

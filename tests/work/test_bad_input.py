@@ -14,13 +14,13 @@ from PIL import Image
 
 from pipeline.errors import StorageError
 from pipeline.plan.layout import members_uri
-from pipeline.records import ImageMasks
-from pipeline.run.chunk import Errand, process_chunk
-from pipeline.run.device import Image_HW3
-from pipeline.run.stopwatch import Stopwatch
+from pipeline.records import Errand, ImageMasks
 from pipeline.settings import Settings, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.store import Store
+from pipeline.work.chunk import process_chunk
+from pipeline.work.device import Image_HW3
+from pipeline.work.stopwatch import Stopwatch
 from tests.fakes_run import as_png, drawn_image, write_folder, write_tar
 from tests.fault_proxy import Flip, fault_proxy
 from tests.small_runs import bench_of, device, rows_of, with_run, work

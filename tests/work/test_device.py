@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.errors import DeviceError
 from pipeline.masks.generator import CROPS_PER_ENCODE
-from pipeline.run.device import Device, DeviceError, Image_HW3
-from pipeline.run.stopwatch import Stopwatch
 from pipeline.settings import Recipe
+from pipeline.work.device import Device, Image_HW3
+from pipeline.work.stopwatch import Stopwatch
 from tests.fakes_run import FakeSegmenter
 
 RECIPE = Recipe(points_per_side=8, crop_n_layers=1)

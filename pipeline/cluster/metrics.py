@@ -15,8 +15,8 @@ from typing import Any
 
 from ray.util import metrics as typed_metrics
 
+from pipeline.progress import Standing
 from pipeline.records import ChunkReport
-from pipeline.run.progress import Standing
 
 ray_metrics: Any = typed_metrics  # its annotations are partial
 log = logging.getLogger(__name__)

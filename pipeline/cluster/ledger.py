@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pipeline.plan.plan import Plan
-from pipeline.records import Chunk, ChunkReport
-from pipeline.run.chunk import Errand
+from pipeline.records import Chunk, ChunkReport, Entry, Errand, GivenUp
 
 DEATHS_TO_NAME = 3
 """Attempts that must end at the same image, the last of them careful, before its row is `crashed`. Two may be somebody
@@ -32,24 +31,6 @@ class Verdict(StrEnum):
     GIVEN_UP = "is given up"
     NAMED = "goes on without one image"
     EXCUSED = "goes back"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What is known of an attempt: the image that it is at (None: none yet, or none any more), how many it has begun,
-    and for how long it has been at this."""
-
-    ordinal: int | None
-    images: int
-    age_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class GivenUp:
-    """A chunk that this run will not try again. `why` is a sentence."""
-
-    chunk: Chunk
-    why: str
 
 
 @dataclass

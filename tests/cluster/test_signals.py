@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from pipeline.run.signals import SIGNALS, StopFlag
+from pipeline.cluster.signals import SIGNALS, StopFlag
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -48,8 +48,8 @@ import os, signal
 from jobs.generate import LOCAL_RAY
 os.environ.update(LOCAL_RAY)
 from jobs.command import run_command
-from pipeline.run.ray_session import ray_session
-from pipeline.run.signals import StopFlag
+from pipeline.cluster.ray_session import ray_session
+from pipeline.cluster.signals import StopFlag
 from pipeline.settings import Settings
 
 def action(settings):
