@@ -95,12 +95,14 @@ class Attempt:
     number    counts from 1, over all workers of one driver
     careful   one image after the other and nothing ahead, so that a death has one image to blame
     crashed   ordinals of images that are not to be touched, and the sentence for their rows
+    again     the part is there, and its failed rows are to be tried once more
     """
 
     chunk: Chunk
     number: int = 1
     careful: bool = False
     crashed: Mapping[int, str] = field(default_factory=dict[int, str])
+    again: bool = False
 
     @property
     def key(self) -> str:

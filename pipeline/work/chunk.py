@@ -33,6 +33,7 @@ from pipeline.records import Attempt, Chunk, ChunkReport, Funnel, ImageMasks, Im
 from pipeline.storage.images import DecodedImage, decode_image
 from pipeline.storage.parts import write_part
 from pipeline.storage.store import Store
+from pipeline.work.earlier_part import earlier_part
 from pipeline.work.prefetch import prefetch
 from pipeline.work.source_check import SourceCheck
 from pipeline.work.stopwatch import Stopwatch
@@ -95,11 +96,14 @@ def process_chunk(attempt: Attempt, context: WorkerContext, *, mark: Mark = no_m
     plan, watch, chunk = context.plan, Stopwatch(), attempt.chunk
     mark(None)
     members = context.index.read(chunk.shard, chunk.start, chunk.stop)
+    earlier = earlier_part(plan, chunk, out=context.out, store=context.store) if attempt.again else None
     _expect(len(members) == chunk.stop - chunk.start, chunk, f"its index holds {len(members)} members")
-    rows: list[ImageRow] = []
-    funnel = Funnel()
+    rows = list(earlier.kept) if earlier else []
+    done = {row.image_id for row in rows}
+    funnel = earlier.funnel if earlier else Funnel()
     bytes_read = 0
-    with closing(_loading(members, attempt, context, watch, mark)) as loading:
+    to_do = [member for member in members if member.image_id not in done]
+    with closing(_loading(to_do, attempt, context, watch, mark)) as loading:
         for loaded in loading:
             if not attempt.careful:
                 mark(loaded.member.ordinal)
@@ -108,11 +112,16 @@ def process_chunk(attempt: Attempt, context: WorkerContext, *, mark: Mark = no_m
             funnel += image_funnel
             bytes_read += loaded.byte_count
     mark(None)
+    order = {member.image_id: number for number, member in enumerate(members)}
+    rows.sort(key=lambda row: order.get(row.image_id, -1))
     _expect([row.image_id for row in rows] == [member.image_id for member in members], chunk, "rows were lost")
     context.source.expect_source(plan.planned(chunk.shard), chunk, rows)
     with watch.stage(Stage.WRITE):
         data = write_part(rows, format=plan.settings.format, metadata=_metadata(plan, funnel))
-        won = context.store.put_if_absent(part_uri(context.out, plan, chunk), data)
+        if earlier:
+            won = earlier.replace(data, context.store)
+        else:
+            won = context.store.put_if_absent(part_uri(context.out, plan, chunk), data)
     return ChunkReport(
         chunk_id=chunk.chunk_id,
         won=won,

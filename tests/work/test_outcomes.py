@@ -16,14 +16,17 @@ from hypothesis import strategies as st
 
 from pipeline.errors import DeniedError, OutOfReachError, SourceError
 from pipeline.plan.layout import part_uri
-from pipeline.records import Attempt, Chunk
-from pipeline.settings import Settings, StoreSettings
+from pipeline.records import Attempt, Chunk, ImageMasks, Status
+from pipeline.settings import Format, Settings, StoreSettings
 from pipeline.storage.connect import RoutedStore, connect
 from pipeline.storage.store import ObjectInfo, Store
 from pipeline.work.chunk import WorkerContext, process_chunk
+from pipeline.work.device import Image_HW3
+from pipeline.work.earlier_part import earlier_part
+from pipeline.work.stopwatch import Stopwatch
 from tests.fakes_run import drawn_image, write_folder, write_tar
 from tests.fault_proxy import Answer, fault_proxy
-from tests.small_runs import context_of, part_of, rows_of, small_run, work
+from tests.small_runs import context_of, device, part_of, parts_of, rows_of, small_run, work
 
 CONDITIONS = ("ok", "unreadable", "gone", "changed", "refused")
 READABLE = {"ok", "unreadable"}
@@ -199,3 +202,48 @@ def test_a_bucket_that_is_gone_stops_the_shard(s3_context: tuple[Any, WorkerCont
         work(context)
     assert stopped.value.shard == "in"
     assert isinstance(stopped.value.__cause__, OutOfReachError)
+
+
+@pytest.mark.parametrize("format", list(Format))
+def test_failed_rows_are_tried_again_and_the_part_is_that_of_an_undisturbed_run(
+    settings: Settings, store: Store, tmp_path: Path, format: Format
+):
+    """The other images' masks are not made again, nor is another part touched."""
+    folder = write_folder(tmp_path / "in", {f"{n}.png": drawn_image(n) for n in range(6)})
+    settings = replace(settings, source=str(folder), format=format)
+    undisturbed = context_of(replace(settings, out=str(tmp_path / "whole")), store)
+    work(undisturbed)
+    context = context_of(settings, store)
+    (folder / "1.png").rename(tmp_path / "1.png")
+    work(context)
+    assert [row.status for row in rows_of(context)].count(Status.MISSING) == 1
+    (tmp_path / "1.png").rename(folder / "1.png")
+    seen: list[Image_HW3] = []
+
+    def generate(image_HW3: Image_HW3, watch: Stopwatch) -> ImageMasks:
+        seen.append(image_HW3)
+        return device.generate(image_HW3, watch)
+
+    times = {path.name: path.stat().st_mtime_ns for path in Path(settings.out, "data").iterdir()}
+    for chunk in context.plan.chunks():
+        report = process_chunk(Attempt(chunk, again=True), replace(context, generate=generate))
+        assert report.won
+        assert report.images == {"ok": 3}
+    assert len(seen) == 1
+    assert parts_of(settings.out) == parts_of(undisturbed.out)
+    now = {path.name: path.stat().st_mtime_ns for path in Path(settings.out, "data").iterdir()}
+    assert [name for name in now if now[name] != times[name]] == [min(now)]
+
+
+def test_a_part_that_somebody_else_mended_meanwhile_is_left(settings: Settings, store: Store, tmp_path: Path):
+    """Two retries at once: the second must not put its own view of the source over the first one's."""
+    folder = write_folder(tmp_path / "in", {f"{n}.png": drawn_image(n) for n in range(3)})
+    context = context_of(replace(settings, source=str(folder)), store)
+    (folder / "1.png").rename(tmp_path / "1.png")
+    work(context)
+    chunk = next(context.plan.chunks())
+    slow = earlier_part(context.plan, chunk, out=context.out, store=store)
+    (tmp_path / "1.png").rename(folder / "1.png")
+    assert process_chunk(Attempt(chunk, again=True), context).won
+    assert not slow.replace(b"other", store)
+    assert [row.status for row in rows_of(context)] == ["ok"] * 3
