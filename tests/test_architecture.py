@@ -42,6 +42,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "botocore": ("pipeline/storage/",),
     "pyarrow": ("pipeline/storage/",),
     "PIL": ("pipeline/storage/",),
+    "tifffile": ("pipeline/storage/tiff.py",),
+    "imagecodecs": ("pipeline/storage/png.py",),
     "torch": ("model/", "pipeline/masks/", "pipeline/run/worker.py", "pipeline/run/device.py", "jobs/"),
     "tqdm": ("pipeline/run/progress.py",),
 }
