@@ -6,8 +6,8 @@
   are black.
 - Nothing is stretched to an image's own darkest and brightest value: a level means the same in every image.
 - Refused with what to do, and never shown black, white or clipped: negative values, floats beyond both ranges, and an
-  image that would be nearly black because its values leave the top 4 bits unused (12-bit values in 16 bits). An image
-  of nothing but zeros is black.
+  image of more than 8 bits that would be nearly black because its values leave the top 4 bits unused (12-bit values in
+  16 bits). An image of nothing but zeros is black.
 
 Owns the rule. Does not know files, colours or which samples are alpha.
 """
@@ -24,7 +24,7 @@ from pipeline.errors import InputError
 from pipeline.records import Status
 
 _NEARLY_BLACK = 16
-"""8-bit level that the brightest sample must reach: with less, the top 4 bits are unused."""
+"""8-bit level that the brightest float must reach: with less, the top 4 bits are unused."""
 _BLOCK = 1 << 22
 """Samples that are worked on at once, so that temporary copies stay small beside a large image."""
 
@@ -47,7 +47,7 @@ def integers_to_8_bits(
     low, high, white = int(colours.min()), int(colours.max()), 2**bits - 1
     if low < 0:
         raise _refusal(f"it has negative values (down to {low:,}), which have no grey; scale the values to 0..255")
-    if 0 < high < white * _NEARLY_BLACK // 256:
+    if bits > 8 and 0 < high < 2 ** (bits - 4):
         reason = f"its {bits}-bit values reach only {high:,} of {white:,}, which would be nearly black"
         raise _refusal(f"{reason}; {cure}")
     levels = np.empty(samples.shape, np.uint8)

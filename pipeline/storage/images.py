@@ -142,8 +142,8 @@ def _decode_tiff(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
     if layout.is_small:
         try:
             return _decode_plain(kind, data, max_pixels)
-        except SyntaxError:
-            pass  # Pillow has no mode for it
+        except (SyntaxError, ValueError):
+            pass  # Pillow has no mode for it, or none for its planes
         except InputError:
             raise
         except Exception as error:

@@ -16,6 +16,8 @@ import imagecodecs
 import numpy as np
 from PIL import Image
 
+from pipeline.errors import InputError
+from pipeline.records import Status
 from pipeline.storage.depth import integers_to_8_bits
 
 _SIGNATURE_LENGTH = 8
@@ -36,6 +38,7 @@ def without_metadata(data: bytes) -> bytes:
     """The PNG in `data` with the chunks that pixels and orientation need, and its end if only that is missing.
 
     What is kept besides pixels is moved before them, so that it is known before they are decoded.
+    raises  InputError with UNREADABLE if a checksum of the pixels is wrong, which Pillow does not look at
     """
     pixels: list[bytes] = []
     beside: list[bytes] = []
@@ -43,6 +46,8 @@ def without_metadata(data: bytes) -> bytes:
         if chunk.name == b"IEND":
             break
         if not chunk.name[0] & 0x20:  # a capital letter: critical
+            if chunk.name == b"IDAT" and chunk.stop <= len(data) and not _is_sound(data, chunk):
+                raise InputError(Status.UNREADABLE, "a PNG with damaged pixels: the checksum of IDAT is wrong")
             pixels.append(data[chunk.start : chunk.stop])
         elif chunk.stop <= len(data) and _may_orient(data, chunk):
             beside.append(data[chunk.start : chunk.stop])
@@ -73,12 +78,17 @@ def _chunks(data: bytes) -> Iterator[_Chunk]:
         start = stop
 
 
+def _is_sound(data: bytes, chunk: _Chunk) -> bool:
+    checksum = zlib.crc32(memoryview(data)[chunk.start + 4 : chunk.stop - 4])
+    return checksum == int.from_bytes(data[chunk.stop - 4 : chunk.stop], "big")
+
+
 def _may_orient(data: bytes, chunk: _Chunk) -> bool:
     """Whether it may hold the orientation, is whole, and is safe to unpack."""
     body = data[chunk.start + 8 : chunk.stop - 4]
     if chunk.name not in (b"eXIf", b"tEXt", b"zTXt", b"iTXt") or len(body) > _MAX_TEXT:
         return False
-    if int.from_bytes(data[chunk.stop - 4 : chunk.stop], "big") != zlib.crc32(chunk.name + body):
+    if not _is_sound(data, chunk):
         return False
     if chunk.name == b"eXIf":
         return True

@@ -15,7 +15,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -159,7 +159,7 @@ def _layout(page: tifffile.TiffPage) -> TiffLayout:
 def _one_number(page: tifffile.TiffPage, code: int) -> int:
     """A tag's value, the same for all samples; 0 if there is none, or none that makes sense."""
     value: Any = page.tags.valueof(code, 0)
-    values: list[Any] = list(value) if isinstance(value, tuple) else [value]
+    values: list[Any] = list(cast(tuple[Any, ...], value)) if isinstance(value, tuple) else [value]
     first = values[0] if values and all(other == values[0] for other in values) else 0
     return first if isinstance(first, int) and first > 0 else 0
 
