@@ -6,6 +6,7 @@ as their names say.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -24,6 +25,23 @@ class Status(StrEnum):
     """The object is not the one that was planned."""
     CRASHED = "crashed"
     """Three times the process that worked on it died, hung or failed there."""
+
+
+class Stage(StrEnum):
+    """What a worker's time goes into, in the order in which an image meets them."""
+
+    READ = "read"
+    """Bytes from the store."""
+    DECODE = "decode"
+    """Bytes to pixels."""
+    TURN = "turn"
+    """Waiting for the device while another chunk has it."""
+    COMPUTE = "compute"
+    """On the device."""
+    RLE = "rle"
+    """From predictions to run lengths, on the CPU."""
+    WRITE = "write"
+    """The part made and uploaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +86,46 @@ class Chunk:
     @property
     def chunk_id(self) -> str:
         return f"{self.shard}-{self.index:05d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A chunk as it is sent to a worker.
+
+    number    counts from 1, over all workers of one driver
+    careful   one image after the other and nothing ahead, so that a death has one image to blame
+    crashed   ordinals of images that are not to be touched, and the sentence for their rows
+    again     the part is there, and its failed rows are to be tried once more
+    """
+
+    chunk: Chunk
+    number: int = 1
+    careful: bool = False
+    crashed: Mapping[int, str] = field(default_factory=dict[int, str])
+    again: bool = False
+
+    @property
+    def key(self) -> str:
+        """Of this attempt, in the journal."""
+        return f"{self.chunk.chunk_id}#{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """What is known of an attempt: the image that it is at (None: none yet, or none any more), how many it has begun,
+    and for how long it has been at this."""
+
+    ordinal: int | None
+    images: int
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """A chunk that this run will not try again. `why` is a sentence."""
+
+    chunk: Chunk
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +211,8 @@ class ChunkReport:
     images: dict[str, int]
     masks: int
     funnel: Funnel
-    seconds: dict[str, float] = field(default_factory=dict[str, float])
-    """Wall seconds per stage: read, decode, compute, rle, write; and `turn`, waiting for the device."""
+    seconds: dict[Stage, float] = field(default_factory=dict[Stage, float])
+    """Wall seconds per stage."""
     bytes_read: int = 0
     bytes_written: int = 0
     halved: int = 0
