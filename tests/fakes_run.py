@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from model.point_decoder import Predictions
 from pipeline.run.progress import Standing
 from pipeline.run.session import Weights
 from pipeline.settings import Settings
@@ -51,20 +52,12 @@ class FakeCrop:
         return round(self.crop_hw[0] * scale), round(self.crop_hw[1] * scale)
 
 
-@dataclass(frozen=True)
-class FakePredictions:
-    point_index_N: torch.Tensor
-    mask_index_N: torch.Tensor
-    predicted_iou_N: torch.Tensor
-    logits_Nhw: torch.Tensor
-
-
 class FakeSegmenter:
     """Three squares around every point; the score is the pixel under it, so that other pixels give other masks."""
 
     input_side = 64
     outputs_per_prompt = 3
-    side = 16
+    mask_side = 16
 
     def __init__(self, seconds_per_image: float = 0.0) -> None:
         self._seconds = seconds_per_image
@@ -81,9 +74,7 @@ class FakeSegmenter:
                 take_memory()
         return [FakeCrop(crop_HW3) for crop_HW3 in crops_HW3]
 
-    def decode(
-        self, crop: FakeCrop, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float
-    ) -> FakePredictions:
+    def decode(self, crop: FakeCrop, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float) -> Predictions:
         height, width = crop.crop_hw
         points, outputs, scores, logits = [], [], [], []
         for index, (x, y) in enumerate(points_xy_P2):
@@ -95,8 +86,8 @@ class FakeSegmenter:
                     outputs.append(output)
                     scores.append(score)
                     logits.append(self._square(crop, x, y, radius=1 + output))
-        empty_Nhw = torch.zeros(0, self.side, self.side)
-        return FakePredictions(
+        empty_Nhw = torch.zeros(0, self.mask_side, self.mask_side)
+        return Predictions(
             torch.tensor(points, dtype=torch.int64),
             torch.tensor(outputs, dtype=torch.int64),
             torch.tensor(scores, dtype=torch.float32),
@@ -104,9 +95,9 @@ class FakeSegmenter:
         )
 
     def _square(self, crop: FakeCrop, x: float, y: float, *, radius: int) -> torch.Tensor:
-        cell = self.side / max(crop.crop_hw)
+        cell = self.mask_side / max(crop.crop_hw)
         column, row = int(x * cell), int(y * cell)
-        logits_hw = torch.full((self.side, self.side), -10.0)
+        logits_hw = torch.full((self.mask_side, self.mask_side), -10.0)
         logits_hw[max(0, row - radius) : row + radius + 1, max(0, column - radius) : column + radius + 1] = 10.0
         return logits_hw
 

@@ -1,16 +1,21 @@
-"""The seam between the generator and a model: what a segmenter must be able to do.
+"""The seam between the generator and a model: what a segmenter must be able to do, and how its logits leave the device.
 
-Legend: P points, N predictions kept, h w low-resolution cells, S the model's square input side.
+torch ends here: what comes after is numpy.
+Legend: P points, N predictions kept, h w low-resolution cells, S the model's square input side, g cells along a side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from pipeline.errors import ContractError
+from pipeline.masks.arrays import Floats, Points
+from pipeline.masks.upscaling import Upscaling
 
 
 class Predictions(Protocol):
@@ -51,7 +56,11 @@ class EncodedCrop(Protocol):
         ...
 
 
-class Segmenter(Protocol):
+Encoded = TypeVar("Encoded", bound=EncodedCrop)
+"""A segmenter's own encoded crop."""
+
+
+class Segmenter(Protocol[Encoded]):
     """Segment Anything, as far as the generator needs to know."""
 
     @property
@@ -60,17 +69,42 @@ class Segmenter(Protocol):
         ...
 
     @property
+    def mask_side(self) -> int:
+        """g: the cells along a side of its low-resolution logits."""
+        ...
+
+    @property
     def outputs_per_prompt(self) -> int:
         """Masks predicted for one point (3 in Segment Anything)."""
         ...
 
-    def encode(self, crops_HW3: Sequence[npt.NDArray[np.uint8]]) -> Sequence[Any]:
-        """Encode RGB crops of any sizes; one `EncodedCrop` each, in order, independent of its neighbours."""
+    def encode(self, crops_HW3: Sequence[npt.NDArray[np.uint8]]) -> Sequence[Encoded]:
+        """Encode RGB crops of any sizes; one each, in order, independent of its neighbours."""
         ...
 
-    def decode(self, crop: Any, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float) -> Predictions:
-        """Prompt one encoded crop with single foreground points, given in the crop's own pixels (float64).
+    def decode(self, crop: Encoded, points_xy_P2: Points, *, pred_iou_thresh: float) -> Predictions:
+        """Prompt one encoded crop with single foreground points, given in the crop's own pixels.
 
         Only candidates with predicted IoU > pred_iou_thresh are returned; a segmenter may skip the work for the rest.
         """
         ...
+
+
+def upscaling_of(segmenter: Segmenter[Encoded], crop: Encoded) -> Upscaling:
+    """How the logits of all prompts of this crop become its pixels."""
+    cells_hw = segmenter.mask_side, segmenter.mask_side
+    return Upscaling.between(
+        cells_hw, input_side=segmenter.input_side, resized_hw=crop.resized_hw, crop_hw=crop.crop_hw
+    )
+
+
+def cells_on_host(logits_Nhw: torch.Tensor, upscaling: Upscaling) -> Floats:
+    """(N, w, h) contiguous: the logits that pixels depend on, as the compiled functions read them.
+
+    raises  ContractError if there are fewer cells than that, which those functions would not notice
+    """
+    h, w = upscaling.used_hw
+    cells_Nhw = logits_Nhw[:, :h, :w]
+    if cells_Nhw.shape[1:] != (h, w):
+        raise ContractError(f"a crop needs {h} x {w} cells of logits, the segmenter gave {tuple(logits_Nhw.shape[1:])}")
+    return cells_Nhw.mT.contiguous().cpu().numpy()

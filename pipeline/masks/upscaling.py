@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.masks.arrays import Floats, Integers
+
 Indices = npt.NDArray[np.uint32]
-Lines = npt.NDArray[np.int64]
-Weights = npt.NDArray[np.float32]
 
 TILE_PIXELS = 6
 """Least pixels along a tile (but for the last): many small ones cost more to look at than they save to evaluate."""
@@ -28,8 +28,8 @@ class Taps(NamedTuple):
 
     index0: Indices
     index1: Indices
-    weight0: Weights
-    weight1: Weights
+    weight0: Floats
+    weight1: Floats
 
 
 class Axis(NamedTuple):
@@ -44,9 +44,9 @@ class Axis(NamedTuple):
 
     square: Taps
     crop: Taps
-    start_T1: Lines
-    low_T: Lines
-    high_T: Lines
+    start_T1: Integers
+    low_T: Integers
+    high_T: Integers
 
 
 class Upscaling(NamedTuple):

@@ -31,7 +31,7 @@ from pipeline.storage.store import Store
 CHUNKS_IN_FLIGHT = 2
 """Per worker: one that computes, and one that is read before it or written after it."""
 
-LoadSegmenter = Callable[[Store], Segmenter]
+LoadSegmenter = Callable[[Store], Segmenter[Any]]
 """How a worker gets its model: travels to the worker pickled and is called there once."""
 
 
@@ -51,7 +51,7 @@ def segmenter_loader(model: ModelSettings, sha256: str) -> LoadSegmenter:
     return partial(_load, model, sha256)
 
 
-def _load(model: ModelSettings, sha256: str, store: Store) -> Segmenter:
+def _load(model: ModelSettings, sha256: str, store: Store) -> Segmenter[Any]:
     try:
         segmenter = load_segmenter(
             name=model.name, checkpoint=_read(model, store), device=model.device, precision=model.precision

@@ -142,7 +142,7 @@ def load_coarse(_store: Store) -> Any:
 
 
 class CoarseSegmenter(FakeSegmenter):
-    side = 8
+    mask_side = 8
 
 
 def test_a_damaged_part_is_named(finished: tuple[Settings, Outcome], tmp_path: Path):
