@@ -27,10 +27,11 @@ from typing import Any
 
 from benchmarks.machine import ROOT, provenance
 from benchmarks.synthetic import FOLDER, TarsStore
-from pipeline.run.manifest import find_manifest, find_parts
-from pipeline.run.member_index import MemberIndex
-from pipeline.run.plan import Plan, Shape, data_uri, part_name
-from pipeline.run.planning import create_or_load_plan
+from pipeline.output.manifest import find_manifest, find_parts
+from pipeline.plan.layout import data_uri, part_name
+from pipeline.plan.member_index import MemberIndex
+from pipeline.plan.plan import Plan, Shape
+from pipeline.plan.planning import create_or_load_plan
 from pipeline.settings import Settings, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.store import Store

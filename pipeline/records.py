@@ -6,6 +6,7 @@ as their names say.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -68,6 +69,44 @@ class Chunk:
     @property
     def chunk_id(self) -> str:
         return f"{self.shard}-{self.index:05d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """A chunk as it is sent to a worker.
+
+    attempt   counts from 1, over all workers of one driver
+    careful   one image after the other and nothing ahead, so that a death has one image to blame
+    crashed   ordinals of images that are not to be touched, and the sentence for their rows
+    """
+
+    chunk: Chunk
+    attempt: int = 1
+    careful: bool = False
+    crashed: Mapping[int, str] = field(default_factory=dict[int, str])
+
+    @property
+    def key(self) -> str:
+        """Of this attempt, in the journal."""
+        return f"{self.chunk.chunk_id}#{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is known of an attempt: the image that it is at (None: none yet, or none any more), how many it has begun,
+    and for how long it has been at this."""
+
+    ordinal: int | None
+    images: int
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """A chunk that this run will not try again. `why` is a sentence."""
+
+    chunk: Chunk
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

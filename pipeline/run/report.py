@@ -8,16 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
+from pipeline.output.verify import Verification
+from pipeline.plan.layout import data_uri
 from pipeline.records import Funnel
-from pipeline.run.plan import data_uri
-from pipeline.run.stopwatch import STAGES
-from pipeline.run.verify import Verification
+from pipeline.run.outcome import Outcome
 from pipeline.settings import Format
-
-if TYPE_CHECKING:  # verifying needs neither torch nor Ray, which this one brings
-    from pipeline.run.session import Outcome
+from pipeline.work.stopwatch import STAGES
 
 
 def summary(outcome: Outcome) -> str:

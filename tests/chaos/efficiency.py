@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.records import ChunkReport, Funnel, Shard
-from pipeline.run.chunk import Errand
-from pipeline.run.ledger import Ledger
-from pipeline.run.plan import Plan, PlannedShard, Shape
-from pipeline.run.progress import Standing
-from pipeline.settings import ModelSettings, RunSettings, Settings, StoreSettings
+from pipeline.cluster.ledger import Ledger
+from pipeline.plan.plan import Plan, PlannedShard, Shape
+from pipeline.progress import Standing
+from pipeline.records import ChunkReport, Errand, Funnel, Shard
+from pipeline.settings import RunSettings, Settings
 
 SLOTS = 64
 PROCESSES = 8
@@ -39,7 +38,7 @@ class Sleeper:
         return
 
     def run(self, errand: Errand, journal: Any) -> ChunkReport:
-        from pipeline.run.journal import mark_in
+        from pipeline.cluster.journal import mark_in
 
         begun = time.monotonic()
         for ordinal in range(errand.chunk.start, errand.chunk.stop):
@@ -87,9 +86,10 @@ def efficiency() -> tuple[list[str], list[str]]:
     """Lines of a report, and what is wrong."""
     import ray
 
-    from pipeline.run.driver import Driver
-    from pipeline.run.signals import StopFlag
-    from pipeline.run.worker import WorkerSpec, segmenter_loader
+    from pipeline.cluster.crew import WorkerKind
+    from pipeline.cluster.driver import Driver
+    from pipeline.cluster.metrics import RunMetrics
+    from pipeline.cluster.signals import StopFlag
 
     init: Any = ray.init
     init(
@@ -101,13 +101,12 @@ def efficiency() -> tuple[list[str], list[str]]:
     )
     settings = RunSettings(max_workers=SLOTS, images_per_chunk=IMAGES_PER_CHUNK)
     plan = _plan(settings)
-    spec = WorkerSpec("o", plan, StoreSettings(), segmenter_loader(ModelSettings(), "w"), threads=1)
+    workers = WorkerKind(lambda **_resources: Sleepers(), spec=None, device="cpu")
     ledger = Ledger.open(plan, committed=(), attempts_allowed=1, from_the_start=True)
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.run.crew.worker_actor", lambda **_resources: Sleepers())
         patch.setattr("ray.kill", lambda _actor: None)  # it would take the others of the process along
-        driver = Driver(ledger, spec, settings, device="cpu", look_around=set, progress=clock)
+        driver = Driver(ledger, workers, settings, look_around=set, progress=clock, metrics=RunMetrics("o"))
         cpu = time.process_time()
         driver.run(StopFlag())
         ended, cpu = time.monotonic(), time.process_time() - cpu

@@ -8,15 +8,17 @@ import tarfile
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.run.chunk import Bench, Errand, process_chunk
-from pipeline.run.device import Device
-from pipeline.run.ledger import DEATHS_TO_NAME
-from pipeline.run.plan import Shape, part_name
-from pipeline.run.planning import create_or_load_plan
-from pipeline.run.session import weights_from_settings
+from pipeline.cluster.ledger import DEATHS_TO_NAME
+from pipeline.plan.layout import part_name
+from pipeline.plan.plan import Shape
+from pipeline.plan.planning import create_or_load_plan
+from pipeline.records import Errand
 from pipeline.settings import Format, Settings
 from pipeline.storage.connect import connect
 from pipeline.storage.parts import Part, read_part
+from pipeline.work.chunk import Bench, process_chunk
+from pipeline.work.device import Device
+from pipeline.work.weights import weights_from_settings
 from tests.chaos.storm import Storm
 from tests.fakes_run import POISON_RGB, TAR_PIT_RGB, drawn_image, fake_weights
 

@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pipeline.cluster.crew import CHUNKS_IN_FLIGHT
 from pipeline.masks.warm_up import warm_up
-from pipeline.run.chunk import Bench, Errand, process_chunk
-from pipeline.run.device import Device
-from pipeline.run.plan import Plan, Shape
-from pipeline.run.planning import create_or_load_plan
-from pipeline.run.worker import CHUNKS_IN_FLIGHT
+from pipeline.plan.plan import Plan, Shape
+from pipeline.plan.planning import create_or_load_plan
+from pipeline.records import Errand
 from pipeline.settings import Recipe, RunSettings, Settings, StoreSettings
 from pipeline.storage.connect import connect
+from pipeline.work.chunk import Bench, process_chunk
+from pipeline.work.device import Device
 from tests.fakes_run import FakeSegmenter
 
 SIZE_HW = (600, 900)

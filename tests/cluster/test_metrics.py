@@ -6,8 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.records import ChunkReport, Funnel
-from pipeline.run.metrics import (
+from pipeline.cluster.metrics import (
     BUSY,
     CHUNKS,
     DEVICE_STAGE,
@@ -23,7 +22,8 @@ from pipeline.run.metrics import (
     Metric,
     RunMetrics,
 )
-from pipeline.run.progress import Standing
+from pipeline.progress import Standing
+from pipeline.records import ChunkReport, Funnel
 
 REPORT = ChunkReport(
     chunk_id="a-00000",

@@ -227,7 +227,9 @@ def test_logits_of_fewer_cells_than_the_segmenter_says_are_refused() -> None:
     """Compiled code would read beyond the end of the array."""
 
     class Coarse(PaintedSegmenter):
-        mask_side = 40
+        @property
+        def mask_side(self) -> int:
+            return 40
 
     with pytest.raises(ContractError, match=r"needs 40 x 40 cells of logits, the segmenter gave \(20, 20\)"):
         generate_masks([np.zeros((20, 20, 3), np.uint8)], Coarse(same_colour(), side=20), Recipe(points_per_side=1))

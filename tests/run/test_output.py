@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import StorageError
+from pipeline.run.outcome import Outcome
 from pipeline.run.report import load_snippet, summary
-from pipeline.run.session import Outcome, Weights
 from pipeline.settings import Format, Settings
 from pipeline.storage.parts import read_part
 from pipeline.storage.store import Store
+from pipeline.work.weights import Weights
 from tests.fakes_run import (
     FakeSegmenter,
     Notes,
@@ -25,7 +26,7 @@ from tests.fakes_run import (
     fake_weights,
     write_folder,
 )
-from tests.run.conftest import parts_of, run, with_run
+from tests.small_runs import parts_of, run, with_run
 
 
 def test_one_and_three_workers_write_the_same_bytes(finished: tuple[Settings, Outcome], tmp_path: Path):
