@@ -59,10 +59,6 @@ class TorchSegmenter:
         return self.sam.config.input_side
 
     @property
-    def mask_side(self) -> int:
-        return self.sam.config.mask_side
-
-    @property
     def outputs_per_prompt(self) -> int:
         return self.sam.config.multimask_outputs
 

@@ -27,6 +27,23 @@ class Status(StrEnum):
     """Three times the process that worked on it died, hung or failed there."""
 
 
+class Stage(StrEnum):
+    """What a worker's time goes into, in the order in which an image meets them."""
+
+    READ = "read"
+    """Bytes from the store."""
+    DECODE = "decode"
+    """Bytes to pixels."""
+    TURN = "turn"
+    """Waiting for the device while another chunk has it."""
+    COMPUTE = "compute"
+    """On the device."""
+    RLE = "rle"
+    """From predictions to run lengths, on the CPU."""
+    WRITE = "write"
+    """The part made and uploaded."""
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """One image inside a shard, as planned.
@@ -72,27 +89,27 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class Attempt:
     """A chunk as it is sent to a worker.
 
-    attempt   counts from 1, over all workers of one driver
+    number    counts from 1, over all workers of one driver
     careful   one image after the other and nothing ahead, so that a death has one image to blame
     crashed   ordinals of images that are not to be touched, and the sentence for their rows
     """
 
     chunk: Chunk
-    attempt: int = 1
+    number: int = 1
     careful: bool = False
     crashed: Mapping[int, str] = field(default_factory=dict[int, str])
 
     @property
     def key(self) -> str:
         """Of this attempt, in the journal."""
-        return f"{self.chunk.chunk_id}#{self.attempt}"
+        return f"{self.chunk.chunk_id}#{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class JournalEntry:
     """What is known of an attempt: the image that it is at (None: none yet, or none any more), how many it has begun,
     and for how long it has been at this."""
 
@@ -192,8 +209,8 @@ class ChunkReport:
     images: dict[str, int]
     masks: int
     funnel: Funnel
-    seconds: dict[str, float] = field(default_factory=dict[str, float])
-    """Wall seconds per stage: read, decode, compute, rle, write; and `turn`, waiting for the device."""
+    seconds: dict[Stage, float] = field(default_factory=dict[Stage, float])
+    """Wall seconds per stage."""
     bytes_read: int = 0
     bytes_written: int = 0
     halved: int = 0

@@ -53,10 +53,6 @@ class PaintedSegmenter:
         return self._side
 
     @property
-    def mask_side(self) -> int:
-        return self._side
-
-    @property
     def outputs_per_prompt(self) -> int:
         return self._outputs_per_prompt
 

@@ -57,7 +57,7 @@ class FakeSegmenter:
 
     input_side = 64
     outputs_per_prompt = 3
-    mask_side = 16
+    side = 16
 
     def __init__(self, seconds_per_image: float = 0.0) -> None:
         self._seconds = seconds_per_image
@@ -86,7 +86,7 @@ class FakeSegmenter:
                     outputs.append(output)
                     scores.append(score)
                     logits.append(self._square(crop, x, y, radius=1 + output))
-        empty_Nhw = torch.zeros(0, self.mask_side, self.mask_side)
+        empty_Nhw = torch.zeros(0, self.side, self.side)
         return Predictions(
             torch.tensor(points, dtype=torch.int64),
             torch.tensor(outputs, dtype=torch.int64),
@@ -95,9 +95,9 @@ class FakeSegmenter:
         )
 
     def _square(self, crop: FakeCrop, x: float, y: float, *, radius: int) -> torch.Tensor:
-        cell = self.mask_side / max(crop.crop_hw)
+        cell = self.side / max(crop.crop_hw)
         column, row = int(x * cell), int(y * cell)
-        logits_hw = torch.full((self.mask_side, self.mask_side), -10.0)
+        logits_hw = torch.full((self.side, self.side), -10.0)
         logits_hw[max(0, row - radius) : row + radius + 1, max(0, column - radius) : column + radius + 1] = 10.0
         return logits_hw
 

@@ -160,10 +160,6 @@ class OfficialSegmenter:
         return self._sam.image_encoder.img_size
 
     @property
-    def mask_side(self) -> int:
-        return 4 * self._sam.prompt_encoder.image_embedding_size[0]
-
-    @property
     def outputs_per_prompt(self) -> int:
         return self._sam.mask_decoder.num_multimask_outputs
 

@@ -9,15 +9,15 @@ from pathlib import Path
 from jobs.generate import LOCAL_RAY
 from pipeline.cluster.signals import StopFlag
 from pipeline.plan.layout import part_uri
-from pipeline.plan.plan import Shape
+from pipeline.plan.plan import OutputSettings
 from pipeline.plan.planning import create_or_load_plan
-from pipeline.records import ChunkReport, Errand, ImageRow
+from pipeline.records import Attempt, ChunkReport, ImageRow
 from pipeline.run.outcome import Outcome
 from pipeline.run.session import run_settings
 from pipeline.settings import Format, Recipe, RunSettings, Settings
 from pipeline.storage.parts import Part, read_part
 from pipeline.storage.store import Store
-from pipeline.work.chunk import Bench, process_chunk
+from pipeline.work.chunk import WorkerContext, process_chunk
 from pipeline.work.device import Device
 from pipeline.work.weights import FindWeights
 from tests.fakes_run import FakeSegmenter, Notes, fake_weights
@@ -54,20 +54,22 @@ def rows_at(out: str | Path) -> list[ImageRow]:
 device = Device(FakeSegmenter(), RECIPE)
 
 
-def bench_of(settings: Settings, store: Store) -> Bench:
-    shape = Shape.of(settings, weights_sha256="w" * 64)
-    plan = create_or_load_plan(shape, out=settings.out, store=store).plan
-    return Bench(out=settings.out, plan=plan, store=store, generate=device.generate)
+def context_of(settings: Settings, store: Store) -> WorkerContext:
+    output_settings = OutputSettings.of(settings, weights_sha256="w" * 64)
+    plan = create_or_load_plan(output_settings, out=settings.out, store=store).plan
+    return WorkerContext(out=settings.out, plan=plan, store=store, generate=device.generate)
 
 
-def work(bench: Bench) -> list[ChunkReport]:
-    return [process_chunk(Errand(chunk), bench) for chunk in bench.plan.chunks()]
+def work(context: WorkerContext) -> list[ChunkReport]:
+    return [process_chunk(Attempt(chunk), context) for chunk in context.plan.chunks()]
 
 
-def part_of(bench: Bench, number: int = 0) -> Part:
-    chunk = list(bench.plan.chunks())[number]
-    return read_part(bench.store.read(part_uri(bench.out, bench.plan, chunk)), format=bench.plan.shape.format)
+def part_of(context: WorkerContext, number: int = 0) -> Part:
+    chunk = list(context.plan.chunks())[number]
+    return read_part(
+        context.store.read(part_uri(context.out, context.plan, chunk)), format=context.plan.settings.format
+    )
 
 
-def rows_of(bench: Bench) -> list[ImageRow]:
-    return [row for number in range(bench.plan.chunk_count) for row in part_of(bench, number).rows]
+def rows_of(context: WorkerContext) -> list[ImageRow]:
+    return [row for number in range(context.plan.chunk_count) for row in part_of(context, number).rows]

@@ -24,7 +24,7 @@ SPARE_AT_MOST = 16
 """Workers asked for beyond the room there is, on a cluster that may grow."""
 
 
-class Room:
+class Capacity:
     """device  model.device
 
     raises  ConfigError if no node has room for a single worker, and none may still come
@@ -38,10 +38,10 @@ class Room:
         self._seen: list[dict[str, Any]] = []
         self._seen_at = 0.0
         # Where nodes may still come, a worker that waits for them is what brings them.
-        if not self.slots() and (settings.address == "local" or settings.max_workers is None):
+        if not self.workers_that_fit() and (settings.address == "local" or settings.max_workers is None):
             raise ConfigError(f"{self._why_none()}, or, on a cluster that grows on demand, set run.max_workers")
 
-    def slots(self, without: Collection[str] = ()) -> int:
+    def workers_that_fit(self, without: Collection[str] = ()) -> int:
         """Workers that would fit on the nodes that are there now, but for some; more nodes may join."""
         nodes = [node["Resources"] for node in self._nodes() if node["Alive"] and node["NodeID"] not in without]
         if self.gpus_each:
@@ -55,8 +55,8 @@ class Room:
         a limit: what waits is the autoscaler's demand, which doubles the cluster with each of its steps. On a cluster
         that does not grow they wait, and take nothing.
         """
-        slots = max(1, self.slots(without=avoided))
-        return slots + min(slots, SPARE_AT_MOST) if self._may_grow else slots
+        fit = max(1, self.workers_that_fit(without=avoided))
+        return fit + min(fit, SPARE_AT_MOST) if self._may_grow else fit
 
     def name_of(self, node_id: str) -> str:
         """For a person."""

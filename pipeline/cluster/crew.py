@@ -13,11 +13,11 @@ from typing import Any
 import ray as typed_ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
-from pipeline.cluster.capacity import Room, machine_is_lost
+from pipeline.cluster.capacity import Capacity, machine_is_lost
 from pipeline.cluster.machines import Machines
 from pipeline.cluster.ray_session import one_line
 from pipeline.errors import MaskmillError, RunError
-from pipeline.records import Errand
+from pipeline.records import Attempt
 from pipeline.settings import RunSettings
 
 ray: Any = typed_ray  # its annotations are partial and partly wrong
@@ -26,7 +26,7 @@ CHUNKS_IN_FLIGHT = 2
 """Per worker: one that computes, and one that is read before it or written after it."""
 LOADING_S = 600.0
 """Seconds in which a worker loads its model; more if run.image_timeout_s, which is about images, is more."""
-NO_MEMORY = "ran out of memory, and Ray ended a worker there"
+RAN_OUT = "ran out of memory, and Ray ended a worker there"
 MORE_MEMORY = "use a machine with more memory"
 
 
@@ -45,7 +45,7 @@ class WorkerKind:
 
 
 @dataclass(eq=False)
-class Seat:
+class WorkerSlot:
     """One worker as the driver sees it: asked for, then placed on a node, then ready."""
 
     actor: Any
@@ -57,7 +57,7 @@ class Seat:
     ready: bool = False
     since: float = 0.0
     """When it came to be what it is: placed, or ready."""
-    in_flight: dict[Any, Errand] = field(default_factory=dict[Any, Errand])
+    in_flight: dict[Any, Attempt] = field(default_factory=dict[Any, Attempt])
     alone: bool = False
     """It works on a suspect chunk and gets no second one."""
 
@@ -84,32 +84,32 @@ class Crew:
     """
 
     def __init__(self, workers: WorkerKind, settings: RunSettings, *, say: Callable[[str], None]) -> None:
-        self.seats: list[Seat] = []
+        self.slots: list[WorkerSlot] = []
         self._spec = ray.put(workers.spec)
         self._settings = settings
         self._say = say
-        self._room = Room(settings, device=workers.device)
+        self._capacity = Capacity(settings, device=workers.device)
         self._machines = Machines()
         self._actor_class = workers.actor_class(
-            num_cpus=self._room.cpus_each, num_gpus=self._room.gpus_each, chunks_at_once=CHUNKS_IN_FLIGHT
+            num_cpus=self._capacity.cpus_each, num_gpus=self._capacity.gpus_each, chunks_at_once=CHUNKS_IN_FLIGHT
         )
         self._shortages: list[Shortage] = []
         self._worked_s = 0.0
 
     @property
-    def busy(self) -> list[Seat]:
-        return [seat for seat in self.seats if seat.in_flight]
+    def busy(self) -> list[WorkerSlot]:
+        return [slot for slot in self.slots if slot.in_flight]
 
     @property
     def avoided(self) -> tuple[str, ...]:
         """Sentences: which machines were avoided, and why."""
-        return tuple(f"{self._room.name_of(node)}: {why}" for node, why in self._machines.avoided.items())
+        return tuple(f"{self._capacity.name_of(node)}: {why}" for node, why in self._machines.avoided.items())
 
     @property
     def worked_s(self) -> float:
         """Seconds for which workers were ready, summed over all of them."""
         now = time.monotonic()
-        return self._worked_s + sum(now - seat.since for seat in self.seats if seat.ready)
+        return self._worked_s + sum(now - slot.since for slot in self.slots if slot.ready)
 
     def fit_to(self, work: int) -> None:
         """Ask for, or dismiss, until there is a worker for each of `work` chunks, up to the limit.
@@ -117,14 +117,14 @@ class Crew:
         Those that still wait for resources are the autoscaler's demand.
         """
         wanted = min(self._limit(), work)
-        idle = [seat for seat in self.seats if not seat.in_flight]
+        idle = [slot for slot in self.slots if not slot.in_flight]
         # Those that have not started yet go first.
-        for seat in sorted(idle, key=lambda seat: seat.ready)[: max(0, len(self.seats) - wanted)]:
-            self.dismiss(seat)
-        while len(self.seats) < wanted:
+        for slot in sorted(idle, key=lambda slot: slot.ready)[: max(0, len(self.slots) - wanted)]:
+            self.dismiss(slot)
+        while len(self.slots) < wanted:
             self._ask_for_one()
 
-    def answer(self, seat: Seat, ref: Any) -> None:
+    def answer(self, slot: WorkerSlot, ref: Any) -> None:
         """One that was not ready has answered.
 
         raises  what the loader raises if it is one of ours (ConfigError for a wrong checkpoint);
@@ -135,53 +135,53 @@ class Crew:
         except RayTaskError as error:
             if isinstance(error.cause, MaskmillError):
                 raise error.cause from error
-            self._start_failed(seat, one_line(error))
+            self._start_failed(slot, one_line(error))
         # Neither of Ray's out-of-memory and actor errors is a kind of the other; RayError comes last.
         except OutOfMemoryError:
-            self._start_ran_out_of_memory(seat)
+            self._start_ran_out_of_memory(slot)
         except RayError as error:
-            lost = machine_is_lost(error, seat.node)
-            self._start_failed(seat, one_line(error), on="" if lost else seat.node)
+            lost = machine_is_lost(error, slot.node)
+            self._start_failed(slot, one_line(error), on="" if lost else slot.node)
         else:
-            seat.since = time.monotonic()
-            if seat.node:
-                seat.ready = True
-                self._machines.note_started(seat.node)
+            slot.since = time.monotonic()
+            if slot.node:
+                slot.ready = True
+                self._machines.note_started(slot.node)
             else:
-                seat.node = answer
+                slot.node = answer
                 self._machines.note_placed()
 
     def replace_hung_starts(self) -> None:
         latest = time.monotonic() - max(LOADING_S, self._settings.image_timeout_s)
-        for seat in [seat for seat in self.seats if seat.node and not seat.ready and seat.since < latest]:
-            self._start_failed(seat, f"it was not ready {time.monotonic() - seat.since:.0f} s after it was placed")
+        for slot in [slot for slot in self.slots if slot.node and not slot.ready and slot.since < latest]:
+            self._start_failed(slot, f"it was not ready {time.monotonic() - slot.since:.0f} s after it was placed")
 
-    def lose(self, seat: Seat) -> list[Errand]:
+    def lose(self, slot: WorkerSlot) -> list[Attempt]:
         """Dismiss one that died, or is as good as dead; returns what it held."""
-        errands = list(seat.in_flight.values())
-        seat.in_flight.clear()
-        self.dismiss(seat)
-        return errands
+        attempts = list(slot.in_flight.values())
+        slot.in_flight.clear()
+        self.dismiss(slot)
+        return attempts
 
-    def note_finished(self, seat: Seat) -> None:
-        self._machines.note_finished(seat.node)
+    def note_finished(self, slot: WorkerSlot) -> None:
+        self._machines.note_finished(slot.node)
 
-    def note_death(self, seat: Seat, errands: list[Errand], why: str) -> None:
+    def note_death(self, slot: WorkerSlot, attempts: list[Attempt], why: str) -> None:
         """It died on a machine that lives on."""
-        if self._machines.note_death(seat.node, [errand.chunk.chunk_id for errand in errands]):
-            self._avoid(seat.node, f"workers keep dying there: {why}")
+        if self._machines.note_death(slot.node, [attempt.chunk.chunk_id for attempt in attempts]):
+            self._avoid(slot.node, f"workers keep dying there: {why}")
 
-    def note_out_of_memory(self, seat: Seat, errands: list[Errand]) -> str:
+    def note_out_of_memory(self, slot: WorkerSlot, attempts: list[Attempt]) -> str:
         """Ray killed it because its machine had no memory left: one worker fewer from now on, as long as there is one.
 
         Returns where that was, for a person.
         """
-        name = self._room.name_of(seat.node) if seat.node else "a machine"
+        name = self._capacity.name_of(slot.node) if slot.node else "a machine"
         then = f"there is but one worker: {MORE_MEMORY}"
         if self._limit() > 1:
-            self._shortages.append(Shortage(seat.node, frozenset(errand.chunk.chunk_id for errand in errands)))
+            self._shortages.append(Shortage(slot.node, frozenset(attempt.chunk.chunk_id for attempt in attempts)))
             then = f"one worker fewer from now on ({len(self._shortages)} in all); run.max_workers sets how many"
-        self._say(f"{name} {NO_MEMORY}; {then}")
+        self._say(f"{name} {RAN_OUT}; {then}")
         return name
 
     def note_named(self, chunk_id: str) -> None:
@@ -189,19 +189,19 @@ class Crew:
         image, and not because there were too many workers."""
         self._forget([shortage for shortage in self._shortages if chunk_id in shortage.chunk_ids])
 
-    def dismiss(self, seat: Seat) -> None:
+    def dismiss(self, slot: WorkerSlot) -> None:
         # Dropping the handle is not enough: another reference keeps the actor, and its GPU, for ever.
-        ray.kill(seat.actor)
-        self.seats.remove(seat)
-        if seat.ready:
-            self._worked_s += time.monotonic() - seat.since
+        ray.kill(slot.actor)
+        self.slots.remove(slot)
+        if slot.ready:
+            self._worked_s += time.monotonic() - slot.since
 
     def dismiss_all(self) -> None:
-        for seat in list(self.seats):
-            self.dismiss(seat)
+        for slot in list(self.slots):
+            self.dismiss(slot)
 
     def _limit(self) -> int:
-        limit = self._settings.max_workers or self._room.worth_asking_for(self._machines.avoided)
+        limit = self._settings.max_workers or self._capacity.worth_asking_for(self._machines.avoided)
         return max(1, limit - len(self._shortages))
 
     def _forget(self, explained: list[Shortage]) -> None:
@@ -213,36 +213,36 @@ class Crew:
         avoided = ",".join(sorted(self._machines.avoided))
         where = {"label_selector": {"ray.io/node-id": f"!in({avoided})"}} if avoided else {}
         actor = self._actor_class.options(**where).remote(self._spec)
-        self.seats.append(Seat(actor=actor, placing=actor.node.remote(), starting=actor.start.remote()))
+        self.slots.append(WorkerSlot(actor=actor, placing=actor.node.remote(), starting=actor.start.remote()))
 
-    def _start_failed(self, seat: Seat, why: str, *, on: str | None = None) -> None:
-        node = seat.node if on is None else on
-        self.dismiss(seat)
-        self._say(f"a worker did not start ({self._room.name_of(seat.node)}): {why}")
+    def _start_failed(self, slot: WorkerSlot, why: str, *, on: str | None = None) -> None:
+        node = slot.node if on is None else on
+        self.dismiss(slot)
+        self._say(f"a worker did not start ({self._capacity.name_of(slot.node)}): {why}")
         if self._machines.note_failed_start(node) and not self._avoid(node, f"workers do not start: {why}"):
             raise RunError(f"worker after worker does not start; the last one said: {why}")
 
-    def _start_ran_out_of_memory(self, seat: Seat) -> None:
+    def _start_ran_out_of_memory(self, slot: WorkerSlot) -> None:
         """Others may have taken it, as long as there are others."""
         if self._limit() == 1:
-            return self._start_failed(seat, f"its machine {NO_MEMORY}; {MORE_MEMORY}")
-        self.dismiss(seat)
-        self.note_out_of_memory(seat, [])
-        if self._machines.note_failed_start(seat.node):
-            self._avoid(seat.node, "there is no memory for workers to start")
+            return self._start_failed(slot, f"its machine {RAN_OUT}; {MORE_MEMORY}")
+        self.dismiss(slot)
+        self.note_out_of_memory(slot, [])
+        if self._machines.note_failed_start(slot.node):
+            self._avoid(slot.node, "there is no memory for workers to start")
 
     def _avoid(self, node: str, why: str) -> bool:
         """Place no worker there any more; False if there would be no room left elsewhere."""
         others = {*self._machines.avoided, node}
-        if not node or not self._room.slots(without=others):
+        if not node or not self._capacity.workers_that_fit(without=others):
             return False
         if node not in self._machines.avoided:
             self._machines.avoided[node] = why
-            self._say(f"{self._room.name_of(node)} is avoided from now on: {why}")
+            self._say(f"{self._capacity.name_of(node)} is avoided from now on: {why}")
             self._forget([shortage for shortage in self._shortages if shortage.node == node])
-            for seat in list(self._unplaced()):
-                self.dismiss(seat)  # it may be placed there yet
+            for slot in list(self._unplaced()):
+                self.dismiss(slot)  # it may be placed there yet
         return True
 
-    def _unplaced(self) -> Iterator[Seat]:
-        return (seat for seat in self.seats if not seat.node)
+    def _unplaced(self) -> Iterator[WorkerSlot]:
+        return (slot for slot in self.slots if not slot.node)

@@ -15,16 +15,16 @@ import ray as typed_ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from pipeline.cluster.capacity import machine_is_lost
-from pipeline.cluster.crew import CHUNKS_IN_FLIGHT, Crew, Seat, WorkerKind
+from pipeline.cluster.crew import CHUNKS_IN_FLIGHT, Crew, WorkerKind, WorkerSlot
 from pipeline.cluster.journal import JournalKeeper, JournalLostError
 from pipeline.cluster.ledger import Ledger, Verdict
-from pipeline.cluster.lookout import Lookout
 from pipeline.cluster.metrics import Failure, RunMetrics
+from pipeline.cluster.part_poller import PartPoller
 from pipeline.cluster.ray_session import one_line
 from pipeline.cluster.signals import StopFlag
 from pipeline.errors import DeviceError, RunError, StorageError
 from pipeline.progress import Progress, Standing
-from pipeline.records import Entry, Errand
+from pipeline.records import Attempt, JournalEntry
 from pipeline.settings import RunSettings
 
 ray: Any = typed_ray  # its annotations are partial and partly wrong
@@ -48,7 +48,7 @@ class Ending(StrEnum):
 class Driver:
     """One pass over what is waiting in the ledger.
 
-    look_around  ids of the chunks whose part is in the store now
+    committed_now  ids of the chunks whose part is in the store now
     """
 
     def __init__(
@@ -57,20 +57,20 @@ class Driver:
         workers: WorkerKind,
         settings: RunSettings,
         *,
-        look_around: Callable[[], set[str]],
+        committed_now: Callable[[], set[str]],
         progress: Progress,
         metrics: RunMetrics,
     ) -> None:
         self._ledger = ledger
         self._settings = settings
-        self._lookout = Lookout(look_around)
+        self._part_poller = PartPoller(committed_now)
         self._progress = progress
         self._metrics = metrics
         self.crew = Crew(workers, settings, say=progress.say)
         self._journal = JournalKeeper()
         self._journals: dict[str, Any] = {}
         """Attempts in flight, and the journal that each was told to keep."""
-        self._entries: Mapping[str, Entry] = {}
+        self._entries: Mapping[str, JournalEntry] = {}
         """Of the attempts in flight, as last read."""
         self._next_watch = 0.0
         self._deaths = 0
@@ -83,7 +83,7 @@ class Driver:
         """
         try:
             while not stop.signals:
-                self._ledger.note_committed(self._lookout.news())
+                self._ledger.note_committed(self._part_poller.news())
                 if not self._ledger.waiting and not self.crew.busy:
                     return Ending.DONE
                 self.crew.fit_to(len(self.crew.busy) + len(self._ledger.waiting))
@@ -99,123 +99,123 @@ class Driver:
 
     def _dispatch(self) -> None:
         for depth in range(CHUNKS_IN_FLIGHT):
-            for seat in self.crew.seats:
+            for slot in self.crew.slots:
                 if not self._ledger.waiting or (depth and not self._may_queue_behind()):
                     return
-                if seat.ready and len(seat.in_flight) == depth and not seat.alone:
-                    self._send(seat)
+                if slot.ready and len(slot.in_flight) == depth and not slot.alone:
+                    self._send(slot)
 
     def _may_queue_behind(self) -> bool:
         """A second chunk only while there is enough for all (the last ones go to whoever is free first), and never a
         suspect one: its death would cost the neighbour an attempt."""
         waiting = self._ledger.waiting
-        return len(waiting) > len(self.crew.seats) and not self._ledger.is_suspect(waiting[0])
+        return len(waiting) > len(self.crew.slots) and not self._ledger.is_suspect(waiting[0])
 
-    def _send(self, seat: Seat) -> None:
-        errand = self._ledger.take()
-        seat.alone = errand.careful
-        self._journals[errand.key] = self._journal.actor
-        seat.in_flight[seat.actor.run.remote(errand, self._journal.actor)] = errand
+    def _send(self, slot: WorkerSlot) -> None:
+        attempt = self._ledger.take()
+        slot.alone = attempt.careful
+        self._journals[attempt.key] = self._journal.actor
+        slot.in_flight[slot.actor.run.remote(attempt, self._journal.actor)] = attempt
 
     def _collect(self) -> None:
         """Take every answer that is there; wait a moment for the first."""
-        owners = {ref: seat for seat in self.crew.seats for ref in seat.awaited}
+        owners = {ref: slot for slot in self.crew.slots for ref in slot.awaited}
         if not owners:
             time.sleep(WAIT_S)
             return
         ray.wait(list(owners), num_returns=1, timeout=WAIT_S, fetch_local=False)
         answered, _ = ray.wait(list(owners), num_returns=len(owners), timeout=0, fetch_local=False)
         for ref in answered:
-            seat = owners[ref]
-            if ref in seat.in_flight:
-                self._receive(seat, ref)
-            elif seat in self.crew.seats and not seat.ready:
-                self.crew.answer(seat, ref)
+            slot = owners[ref]
+            if ref in slot.in_flight:
+                self._receive(slot, ref)
+            elif slot in self.crew.slots and not slot.ready:
+                self.crew.answer(slot, ref)
 
-    def _receive(self, seat: Seat, ref: Any) -> None:
+    def _receive(self, slot: WorkerSlot, ref: Any) -> None:
         try:
             report = ray.get(ref)
         except RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
             if isinstance(cause, DeviceError):
-                return self._lose(seat, one_line(cause), Failure.DEVICE, died="its device failed")
-            self._try_again(self._taken(seat, ref), cause)
+                return self._lose(slot, one_line(cause), Failure.DEVICE, died="its device failed")
+            self._try_again(self._taken(slot, ref), cause)
         # Neither of Ray's out-of-memory and actor errors is a kind of the other; RayError comes last.
         except OutOfMemoryError:
-            self._lose_for_memory(seat)
+            self._lose_for_memory(slot)
         except RayError as error:
-            lost = machine_is_lost(error, seat.node)
-            self._lose(seat, one_line(error), Failure.NODE_LOST if lost else Failure.WORKER_DIED)
+            lost = machine_is_lost(error, slot.node)
+            self._lose(slot, one_line(error), Failure.NODE_LOST if lost else Failure.WORKER_DIED)
         else:
             self._deaths = 0
-            self.crew.note_finished(seat)
-            self._ledger.finish(self._taken(seat, ref).chunk, report)
+            self.crew.note_finished(slot)
+            self._ledger.finish(self._taken(slot, ref).chunk, report)
             self._metrics.finished(report)
 
-    def _taken(self, seat: Seat, ref: Any) -> Errand:
-        errand = seat.in_flight.pop(ref)
-        seat.alone = False
-        return errand
+    def _taken(self, slot: WorkerSlot, ref: Any) -> Attempt:
+        attempt = slot.in_flight.pop(ref)
+        slot.alone = False
+        return attempt
 
-    def _try_again(self, errand: Errand, error: Exception) -> None:
+    def _try_again(self, attempt: Attempt, error: Exception) -> None:
         """The worker lives and said what is wrong with this chunk."""
         if isinstance(error, JournalLostError):
-            self._journal.replace(self._journals[errand.key])
-            self._ledger.put_back(errand.chunk)
+            self._journal.replace(self._journals[attempt.key])
+            self._ledger.put_back(attempt.chunk)
             return
         self._metrics.failed(Failure.STORAGE if isinstance(error, StorageError) else Failure.ERROR)
         why = f"{type(error).__name__}: {one_line(error)}"
-        entries = None if isinstance(error, StorageError) else self._journal.read([errand.key])
-        entry = entries.get(errand.key) if entries else None
-        verdict = self._ledger.blame(errand, entry, why)
-        self._progress.say(f"chunk {errand.chunk.chunk_id} {verdict}: {why}")
+        entries = None if isinstance(error, StorageError) else self._journal.read([attempt.key])
+        entry = entries.get(attempt.key) if entries else None
+        verdict = self._ledger.blame(attempt, entry, why)
+        self._progress.say(f"chunk {attempt.chunk.chunk_id} {verdict}: {why}")
         if verdict is Verdict.GIVEN_UP and isinstance(error, StorageError):
             raise RunError(f"the store does not answer: {one_line(error)}") from error
 
-    def _lose(self, seat: Seat, why: str, failure: Failure, *, died: str = "its worker died") -> None:
+    def _lose(self, slot: WorkerSlot, why: str, failure: Failure, *, died: str = "its worker died") -> None:
         """The worker is gone, and what it held goes back. A chunk that had not begun is nobody's suspect; one whose
         machine is lost is not blamed for it."""
-        errands = self.crew.lose(seat)
-        entries = self._journal.read([errand.key for errand in errands])
+        attempts = self.crew.lose(slot)
+        entries = self._journal.read([attempt.key for attempt in attempts])
         if failure is Failure.NODE_LOST:
-            self._progress.say(f"a node is gone, {len(errands)} chunks go back: {why}")
-            failed = self._judge(errands, entries, "its node was lost", why, self._ledger.excuse)
+            self._progress.say(f"a node is gone, {len(attempts)} chunks go back: {why}")
+            failed = self._judge(attempts, entries, "its node was lost", why, self._ledger.excuse)
             self._metrics.failed(failure, failed)
             return
         self._deaths += 1
-        self.crew.note_death(seat, errands, why)
-        self._metrics.failed(failure, self._judge(errands, entries, died, why, self._ledger.blame))
+        self.crew.note_death(slot, attempts, why)
+        self._metrics.failed(failure, self._judge(attempts, entries, died, why, self._ledger.blame))
         if self._deaths >= DEATHS_IN_A_ROW:
             raise RunError(f"{self._deaths} workers died in a row with no chunk finished; the last one: {why}")
 
-    def _lose_for_memory(self, seat: Seat) -> None:
+    def _lose_for_memory(self, slot: WorkerSlot) -> None:
         """Ray killed the worker because its machine was short of memory, which may have been anybody's doing."""
-        errands = self.crew.lose(seat)
-        entries = self._journal.read([errand.key for errand in errands])
-        where = self.crew.note_out_of_memory(seat, errands)
-        failed = self._judge(errands, entries, "its machine ran out of memory", where, self._ledger.spare)
+        attempts = self.crew.lose(slot)
+        entries = self._journal.read([attempt.key for attempt in attempts])
+        where = self.crew.note_out_of_memory(slot, attempts)
+        failed = self._judge(attempts, entries, "its machine ran out of memory", where, self._ledger.spare)
         self._metrics.failed(Failure.OUT_OF_MEMORY, failed)
 
     def _judge(
         self,
-        errands: list[Errand],
-        entries: Mapping[str, Entry] | None,
+        attempts: list[Attempt],
+        entries: Mapping[str, JournalEntry] | None,
         died: str,
         why: str,
-        verdict_on: Callable[[Errand, Entry | None, str], Verdict],
+        verdict_on: Callable[[Attempt, JournalEntry | None, str], Verdict],
     ) -> int:
         """How many of the attempts had begun, and so failed."""
         failed = 0
-        for errand in errands:
-            if entries is not None and errand.key not in entries:
-                self._ledger.put_back(errand.chunk)
+        for attempt in attempts:
+            if entries is not None and attempt.key not in entries:
+                self._ledger.put_back(attempt.chunk)
                 continue
             failed += 1
-            verdict = verdict_on(errand, entries[errand.key] if entries else None, died)
-            self._progress.say(f"chunk {errand.chunk.chunk_id} {verdict}: {died}: {why}")
+            verdict = verdict_on(attempt, entries[attempt.key] if entries else None, died)
+            self._progress.say(f"chunk {attempt.chunk.chunk_id} {verdict}: {died}: {why}")
             if verdict is Verdict.NAMED:
                 self._deaths = 0
-                self.crew.note_named(errand.chunk.chunk_id)
+                self.crew.note_named(attempt.chunk.chunk_id)
                 if self._ledger.nothing_works:
                     raise RunError(f"image after image ends its worker, and nothing was finished; {died}: {why}")
         return failed
@@ -230,31 +230,31 @@ class Driver:
         self._entries = self._journal.read_only(self._keys())
         limit = self._settings.image_timeout_s
         self.crew.replace_hung_starts()
-        for seat in self.crew.busy:
+        for slot in self.crew.busy:
             age = max(
-                (self._entries[e.key].age_s for e in seat.in_flight.values() if e.key in self._entries), default=0
+                (self._entries[e.key].age_s for e in slot.in_flight.values() if e.key in self._entries), default=0
             )
             if age > limit:
                 died = f"it hung for run.image_timeout_s={limit:g}"
-                self._lose(seat, f"no image done for {age:.0f} s", Failure.HUNG, died=died)
+                self._lose(slot, f"no image done for {age:.0f} s", Failure.HUNG, died=died)
 
     def _drain(self, stop: StopFlag) -> None:
         deadline = time.monotonic() + self._settings.grace_s
         in_flight = len(self._keys())
         self._progress.say(f"stopping: up to {self._settings.grace_s:.0f} s for {in_flight} chunks in flight")
-        for seat in [seat for seat in self.crew.seats if not seat.in_flight]:
-            self.crew.dismiss(seat)
+        for slot in [slot for slot in self.crew.slots if not slot.in_flight]:
+            self.crew.dismiss(slot)
         while self.crew.busy and time.monotonic() < deadline and stop.signals < 2:
             self._collect()
 
     def _show(self) -> None:
-        ledger, seats = self._ledger, self.crew.seats
+        ledger, slots = self._ledger, self.crew.slots
         standing = Standing(
             images_done=ledger.images_committed + self._images_in_flight(),
             images_total=ledger.plan.image_count,
             masks=ledger.masks,
-            workers_ready=sum(seat.ready for seat in seats),
-            workers_wanted=len(seats),
+            workers_ready=sum(slot.ready for slot in slots),
+            workers_wanted=len(slots),
         )
         self._progress.show(standing)
         self._metrics.show(
@@ -266,4 +266,4 @@ class Driver:
         return sum(max(0, self._entries[key].images - 1) for key in self._keys() if key in self._entries)
 
     def _keys(self) -> list[str]:
-        return [errand.key for seat in self.crew.seats for errand in seat.in_flight.values()]
+        return [attempt.key for slot in self.crew.slots for attempt in slot.in_flight.values()]

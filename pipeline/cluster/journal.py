@@ -15,7 +15,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import MaskmillError
-from pipeline.records import Entry
+from pipeline.records import JournalEntry
 
 ray: Any = typed_ray  # its annotations are partial and partly wrong
 
@@ -27,7 +27,7 @@ class JournalLostError(MaskmillError):
 
 
 class Journal:
-    """The actor. Keys are those of errands; times are this process's own."""
+    """The actor. Keys are those of attempts; times are this process's own."""
 
     def __init__(self) -> None:
         self._marks: dict[str, tuple[int | None, int, float]] = {}
@@ -37,11 +37,11 @@ class Journal:
         images = self._marks[key][1] if key in self._marks else 0
         self._marks[key] = (ordinal, images + (ordinal is not None), time.monotonic())
 
-    def read(self, keys: Iterable[str]) -> dict[str, Entry]:
+    def read(self, keys: Iterable[str]) -> dict[str, JournalEntry]:
         """Those of the keys that have begun."""
         now = time.monotonic()
         known = {key: self._marks[key] for key in keys if key in self._marks}
-        return {key: Entry(ordinal, images, now - then) for key, (ordinal, images, then) in known.items()}
+        return {key: JournalEntry(ordinal, images, now - then) for key, (ordinal, images, then) in known.items()}
 
     def forget_all_but(self, keys: Iterable[str]) -> None:
         """What has ended is of no interest any more."""
@@ -73,7 +73,7 @@ class JournalKeeper:
             self.close()
             self.actor = self._made()
 
-    def read(self, keys: list[str]) -> dict[str, Entry] | None:
+    def read(self, keys: list[str]) -> dict[str, JournalEntry] | None:
         """What is known of these attempts; None if the journal was lost, or takes too long."""
         try:
             return ray.get(self.actor.read.remote(keys), timeout=READ_TIMEOUT_S)
@@ -83,7 +83,7 @@ class JournalKeeper:
             self.replace(self.actor)
             return None
 
-    def read_only(self, keys: list[str]) -> dict[str, Entry]:
+    def read_only(self, keys: list[str]) -> dict[str, JournalEntry]:
         """As `read`, for all attempts in flight; the others are forgotten."""
         self.actor.forget_all_but.remote(keys)
         return self.read(keys) or {}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pipeline.plan.plan import Plan
-from pipeline.records import Chunk, ChunkReport, Entry, Errand, GivenUp
+from pipeline.records import Attempt, Chunk, ChunkReport, GivenUp, JournalEntry
 
 DEATHS_TO_NAME = 3
 """Attempts that must end at the same image, the last of them careful, before its row is `crashed`. Two may be somebody
@@ -98,13 +98,13 @@ class Ledger:
                 kept.append(chunk)
         self.waiting = kept
 
-    def take(self) -> Errand:
+    def take(self) -> Attempt:
         """The next chunk; a suspect one is to be done carefully."""
         chunk = self.waiting.popleft()
         self.attempts[chunk.chunk_id] += 1
-        return Errand(
+        return Attempt(
             chunk,
-            attempt=self.attempts[chunk.chunk_id],
+            number=self.attempts[chunk.chunk_id],
             careful=self.is_suspect(chunk),
             crashed=dict(self.crashed[chunk.chunk_id]),
         )
@@ -118,33 +118,33 @@ class Ledger:
         self.masks += report.masks
         self._commit(chunk)
 
-    def excuse(self, errand: Errand, entry: Entry | None, why: str) -> Verdict:
+    def excuse(self, attempt: Attempt, entry: JournalEntry | None, why: str) -> Verdict:
         """Its machine was lost. A chunk that loses one machine after the other is to blame for it like any other."""
-        chunk_id = errand.chunk.chunk_id
+        chunk_id = attempt.chunk.chunk_id
         self.losses[chunk_id] += 1
         if self.losses[chunk_id] > LOSSES_EXCUSED:
-            return self.blame(errand, entry, why)
-        self.waiting.appendleft(errand.chunk)
+            return self.blame(attempt, entry, why)
+        self.waiting.appendleft(attempt.chunk)
         return Verdict.EXCUSED
 
-    def spare(self, errand: Errand, entry: Entry | None, why: str) -> Verdict:
+    def spare(self, attempt: Attempt, entry: JournalEntry | None, why: str) -> Verdict:
         """Its machine had no memory left: the next attempt is careful, which takes the least memory there is."""
-        self.suspects.add(errand.chunk.chunk_id)
-        return self.excuse(errand, entry, why)
+        self.suspects.add(attempt.chunk.chunk_id)
+        return self.excuse(attempt, entry, why)
 
-    def blame(self, errand: Errand, entry: Entry | None, why: str) -> Verdict:
+    def blame(self, attempt: Attempt, entry: JournalEntry | None, why: str) -> Verdict:
         """An attempt has failed. `entry` is what it was at, if that is known.
 
         An attempt accuses the image that it was at. A careful one has one image alone to accuse, and if it is not the
         first to do so names it: the chunk goes on without. Any other failure is the chunk's, which is given up after
         `attempts_allowed` of them.
         """
-        chunk = errand.chunk
+        chunk = attempt.chunk
         self.suspects.add(chunk.chunk_id)
         at = None if entry is None else entry.ordinal
         if at is not None:
             self.deaths[at] += 1
-        if errand.careful and at is not None:
+        if attempt.careful and at is not None:
             self.waiting.append(chunk)
             if self.deaths[at] < DEATHS_TO_NAME:
                 return Verdict.AGAIN

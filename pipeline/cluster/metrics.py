@@ -16,13 +16,10 @@ from typing import Any
 from ray.util import metrics as typed_metrics
 
 from pipeline.progress import Standing
-from pipeline.records import ChunkReport
+from pipeline.records import ChunkReport, Stage
 
 ray_metrics: Any = typed_metrics  # its annotations are partial
 log = logging.getLogger(__name__)
-
-DEVICE_STAGE = "compute"
-"""The stage of a chunk report in which the device is at work."""
 
 
 class Kind(StrEnum):
@@ -63,7 +60,7 @@ CHUNKS = Metric(
 FAILURES = Metric("maskmill_failed_attempts_total", Kind.COUNTER, "Attempts at chunks that failed.", ("reason",))
 READ = Metric("maskmill_read_bytes_total", Kind.COUNTER, "Bytes of images read.")
 WRITTEN = Metric("maskmill_written_bytes_total", Kind.COUNTER, "Bytes of parts written.")
-STAGES = Metric(
+STAGE_SECONDS = Metric(
     "maskmill_stage_seconds_total", Kind.COUNTER, "Seconds of workers by stage; stages overlap.", ("stage",)
 )
 BUSY = Metric("maskmill_device_busy_seconds_total", Kind.COUNTER, "Seconds of workers with their device at work.")
@@ -75,7 +72,7 @@ GIVEN_UP = Metric("maskmill_given_up_chunks", Kind.GAUGE, "Chunks that this driv
 WORKERS = Metric("maskmill_workers", Kind.GAUGE, "Workers, ready or waiting for room and loading.", ("state",))
 
 CATALOGUE = (
-    *(IMAGES, MASKS, CHUNKS, FAILURES, READ, WRITTEN, STAGES, BUSY),
+    *(IMAGES, MASKS, CHUNKS, FAILURES, READ, WRITTEN, STAGE_SECONDS, BUSY),
     *(PLANNED, DONE, WAITING, IN_FLIGHT, GIVEN_UP, WORKERS),
 )
 
@@ -112,8 +109,8 @@ class RunMetrics:
         self._add(READ, report.bytes_read)
         self._add(WRITTEN, report.bytes_written)
         for stage, seconds in report.seconds.items():
-            self._add(STAGES, seconds, stage=stage)
-        self._add(BUSY, report.seconds.get(DEVICE_STAGE, 0.0))
+            self._add(STAGE_SECONDS, seconds, stage=stage)
+        self._add(BUSY, report.seconds.get(Stage.COMPUTE, 0.0))
 
     def failed(self, reason: Failure, attempts: int = 1) -> None:
         """So many attempts at chunks came to nothing."""

@@ -17,10 +17,10 @@ from pipeline.cluster.journal import mark_in
 from pipeline.errors import ContractError
 from pipeline.masks.warm_up import warm_up
 from pipeline.plan.plan import Plan
-from pipeline.records import ChunkReport, Errand
+from pipeline.records import Attempt, ChunkReport
 from pipeline.settings import StoreSettings
 from pipeline.storage.connect import connect
-from pipeline.work.chunk import Bench, process_chunk
+from pipeline.work.chunk import WorkerContext, process_chunk
 from pipeline.work.device import Device
 from pipeline.work.weights import LoadSegmenter
 
@@ -41,7 +41,7 @@ class Worker:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
-        self._bench: Bench | None = None
+        self._context: WorkerContext | None = None
 
     def node(self) -> str:
         """The id of the node that this is, known before anything can go wrong."""
@@ -54,14 +54,14 @@ class Worker:
         store = connect(spec.store)
         segmenter = spec.load(store)
         warm_up()
-        device = Device(segmenter, spec.plan.shape.recipe)
-        self._bench = Bench(out=spec.out, plan=spec.plan, store=store, generate=device.generate)
+        device = Device(segmenter, spec.plan.settings.recipe)
+        self._context = WorkerContext(out=spec.out, plan=spec.plan, store=store, generate=device.generate)
 
-    def run(self, errand: Errand, journal: Any) -> ChunkReport:
+    def run(self, attempt: Attempt, journal: Any) -> ChunkReport:
         """Raises what `process_chunk` raises, DeviceError and JournalLostError."""
-        if self._bench is None:
-            raise ContractError(f"{errand.chunk.chunk_id} was sent to a worker that has not started")
-        return process_chunk(errand, self._bench, mark=partial(mark_in, journal, errand.key))
+        if self._context is None:
+            raise ContractError(f"{attempt.chunk.chunk_id} was sent to a worker that has not started")
+        return process_chunk(attempt, self._context, mark=partial(mark_in, journal, attempt.key))
 
 
 def _fix_torch(threads: int) -> None:

@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.evaluation.truths import Floats, Mask_HW, Truths, mask_pixels, pairwise_iou
-from pipeline.masks.segmenter import Encoded, Segmenter, cells_on_host, upscaling_of
+from pipeline.masks.segmenter import Encoded, Segmenter, cells_on_host
 from pipeline.masks.trace import UntracedMask
-from pipeline.masks.upscaling import Upscaling
 
 POINTS_AT_ONCE = 64
 """Whose logits are in memory together; no answer depends on it."""
@@ -84,23 +83,20 @@ def score_points(
 ) -> list[PointScores]:
     """For each set of points, one on each truth: what the model answers. The image is encoded once, as one crop."""
     (encoded,) = segmenter.encode([rgb_HW3])
-    upscaling = upscaling_of(segmenter, encoded)
     batches = [slice(start, start + POINTS_AT_ONCE) for start in range(0, len(truths), POINTS_AT_ONCE)]
     scores: list[PointScores] = []
     for points_T2 in point_sets_T2:
-        answers = [_answer(segmenter, encoded, upscaling, points_T2[batch]) for batch in batches]
+        answers = [_answer(segmenter, encoded, points_T2[batch]) for batch in batches]
         counts = [packed for counts, _ in answers for packed in counts]
         predicted_TM = np.concatenate([predicted for _, predicted in answers])
         scores.append(_compare(counts, predicted_TM, truths, points_T2))
     return scores
 
 
-def _answer(
-    segmenter: Segmenter[Encoded], encoded: Encoded, upscaling: Upscaling, points_P2: Floats
-) -> tuple[list[str], Floats]:
+def _answer(segmenter: Segmenter[Encoded], encoded: Encoded, points_P2: Floats) -> tuple[list[str], Floats]:
     """Packed masks of all outputs in (point, output) order, and the predicted IoU of each, (P, M)."""
     found = segmenter.decode(encoded, points_P2, pred_iou_thresh=-np.inf)
-    logits_Nwh = cells_on_host(found.logits_Nhw, upscaling)
+    logits_Nwh, upscaling = cells_on_host(found.logits_Nhw, segmenter, encoded)
     counts = [UntracedMask(logits_wh, upscaling).traced().packed() for logits_wh in logits_Nwh]
     return counts, found.predicted_iou_N.double().cpu().numpy().reshape(len(points_P2), -1)
 

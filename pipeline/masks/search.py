@@ -18,9 +18,8 @@ from pipeline.masks.filters import at_crop_edge, predicted_iou_cut, stability_sc
 from pipeline.masks.measure import measure_masks
 from pipeline.masks.nms import best_first, box_nms
 from pipeline.masks.rle import Rle
-from pipeline.masks.segmenter import Encoded, Segmenter, cells_on_host, upscaling_of
+from pipeline.masks.segmenter import Encoded, Segmenter, cells_on_host
 from pipeline.masks.trace import UntracedMask
-from pipeline.masks.upscaling import Upscaling
 from pipeline.records import Funnel
 from pipeline.settings import Recipe
 
@@ -42,22 +41,19 @@ class CropSearch(Generic[Encoded]):
         cell: at most 200 KiB of a 3:2 image in Segment Anything. Only survivors are made into masks.
         """
         points_xy_P2 = grid_points(self.crop.hw, points_per_side(self.recipe, self.crop.layer))
-        upscaling = upscaling_of(self.segmenter, self.encoded)
-        starts = range(0, len(points_xy_P2), self.recipe.points_per_batch)
-        batches = [
-            self._prompt(points_xy_P2[start : start + self.recipe.points_per_batch], upscaling) for start in starts
-        ]
+        size = self.recipe.points_per_batch
+        batches = [self._prompt(points_xy_P2[start : start + size]) for start in range(0, len(points_xy_P2), size)]
         found = Candidates.concatenate([candidates for candidates, _ in batches])
         order = best_first(found.predicted_iou_N)
         kept = found.take(box_nms(found.box_xyxy_N4, order, iou_thresh=self.recipe.box_nms_thresh))
         funnel = sum((funnel for _, funnel in batches), Funnel(duplicate_in_crop=len(found) - len(kept)))
         return kept.with_masks(tuple(mask.traced() for mask in kept.masks)), funnel
 
-    def _prompt(self, points_xy_P2: Points, upscaling: Upscaling) -> tuple[Candidates[UntracedMask], Funnel]:
+    def _prompt(self, points_xy_P2: Points) -> tuple[Candidates[UntracedMask], Funnel]:
         """One batch of points: the stable candidates away from the crop's edges."""
         predictions = self.segmenter.decode(self.encoded, points_xy_P2, pred_iou_thresh=predicted_iou_cut(self.recipe))
         asked = len(points_xy_P2) * self.segmenter.outputs_per_prompt
-        logits_Nwh = cells_on_host(predictions.logits_Nhw, upscaling)
+        logits_Nwh, upscaling = cells_on_host(predictions.logits_Nhw, self.segmenter, self.encoded)
 
         threshold = self.recipe.stability_score_thresh
         offset = self.recipe.stability_score_offset

@@ -1,7 +1,7 @@
 """The seam between the generator and a model: what a segmenter must be able to do, and how its logits leave the device.
 
 torch ends here: what comes after is numpy.
-Legend: P points, N predictions kept, h w low-resolution cells, S the model's square input side, g cells along a side.
+Legend: P points, N predictions kept, h w low-resolution cells, S the model's square input side.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.errors import ContractError
 from pipeline.masks.arrays import Floats, Points
 from pipeline.masks.upscaling import Upscaling
 
@@ -69,11 +68,6 @@ class Segmenter(Protocol[Encoded]):
         ...
 
     @property
-    def mask_side(self) -> int:
-        """g: the cells along a side of its low-resolution logits."""
-        ...
-
-    @property
     def outputs_per_prompt(self) -> int:
         """Masks predicted for one point (3 in Segment Anything)."""
         ...
@@ -90,21 +84,11 @@ class Segmenter(Protocol[Encoded]):
         ...
 
 
-def upscaling_of(segmenter: Segmenter[Encoded], crop: Encoded) -> Upscaling:
-    """How the logits of all prompts of this crop become its pixels."""
-    cells_hw = segmenter.mask_side, segmenter.mask_side
-    return Upscaling.between(
-        cells_hw, input_side=segmenter.input_side, resized_hw=crop.resized_hw, crop_hw=crop.crop_hw
+def cells_on_host(logits_Nhw: torch.Tensor, segmenter: Segmenter[Encoded], crop: Encoded) -> tuple[Floats, Upscaling]:
+    """(N, w, h) contiguous: the logits that pixels depend on, for compiled code; and how they become pixels."""
+    h, w = logits_Nhw.shape[1:]
+    upscaling = Upscaling.between(
+        (h, w), input_side=segmenter.input_side, resized_hw=crop.resized_hw, crop_hw=crop.crop_hw
     )
-
-
-def cells_on_host(logits_Nhw: torch.Tensor, upscaling: Upscaling) -> Floats:
-    """(N, w, h) contiguous: the logits that pixels depend on, as the compiled functions read them.
-
-    raises  ContractError if there are fewer cells than that, which those functions would not notice
-    """
-    h, w = upscaling.used_hw
-    cells_Nhw = logits_Nhw[:, :h, :w]
-    if cells_Nhw.shape[1:] != (h, w):
-        raise ContractError(f"a crop needs {h} x {w} cells of logits, the segmenter gave {tuple(logits_Nhw.shape[1:])}")
-    return cells_Nhw.mT.contiguous().cpu().numpy()
+    used_h, used_w = upscaling.used_hw
+    return logits_Nhw[:, :used_h, :used_w].mT.contiguous().cpu().numpy(), upscaling

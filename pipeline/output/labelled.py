@@ -28,7 +28,7 @@ from pipeline.storage.tars import EntryKind, scan_tar
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ByteRange:
     """Bytes of an object; length 0 is all of it."""
 
     uri: str
@@ -38,12 +38,12 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LabelledImage:
     """One image. `row` is its place in the part at `masks`, or -1 if a JSON file of its own lies there."""
 
     image_id: int
-    image: Place | None
-    masks: Place
+    image: ByteRange | None
+    masks: ByteRange
     row: int = -1
 
 
@@ -61,7 +61,7 @@ class LabelledImages:
     """Images by number. Pickles; of an output the part that was read last is kept."""
 
     store: Store
-    entries: list[Entry]
+    entries: list[LabelledImage]
     plan: Plan | None = None
     _part: tuple[str, tuple[ImageRow, ...]] = field(default=("", ()), repr=False)
 
@@ -89,15 +89,15 @@ class LabelledImages:
         except InputError as error:
             raise StorageError(f"{image.uri} at byte {image.offset}: {error.reason}") from error
 
-    def _read(self, place: Place) -> bytes:
+    def _read(self, place: ByteRange) -> bytes:
         return self.store.read(place.uri, offset=place.offset, length=place.length or None, etag=place.etag)
 
     def _rows(self, uri: str) -> tuple[ImageRow, ...]:
         if self._part[0] != uri and self.plan is not None:
-            self._part = uri, read_part(self.store.read(uri), format=self.plan.shape.format, name=uri).rows
+            self._part = uri, read_part(self.store.read(uri), format=self.plan.settings.format, name=uri).rows
         return self._part[1]
 
-    def _annotated(self, entry: Entry) -> KnownMasks:
+    def _annotated(self, entry: LabelledImage) -> KnownMasks:
         try:
             told: dict[str, Any] = json.loads(self._read(entry.masks))
             masks: list[dict[str, Any]] = told["annotations"]
@@ -128,24 +128,24 @@ def open_labelled(source: str, store: Store) -> LabelledImages:
     return LabelledImages(store, entries, plan)
 
 
-def _of_run(out: str, plan: Plan, store: Store) -> Iterator[Entry]:
+def _of_run(out: str, plan: Plan, store: Store) -> Iterator[LabelledImage]:
     """Planned images, in order. A part that is not there is found missing when its first image is asked for."""
     index = MemberIndex(plan, out=out, store=store)
     for planned in plan.shards:
-        for chunk in planned.chunks(plan.shape.images_per_chunk):
-            part = Place(part_uri(out, plan, chunk))
+        for chunk in planned.chunks(plan.settings.images_per_chunk):
+            part = ByteRange(part_uri(out, plan, chunk))
             for row, member in enumerate(index.read(chunk.shard, chunk.start, chunk.stop)):
-                yield Entry(member.image_id, _place_of(member), part, row)
+                yield LabelledImage(member.image_id, _bytes_of(member), part, row)
 
 
-def _place_of(member: Member) -> Place | None:
-    return None if member.broken else Place(member.uri, member.offset, member.length, member.etag)
+def _bytes_of(member: Member) -> ByteRange | None:
+    return None if member.broken else ByteRange(member.uri, member.offset, member.length, member.etag)
 
 
-def _pairs(source: str, store: Store) -> Iterator[Entry]:
+def _pairs(source: str, store: Store) -> Iterator[LabelledImage]:
     """Annotation files, and the image of the same name beside each if there is one; by image id."""
-    images: dict[str, Place] = {}
-    masks: dict[str, tuple[int, Place]] = {}
+    images: dict[str, ByteRange] = {}
+    masks: dict[str, tuple[int, ByteRange]] = {}
     for name, place in _files(source, store):
         stem, extension = posixpath.splitext(name)
         number = sa_number(name)
@@ -154,20 +154,20 @@ def _pairs(source: str, store: Store) -> Iterator[Entry]:
         elif is_image(name):
             images[stem] = place
     for stem, (number, place) in sorted(masks.items(), key=lambda item: (item[1][0], item[0])):
-        yield Entry(number, images.get(stem), place)
+        yield LabelledImage(number, images.get(stem), place)
 
 
-def _files(source: str, store: Store) -> Iterator[tuple[str, Place]]:
+def _files(source: str, store: Store) -> Iterator[tuple[str, ByteRange]]:
     """Names without the tar's own, so that an image and its masks may lie in neighbouring tars."""
     if not is_tar(source):
         for info in store.list(source):
             if is_tar(info.uri):
                 yield from _files(info.uri, store)
             else:
-                yield posixpath.basename(info.uri), Place(info.uri, etag=info.etag)
+                yield posixpath.basename(info.uri), ByteRange(info.uri, etag=info.etag)
         return
     tar = store.head(source)
     with store.open(source, etag=tar.etag) as stream:
         for entry in scan_tar(stream, size=tar.size, uri=source):
             if entry.kind is EntryKind.FILE and entry.length:
-                yield posixpath.basename(entry.name), Place(source, entry.offset, entry.length, tar.etag)
+                yield posixpath.basename(entry.name), ByteRange(source, entry.offset, entry.length, tar.etag)

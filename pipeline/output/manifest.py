@@ -22,7 +22,7 @@ from pipeline.storage.store import Store
 from pipeline.storage.uris import absolute, relative_key
 
 MANIFEST_VERSION = 1
-RECOUNT_THREADS = 4
+COUNT_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class FoundParts:
 
 def find_parts(plan: Plan, *, out: str, store: Store) -> FoundParts:
     """By one listing."""
-    folder, suffix = absolute(data_uri(out)), PART_SUFFIX[plan.shape.format]
+    folder, suffix = absolute(data_uri(out)), PART_SUFFIX[plan.settings.format]
     try:
         names = {relative_key(folder, info.uri) for info in store.list(folder)}
     except NotFoundError:
@@ -84,7 +84,7 @@ def find_parts(plan: Plan, *, out: str, store: Store) -> FoundParts:
     return FoundParts(there, sorted(names - {chunk_id + suffix for chunk_id in there}))
 
 
-def recount(plan: Plan, *, out: str, store: Store) -> Manifest:
+def count_parts(plan: Plan, *, out: str, store: Store) -> Manifest:
     """Read every part and count its rows.
 
     raises  StorageError if a part is gone or does not hold its chunk's rows
@@ -93,7 +93,7 @@ def recount(plan: Plan, *, out: str, store: Store) -> Manifest:
     def count(chunk: Chunk) -> CountedPart:
         return _count(chunk, plan, out=out, store=store)
 
-    with ThreadPoolExecutor(RECOUNT_THREADS) as pool:
+    with ThreadPoolExecutor(COUNT_THREADS) as pool:
         parts = tuple(pool.map(count, plan.chunks()))
     manifest = Manifest(plan_sha256=plan.sha256, parts=parts)
     if manifest.images != plan.image_count:
@@ -104,7 +104,7 @@ def recount(plan: Plan, *, out: str, store: Store) -> Manifest:
 def _count(chunk: Chunk, plan: Plan, *, out: str, store: Store) -> CountedPart:
     uri = part_uri(out, plan, chunk)
     data = store.read(uri)
-    part = count_part(data, format=plan.shape.format, name=uri)
+    part = count_part(data, format=plan.settings.format, name=uri)
     planned_rows, of_plan = chunk.stop - chunk.start, part.metadata.get("plan_sha256", "unknown")
     if part.rows != planned_rows or of_plan != plan.sha256:
         raise StorageError(

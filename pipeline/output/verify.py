@@ -83,7 +83,7 @@ def verify_output(out: str, store: Store, progress: Progress) -> Verification:
     index = MemberIndex(plan, out=out, store=store)
     ids = [np.zeros(0, np.int64)]
     for planned in plan.shards:
-        for chunks in _windows(planned, plan.shape.images_per_chunk):
+        for chunks in _windows(planned, plan.settings.images_per_chunk):
             start = chunks[0].start
             members = _members(index, planned, chunks, found)
             if members is None:
@@ -119,7 +119,7 @@ def check_part(
 ) -> CheckedPart:
     """A part's bytes against the members that were planned for it and, in a finished run, the manifest's entry."""
     try:
-        part = read_part(data, format=plan.shape.format, name=name)
+        part = read_part(data, format=plan.settings.format, name=name)
     except StorageError as error:
         return CheckedPart({}, 0, (Problem(name, str(error)),))
     whats = [*_against_manifest(data, part, stated), *_against_plan(part, members, plan)]

@@ -40,7 +40,7 @@ def data_uri(out: str) -> str:
 
 
 def part_name(plan: Plan, chunk: Chunk) -> str:
-    return chunk.chunk_id + PART_SUFFIX[plan.shape.format]
+    return chunk.chunk_id + PART_SUFFIX[plan.settings.format]
 
 
 def part_uri(out: str, plan: Plan, chunk: Chunk) -> str:

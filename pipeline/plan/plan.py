@@ -23,8 +23,8 @@ PLAN_VERSION = 2
 
 
 @dataclass(frozen=True)
-class Shape:
-    """The settings that shape the output: two runs with the same source bytes and the same Shape give equal
+class OutputSettings:
+    """The settings that shape the output: two runs with the same source bytes and the same of these give equal
     parts on one class of device."""
 
     source: str
@@ -39,7 +39,7 @@ class Shape:
     threads_per_worker: int
 
     @classmethod
-    def of(cls, settings: Settings, *, weights_sha256: str) -> Shape:
+    def of(cls, settings: Settings, *, weights_sha256: str) -> OutputSettings:
         return cls(
             source=settings.source,
             format=settings.format,
@@ -64,7 +64,7 @@ class Shape:
         return named
 
     @classmethod
-    def from_named(cls, named: Mapping[str, Any]) -> Shape:
+    def from_named(cls, named: Mapping[str, Any]) -> OutputSettings:
         recipe = {f.name: named[f"recipe.{f.name}"] for f in fields(Recipe)}
         recipe["crop_rank"] = CropRank(recipe["crop_rank"])
         return cls(
@@ -106,7 +106,7 @@ class PlannedShard:
 class Plan:
     """One run, frozen."""
 
-    shape: Shape
+    settings: OutputSettings
     shards: tuple[PlannedShard, ...]
     id_base: int = 0
     """See ids.id_base."""
@@ -121,11 +121,11 @@ class Plan:
 
     @cached_property
     def chunk_count(self) -> int:
-        return sum(planned.chunk_count(self.shape.images_per_chunk) for planned in self.shards)
+        return sum(planned.chunk_count(self.settings.images_per_chunk) for planned in self.shards)
 
     @cached_property
     def annotation_stride(self) -> int:
-        return annotation_stride(self.shape.recipe, images=self.image_count)
+        return annotation_stride(self.settings.recipe, images=self.image_count)
 
     @cached_property
     def sha256(self) -> str:
@@ -141,7 +141,7 @@ class Plan:
     def chunks(self) -> Iterator[Chunk]:
         """Every chunk, in plan order."""
         for planned in self.shards:
-            yield from planned.chunks(self.shape.images_per_chunk)
+            yield from planned.chunks(self.settings.images_per_chunk)
 
 
 def canonical_json(value: Any) -> bytes:
@@ -154,8 +154,8 @@ def canonical_json(value: Any) -> bytes:
 def plan_to_json(plan: Plan) -> bytes:
     document = {
         "schema_version": PLAN_VERSION,
-        "settings": plan.shape.named(),
-        "settings_sha256": plan.shape.sha256,
+        "settings": plan.settings.named(),
+        "settings_sha256": plan.settings.sha256,
         "images": plan.image_count,
         "id_base": plan.id_base,
         "shards": [asdict(planned) for planned in plan.shards],
@@ -181,6 +181,8 @@ def plan_from_json(data: bytes, *, uri: str) -> Plan:
             )
             for entry in document["shards"]
         )
-        return Plan(shape=Shape.from_named(document["settings"]), shards=shards, id_base=document["id_base"])
+        return Plan(
+            settings=OutputSettings.from_named(document["settings"]), shards=shards, id_base=document["id_base"]
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{uri} is not a plan of Maskmill ({error!r}); choose another out=") from error

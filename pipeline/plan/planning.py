@@ -22,7 +22,7 @@ import numpy.typing as npt
 from pipeline.errors import ConfigError, ContractError, NotFoundError
 from pipeline.plan.ids import annotation_stride, id_base, shared_numbers
 from pipeline.plan.layout import members_uri, plan_uri
-from pipeline.plan.plan import Plan, PlannedShard, Shape, plan_from_json, plan_to_json
+from pipeline.plan.plan import OutputSettings, Plan, PlannedShard, plan_from_json, plan_to_json
 from pipeline.plan.scan import index_shards
 from pipeline.records import Shard
 from pipeline.storage.kinds import IMAGE_EXTENSIONS
@@ -49,7 +49,7 @@ def say_nothing(_sentence: str) -> None:
     """For those who do not watch."""
 
 
-def create_or_load_plan(shape: Shape, *, out: str, store: Store, say: Say = say_nothing) -> Planned:
+def create_or_load_plan(settings: OutputSettings, *, out: str, store: Store, say: Say = say_nothing) -> Planned:
     """The run's plan: the one in OUT if there is one, else a new one from the source.
 
     say     told now and then how far planning is
@@ -57,15 +57,15 @@ def create_or_load_plan(shape: Shape, *, out: str, store: Store, say: Say = say_
     """
     existing = load_plan(out, store=store)
     if existing is not None:
-        _refuse_other_settings(existing.shape, shape, out=out)
+        _refuse_other_settings(existing.settings, settings, out=out)
         return Planned(plan=existing, created=False)
-    plan = _plan_source(shape, out=out, store=store, say=say)
+    plan = _plan_source(settings, out=out, store=store, say=say)
     if store.put_if_absent(plan_uri(out), plan_to_json(plan)):
         return Planned(plan=plan, created=True)
     theirs = load_plan(out, store=store)
     if theirs is None:
         raise ContractError(f"{plan_uri(out)} was there when it was to be created, and is gone now")
-    _refuse_other_settings(theirs.shape, shape, out=out)
+    _refuse_other_settings(theirs.settings, settings, out=out)
     return Planned(plan=theirs, created=False)
 
 
@@ -79,9 +79,9 @@ def load_plan(out: str, *, store: Store) -> Plan | None:
     return plan_from_json(data, uri=uri)
 
 
-def _plan_source(shape: Shape, *, out: str, store: Store, say: Say) -> Plan:
+def _plan_source(settings: OutputSettings, *, out: str, store: Store, say: Say) -> Plan:
     news = _News(say)
-    canonical, sources = find_shards(shape.source, store, listed=lambda images: news.tell(f"{images:,} images listed"))
+    canonical, sources = find_shards(settings.source, store, listed=news.listed)
     with ThreadPoolExecutor(PUT_THREADS) as pool:
         writer = _Writer(out, store, pool)
         drafts: list[_Draft] = []
@@ -92,13 +92,13 @@ def _plan_source(shape: Shape, *, out: str, store: Store, say: Say) -> Plan:
             total += index.member_count
             news.tell(f"{len(drafts):,} of {len(sources):,} shards indexed, {total:,} images")
         if not total:
-            raise _no_image(shape.source, drafts)
-        annotation_stride(shape.recipe, images=total)
+            raise _no_image(settings.source, drafts)
+        annotation_stride(settings.recipe, images=total)
         numbers = [piece.numbers_N for draft in drafts for piece in draft.pieces]
         shared_N = shared_numbers(numbers)
         shards = tuple(draft.settled(writer, shared_N) for draft in drafts)
-    shape = replace(shape, source=canonical)
-    return Plan(shape=shape, shards=shards, id_base=id_base(numbers))
+    settings = replace(settings, source=canonical)
+    return Plan(settings=settings, shards=shards, id_base=id_base(numbers))
 
 
 def _no_image(source: str, drafts: list[_Draft]) -> ConfigError:
@@ -115,6 +115,9 @@ class _News:
     def __init__(self, say: Say) -> None:
         self._say = say
         self._last = time.monotonic()
+
+    def listed(self, images: int) -> None:
+        self.tell(f"{images:,} images listed")
 
     def tell(self, standing: str) -> None:
         if time.monotonic() - self._last >= SECONDS_BETWEEN_NEWS:
@@ -182,7 +185,7 @@ class _Draft:
         return PlannedShard(shard=shard, first_ordinal=self.first_ordinal, members_sha256=hashes)
 
 
-def _refuse_other_settings(planned: Shape, asked: Shape, *, out: str) -> None:
+def _refuse_other_settings(planned: OutputSettings, asked: OutputSettings, *, out: str) -> None:
     """Sources are compared by what they name; what lies there now does not matter to a plan that is made."""
     if planned.source in spellings(asked.source):
         asked = replace(asked, source=planned.source)

@@ -16,8 +16,8 @@ from pipeline.cluster.ray_session import ray_session
 from pipeline.cluster.signals import StopFlag
 from pipeline.cluster.worker import WorkerSpec, worker_actor
 from pipeline.errors import ConfigError, DeniedError, NotFoundError, RunError
-from pipeline.output.manifest import Manifest, find_manifest, find_parts, publish, recount
-from pipeline.plan.plan import Shape
+from pipeline.output.manifest import Manifest, count_parts, find_manifest, find_parts, publish
+from pipeline.plan.plan import OutputSettings
 from pipeline.plan.planning import Planned, create_or_load_plan
 from pipeline.progress import Progress
 from pipeline.run.checks import check_settings
@@ -48,9 +48,9 @@ def run_settings(settings: Settings, *, progress: Progress, find_weights: FindWe
 def _plan_and_work(
     settings: Settings, out: str, store: Store, weights: Weights, progress: Progress, stop: StopFlag
 ) -> Outcome:
-    shape = Shape.of(settings, weights_sha256=weights.sha256)
+    output_settings = OutputSettings.of(settings, weights_sha256=weights.sha256)
     try:
-        planned = create_or_load_plan(shape, out=out, store=store, say=progress.say)
+        planned = create_or_load_plan(output_settings, out=out, store=store, say=progress.say)
     except (NotFoundError, DeniedError) as error:
         raise ConfigError(str(error)) from error
     plan = planned.plan
@@ -92,7 +92,7 @@ class _Work:
         plan, settings = self.planned.plan, self.settings.run
         ledger = Ledger.open(
             plan,
-            committed=self._look_around(),
+            committed=self._committed_now(),
             attempts_allowed=settings.chunk_attempts,
             from_the_start=self.planned.created,
         )
@@ -134,7 +134,7 @@ class _Work:
                 ledger,
                 WorkerKind(worker_actor, spec, settings.model.device),
                 settings.run,
-                look_around=self._look_around,
+                committed_now=self._committed_now,
                 progress=self.progress,
                 metrics=RunMetrics(self.out),
             )
@@ -142,13 +142,13 @@ class _Work:
             drive = _Drive(ending, time.monotonic() - begun, driver.crew.worked_s, driver.crew.avoided)
         if ending is Ending.DONE:
             # What others committed meanwhile counts as well. A stopped process has no time for a slow store.
-            ledger.note_committed(self._look_around())
+            ledger.note_committed(self._committed_now())
         return drive
 
-    def _look_around(self) -> set[str]:
+    def _committed_now(self) -> set[str]:
         return find_parts(self.planned.plan, out=self.out, store=self.store).committed
 
     def _finish(self) -> Manifest:
-        manifest = recount(self.planned.plan, out=self.out, store=self.store)
+        manifest = count_parts(self.planned.plan, out=self.out, store=self.store)
         publish(manifest, out=self.out, store=self.store)
         return manifest

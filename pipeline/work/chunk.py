@@ -29,7 +29,7 @@ from pipeline.errors import (
 from pipeline.plan.layout import part_uri
 from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import Plan, canonical_json
-from pipeline.records import Chunk, ChunkReport, Errand, Funnel, ImageMasks, ImageRow, Member, Shard, Status
+from pipeline.records import Attempt, Chunk, ChunkReport, Funnel, ImageMasks, ImageRow, Member, Shard, Stage, Status
 from pipeline.storage.images import DecodedImage, decode_image
 from pipeline.storage.parts import write_part
 from pipeline.storage.shards import shard_is_there
@@ -46,7 +46,7 @@ GenerateMasks = Callable[[npt.NDArray[np.uint8], Stopwatch], ImageMasks]
 
 
 @dataclass(frozen=True)
-class Bench:
+class WorkerContext:
     """What a worker keeps from chunk to chunk."""
 
     out: str
@@ -81,33 +81,33 @@ class Loaded:
     height: int = 0
 
 
-def process_chunk(errand: Errand, bench: Bench, *, mark: Mark = no_mark) -> ChunkReport:
+def process_chunk(attempt: Attempt, context: WorkerContext, *, mark: Mark = no_mark) -> ChunkReport:
     """Read, decode, segment and commit one chunk.
 
     raises  StorageError if the whole shard is gone or the part cannot be written
             ContractError if a row is lost, or the plan and its member index disagree
     """
-    plan, watch, chunk = bench.plan, Stopwatch(), errand.chunk
+    plan, watch, chunk = context.plan, Stopwatch(), attempt.chunk
     mark(None)
-    members = bench.index.read(chunk.shard, chunk.start, chunk.stop)
+    members = context.index.read(chunk.shard, chunk.start, chunk.stop)
     _expect(len(members) == chunk.stop - chunk.start, chunk, f"its index holds {len(members)} members")
     rows: list[ImageRow] = []
     funnel = Funnel()
     bytes_read = 0
-    with closing(_loading(members, errand, bench, watch, mark)) as loading:
+    with closing(_loading(members, attempt, context, watch, mark)) as loading:
         for loaded in loading:
-            if not errand.careful:
+            if not attempt.careful:
                 mark(loaded.member.ordinal)
-            row, image_funnel = _row(loaded, bench, watch)
+            row, image_funnel = _row(loaded, context, watch)
             rows.append(row)
             funnel += image_funnel
             bytes_read += loaded.byte_count
     mark(None)
     _expect([row.image_id for row in rows] == [member.image_id for member in members], chunk, "rows were lost")
-    _expect_source(plan.planned(chunk.shard).shard, rows, bench.store)
-    with watch.stage("write"):
-        data = write_part(rows, format=plan.shape.format, metadata=_metadata(plan, funnel))
-        won = bench.store.put_if_absent(part_uri(bench.out, plan, chunk), data)
+    _expect_source(plan.planned(chunk.shard).shard, rows, context.store)
+    with watch.stage(Stage.WRITE):
+        data = write_part(rows, format=plan.settings.format, metadata=_metadata(plan, funnel))
+        won = context.store.put_if_absent(part_uri(context.out, plan, chunk), data)
     return ChunkReport(
         chunk_id=chunk.chunk_id,
         won=won,
@@ -122,26 +122,28 @@ def process_chunk(errand: Errand, bench: Bench, *, mark: Mark = no_mark) -> Chun
 
 
 def _loading(
-    members: Sequence[Member], errand: Errand, bench: Bench, watch: Stopwatch, mark: Mark
+    members: Sequence[Member], attempt: Attempt, context: WorkerContext, watch: Stopwatch, mark: Mark
 ) -> Generator[Loaded]:
     """The images in order: read and decoded ahead, or carefully, each marked before its bytes are decoded."""
-    loading = _load(members, errand, bench, watch, mark)
-    return loading if errand.careful else prefetch(loading, depth=PREFETCH_DEPTH)
+    loading = _load(members, attempt, context, watch, mark)
+    return loading if attempt.careful else prefetch(loading, depth=PREFETCH_DEPTH)
 
 
-def _load(members: Sequence[Member], errand: Errand, bench: Bench, watch: Stopwatch, mark: Mark) -> Generator[Loaded]:
+def _load(
+    members: Sequence[Member], attempt: Attempt, context: WorkerContext, watch: Stopwatch, mark: Mark
+) -> Generator[Loaded]:
     for member in members:
-        if member.ordinal in errand.crashed:
-            yield Loaded(member, status=Status.CRASHED, error=errand.crashed[member.ordinal])
+        if member.ordinal in attempt.crashed:
+            yield Loaded(member, status=Status.CRASHED, error=attempt.crashed[member.ordinal])
             continue
         if member.broken:
             yield Loaded(member, status=Status.UNREADABLE, error=member.broken)
             continue
-        if errand.careful:
+        if attempt.careful:
             mark(None)  # a store that does not answer is no image's fault
         try:
-            with watch.stage("read"):
-                data = bench.store.read(
+            with watch.stage(Stage.READ):
+                data = context.store.read(
                     member.uri, offset=member.offset, length=member.length or None, etag=member.etag
                 )
         except (NotFoundError, DeniedError) as error:
@@ -149,10 +151,10 @@ def _load(members: Sequence[Member], errand: Errand, bench: Bench, watch: Stopwa
         except ChangedError as error:
             yield Loaded(member, status=Status.CHANGED, error=str(error))
         else:
-            if errand.careful:
+            if attempt.careful:
                 mark(member.ordinal)
-            with watch.stage("decode"):
-                loaded = _decode(member, data, max_pixels=bench.plan.shape.max_pixels)
+            with watch.stage(Stage.DECODE):
+                loaded = _decode(member, data, max_pixels=context.plan.settings.max_pixels)
             yield loaded
 
 
@@ -173,7 +175,7 @@ def _decode(member: Member, data: bytes, *, max_pixels: int) -> Loaded:
     return Loaded(member, sha256=sha256, byte_count=len(data), image=image)
 
 
-def _row(loaded: Loaded, bench: Bench, watch: Stopwatch) -> tuple[ImageRow, Funnel]:
+def _row(loaded: Loaded, context: WorkerContext, watch: Stopwatch) -> tuple[ImageRow, Funnel]:
     member, image = loaded.member, loaded.image
     if image is None:
         row = ImageRow(
@@ -187,8 +189,8 @@ def _row(loaded: Loaded, bench: Bench, watch: Stopwatch) -> tuple[ImageRow, Funn
             sha256=loaded.sha256,
         )
         return row, Funnel()
-    result = bench.generate(image.rgb_HW3, watch)
-    stride = bench.plan.annotation_stride
+    result = context.generate(image.rgb_HW3, watch)
+    stride = context.plan.annotation_stride
     if len(result.masks) > stride:
         raise ContractError(f"{member.key}: {len(result.masks)} masks do not fit in {stride} annotation ids")
     height, width = image.rgb_HW3.shape[:2]
@@ -209,15 +211,15 @@ def _row(loaded: Loaded, bench: Bench, watch: Stopwatch) -> tuple[ImageRow, Funn
 
 def _metadata(plan: Plan, funnel: Funnel) -> dict[str, str]:
     """What a part says of its own making. Nothing of time, place or who made it."""
-    named = plan.shape.named()
+    named = plan.settings.named()
     recipe = {name.removeprefix("recipe."): value for name, value in named.items() if name.startswith("recipe.")}
     return {
         "code_version": __version__,
         "recipe": canonical_json(recipe).decode(),
-        "settings_sha256": plan.shape.sha256,
-        "model_name": plan.shape.model_name,
-        "model_precision": str(plan.shape.precision),
-        "weights_sha256": plan.shape.weights_sha256,
+        "settings_sha256": plan.settings.sha256,
+        "model_name": plan.settings.model_name,
+        "model_precision": str(plan.settings.precision),
+        "weights_sha256": plan.settings.weights_sha256,
         "plan_sha256": plan.sha256,
         "funnel": json.dumps(asdict(funnel), separators=(",", ":")),
     }

@@ -20,15 +20,15 @@ import torch
 from pipeline.errors import DeviceError
 from pipeline.masks.generator import CROPS_PER_ENCODE, generate_masks
 from pipeline.masks.segmenter import Encoded, Predictions, Segmenter
-from pipeline.records import ImageMasks
+from pipeline.records import ImageMasks, Stage
 from pipeline.settings import Recipe
 from pipeline.work.stopwatch import Stopwatch
 
 Image_HW3 = npt.NDArray[np.uint8]
 
-NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """In messages of torch.OutOfMemoryError and torch.AcceleratorError, of the CPU's allocator, of cuBLAS (torch 2.13)."""
-POISONED = ("CUDA error", "cuDNN error", "CUDNN_STATUS_", "CUBLAS_STATUS_", "CUFFT_", "device-side assert")
+POISON_WORDS = ("CUDA error", "cuDNN error", "CUDNN_STATUS_", "CUBLAS_STATUS_", "CUFFT_", "device-side assert")
 """After an error of this kind every later call in the same process fails as well."""
 
 
@@ -53,7 +53,7 @@ class Device(Generic[Encoded]):
         points, crops = self._recipe.points_per_batch, CROPS_PER_ENCODE
         while True:
             try:
-                with watch.stage("rle"):
+                with watch.stage(Stage.RLE):
                     recipe = replace(self._recipe, points_per_batch=points)
                     return generate_masks([image_HW3], segmenter, recipe, crops_per_encode=crops)[0]
             except (RuntimeError, MemoryError) as error:
@@ -73,7 +73,7 @@ def is_out_of_memory(error: Exception) -> bool:
     """A smaller batch may pass, in the same process."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in MEMORY_WORDS)
 
 
 def is_poisoned(error: Exception) -> bool:
@@ -81,7 +81,7 @@ def is_poisoned(error: Exception) -> bool:
     accelerator_error = getattr(torch, "AcceleratorError", None)  # since torch 2.8
     if accelerator_error is not None and isinstance(error, accelerator_error):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in POISONED)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in POISON_WORDS)
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,6 @@ class _Turns(Generic[Encoded]):
         return self.segmenter.input_side
 
     @property
-    def mask_side(self) -> int:
-        return self.segmenter.mask_side
-
-    @property
     def outputs_per_prompt(self) -> int:
         return self.segmenter.outputs_per_prompt
 
@@ -114,10 +110,10 @@ class _Turns(Generic[Encoded]):
 
     @contextmanager
     def _turn(self) -> Generator[None]:
-        with self.watch.stage("turn", within="rle"):
+        with self.watch.stage(Stage.TURN, within=Stage.RLE):
             self.turn.acquire()
         try:
-            with self.watch.stage("compute", within="rle"):
+            with self.watch.stage(Stage.COMPUTE, within=Stage.RLE):
                 yield
                 if torch.cuda.is_initialized():
                     # The work was only queued; the caller copies its result to the CPU next, so nothing is lost by

@@ -1,6 +1,6 @@
 """Where a chunk's time went.
 
-Owns the names of the stages, in the order in which an image meets them.
+Owns the sums. The stages are named in records.
 """
 
 from __future__ import annotations
@@ -10,21 +10,19 @@ from collections import defaultdict
 from collections.abc import Generator
 from contextlib import contextmanager
 
-STAGES = ("read", "decode", "compute", "rle", "write")
-"""read: bytes from the store. decode: to pixels. compute: on the device. rle: from predictions to run lengths, on the
-CPU. write: the part made and uploaded."""
+from pipeline.records import Stage
 
 
 class Stopwatch:
     """Wall seconds per stage; a stage may run in a thread of its own, two threads never share one."""
 
     def __init__(self) -> None:
-        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.seconds: defaultdict[Stage, float] = defaultdict(float)
         self.halved = 0
         """Times that a batch was halved for want of memory."""
 
     @contextmanager
-    def stage(self, name: str, *, within: str | None = None) -> Generator[None]:
+    def stage(self, name: Stage, *, within: Stage | None = None) -> Generator[None]:
         """Seconds of a stage `within` another are not the other's as well."""
         begun = time.perf_counter()
         try:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from pipeline.cluster.ledger import Ledger
-from pipeline.plan.plan import Plan, PlannedShard, Shape
+from pipeline.plan.plan import OutputSettings, Plan, PlannedShard
 from pipeline.progress import Standing
-from pipeline.records import ChunkReport, Errand, Funnel, Shard
+from pipeline.records import Attempt, ChunkReport, Funnel, Shard
 from pipeline.settings import RunSettings, Settings
 
 SLOTS = 64
@@ -37,15 +37,15 @@ class Sleeper:
     def start(self) -> None:
         return
 
-    def run(self, errand: Errand, journal: Any) -> ChunkReport:
+    def run(self, attempt: Attempt, journal: Any) -> ChunkReport:
         from pipeline.cluster.journal import mark_in
 
         begun = time.monotonic()
-        for ordinal in range(errand.chunk.start, errand.chunk.stop):
-            mark_in(journal, errand.key, ordinal)
-            done = (ordinal - errand.chunk.start + 1) / IMAGES_PER_CHUNK
+        for ordinal in range(attempt.chunk.start, attempt.chunk.stop):
+            mark_in(journal, attempt.key, ordinal)
+            done = (ordinal - attempt.chunk.start + 1) / IMAGES_PER_CHUNK
             time.sleep(max(0.0, begun + CHUNK_S * done - time.monotonic()))
-        return ChunkReport(errand.chunk.chunk_id, won=True, images={"ok": 4}, masks=0, funnel=Funnel())
+        return ChunkReport(attempt.chunk.chunk_id, won=True, images={"ok": 4}, masks=0, funnel=Funnel())
 
 
 class Sleepers:
@@ -106,7 +106,7 @@ def efficiency() -> tuple[list[str], list[str]]:
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ray.kill", lambda _actor: None)  # it would take the others of the process along
-        driver = Driver(ledger, workers, settings, look_around=set, progress=clock, metrics=RunMetrics("o"))
+        driver = Driver(ledger, workers, settings, committed_now=set, progress=clock, metrics=RunMetrics("o"))
         cpu = time.process_time()
         driver.run(StopFlag())
         ended, cpu = time.monotonic(), time.process_time() - cpu
@@ -122,7 +122,7 @@ def efficiency() -> tuple[list[str], list[str]]:
 
 
 def _plan(settings: RunSettings) -> Plan:
-    shape = Shape.of(Settings(source="s", out="o", run=settings), weights_sha256="w")
+    output_settings = OutputSettings.of(Settings(source="s", out="o", run=settings), weights_sha256="w")
     count = SLOTS * CHUNKS_EACH * IMAGES_PER_CHUNK
     shard = Shard(name="a", uri="/a", kind="folder", member_count=count, ignored_count=0)
-    return Plan(shape=shape, shards=(PlannedShard(shard=shard, first_ordinal=0, members_sha256=("m",)),))
+    return Plan(settings=output_settings, shards=(PlannedShard(shard=shard, first_ordinal=0, members_sha256=("m",)),))

@@ -12,13 +12,13 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
-from pipeline.cluster.capacity import Room, machine_is_lost
+from pipeline.cluster.capacity import Capacity, machine_is_lost
 from pipeline.cluster.crew import Crew, WorkerKind
 from pipeline.cluster.signals import StopFlag
 from pipeline.cluster.worker import worker_actor
 from pipeline.errors import ConfigError, RunError
 from pipeline.progress import Standing
-from pipeline.records import Chunk, Errand
+from pipeline.records import Attempt, Chunk
 from pipeline.run.outcome import Outcome
 from pipeline.run.session import run_settings
 from pipeline.settings import ModelSettings, RunSettings, Settings
@@ -64,8 +64,8 @@ def stopped_while_it_shows(settings: Settings) -> Outcome:
 @pytest.mark.usefixtures("cluster")
 def test_a_cluster_is_asked_for_more_than_it_has_and_a_single_machine_is_not():
     """Where nodes may come on demand, workers without room are that demand, though no number of them is set."""
-    assert Room(RunSettings(address="local"), device="cpu").worth_asking_for(()) == 4
-    assert Room(RunSettings(address="auto"), device="cpu").worth_asking_for(()) == 8
+    assert Capacity(RunSettings(address="local"), device="cpu").worth_asking_for(()) == 4
+    assert Capacity(RunSettings(address="auto"), device="cpu").worth_asking_for(()) == 8
 
 
 @pytest.mark.usefixtures("cluster")
@@ -115,14 +115,14 @@ def test_workers_are_asked_for_as_there_is_work_and_let_go_when_there_is_less(cr
     numbers: list[int] = []
     for work in (9, 2, 1, 3, 0):
         workers.fit_to(work)
-        numbers.append(len(workers.seats))
+        numbers.append(len(workers.slots))
     assert numbers == [3, 2, 1, 3, 0]
 
 
 def test_a_worker_that_hangs_while_it_starts_is_replaced(crew: tuple[Crew, list[str]]):
     """A model that never comes from a store, or a driver that does not answer: the others must not wait for it."""
     workers, said = crew
-    hung = workers.seats[0]
+    hung = workers.slots[0]
     hung.node = "somewhere"  # placed; those that wait for room may wait for ever
     hung.since = time.monotonic() - 3500
     workers.replace_hung_starts()
@@ -130,26 +130,26 @@ def test_a_worker_that_hangs_while_it_starts_is_replaced(crew: tuple[Crew, list[
     hung.since -= 200
     workers.replace_hung_starts()
     workers.fit_to(9)
-    assert len(workers.seats) == 3
-    assert hung not in workers.seats
+    assert len(workers.slots) == 3
+    assert hung not in workers.slots
     assert said == ["a worker did not start (no node yet): it was not ready 3700 s after it was placed"]
 
 
 def loses_for_memory(crew: Crew, index: int) -> None:
     """As the driver does, when Ray has killed a worker that had this chunk."""
-    seat = crew.seats[0]
-    crew.lose(seat)
-    crew.note_out_of_memory(seat, [Errand(Chunk(shard="a", index=index, start=0, stop=1))])
+    slot = crew.slots[0]
+    crew.lose(slot)
+    crew.note_out_of_memory(slot, [Attempt(Chunk(shard="a", index=index, start=0, stop=1))])
     crew.fit_to(9)
 
 
 def test_each_worker_lost_for_memory_is_one_fewer_until_one_is_left(crew: tuple[Crew, list[str]]):
     """Too many for their machine would be killed again and again; and the last one may have met a large image."""
     workers, said = crew
-    numbers = [len(workers.seats)]
+    numbers = [len(workers.slots)]
     for number in range(3):
         loses_for_memory(workers, number)
-        numbers.append(len(workers.seats))
+        numbers.append(len(workers.slots))
     assert numbers == [3, 2, 1, 1]
     assert "one worker fewer from now on (2 in all); run.max_workers sets how many" in said[1]
     assert "there is but one worker: use a machine with more memory" in said[2]
@@ -163,7 +163,7 @@ def test_workers_lost_to_one_image_come_back_when_it_is_left_out(crew: tuple[Cre
     workers.note_named("a-00003")
     workers.note_named("a-00001")
     workers.fit_to(9)
-    assert len(workers.seats) == 2, "the worker that the second chunk cost stays away"
+    assert len(workers.slots) == 2, "the worker that the second chunk cost stays away"
     assert said[-1] == "what took the memory is known; workers that are asked for again: 1"
 
 

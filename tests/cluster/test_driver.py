@@ -14,7 +14,7 @@ import torch
 from pipeline.cluster.journal import JournalKeeper
 from pipeline.errors import RunError
 from pipeline.plan.layout import members_uri
-from pipeline.plan.plan import Shape
+from pipeline.plan.plan import OutputSettings
 from pipeline.plan.planning import create_or_load_plan
 from pipeline.run.outcome import Outcome
 from pipeline.run.report import summary
@@ -112,8 +112,8 @@ def test_images_that_kill_or_hang_their_process_are_rows_and_cost_nobody_else_an
 @pytest.mark.usefixtures("cluster")
 def test_a_chunk_whose_reading_always_fails_is_given_up_and_named(settings: Settings, store: Store, tmp_path: Path):
     """No image is to blame for a damaged index; the other shard is committed, and the run exits with 3."""
-    shape = Shape.of(settings, weights_sha256="f" * 64)
-    plan = create_or_load_plan(shape, out=settings.out, store=store).plan
+    output_settings = OutputSettings.of(settings, weights_sha256="f" * 64)
+    plan = create_or_load_plan(output_settings, out=settings.out, store=store).plan
     Path(members_uri(settings.out, "more", *plan.planned("more").members_sha256)).write_bytes(b"damaged")
     with pytest.raises(RunError, match=r"the store does not answer: .*is not the member index that was planned"):
         run(with_run(settings, chunk_attempts=2))
@@ -137,7 +137,7 @@ def test_source_that_vanishes_stops_the_run_and_says_where(settings: Settings, s
     """Not one `missing` row is committed for it."""
     folder = write_folder(tmp_path / "mount", {f"{name}.png": drawn_image(ord(name)) for name in "abcd"})
     settings = with_run(replace(settings, source=str(folder)), chunk_attempts=1)
-    create_or_load_plan(Shape.of(settings, weights_sha256="f" * 64), out=settings.out, store=store)
+    create_or_load_plan(OutputSettings.of(settings, weights_sha256="f" * 64), out=settings.out, store=store)
     for image in folder.iterdir():
         image.unlink()
     with pytest.raises(RunError, match="mount shows nothing any more"):

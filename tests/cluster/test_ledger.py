@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pipeline.cluster.ledger import Ledger, Verdict
-from pipeline.plan.plan import Plan, PlannedShard, Shape
-from pipeline.records import ChunkReport, Entry, Errand, Funnel, Shard
+from pipeline.plan.plan import OutputSettings, Plan, PlannedShard
+from pipeline.records import Attempt, ChunkReport, Funnel, JournalEntry, Shard
 from pipeline.settings import Settings
 
 
@@ -14,10 +16,10 @@ from pipeline.settings import Settings
 def plan() -> Plan:
     """Seven images in four chunks of two."""
     settings = Settings(source="s", out="o")
-    shape = Shape.of(settings, weights_sha256="w")
-    shape = Shape(**{**{name: getattr(shape, name) for name in Shape.__dataclass_fields__}, "images_per_chunk": 2})
+    output_settings = OutputSettings.of(settings, weights_sha256="w")
+    output_settings = replace(output_settings, images_per_chunk=2)
     shard = Shard(name="a", uri="/a", kind="folder", member_count=7, ignored_count=0)
-    return Plan(shape=shape, shards=(PlannedShard(shard=shard, first_ordinal=0, members_sha256=("m",)),))
+    return Plan(settings=output_settings, shards=(PlannedShard(shard=shard, first_ordinal=0, members_sha256=("m",)),))
 
 
 def ids(ledger: Ledger) -> list[str]:
@@ -44,15 +46,15 @@ def test_another_driver_begins_elsewhere_with_the_same_chunks(plan: Plan):
 def test_a_failed_chunk_waits_again_at_the_end_until_its_attempts_are_used(plan: Plan):
     """One place retries; a chunk that fails for ever does not stop the others."""
     ledger = Ledger.open(plan, committed=(), attempts_allowed=2, from_the_start=True)
-    errand = ledger.take()
-    assert not errand.careful
-    assert ledger.blame(errand, None, "why") is Verdict.AGAIN
-    assert ids(ledger)[-1] == errand.chunk.chunk_id
+    attempt = ledger.take()
+    assert not attempt.careful
+    assert ledger.blame(attempt, None, "why") is Verdict.AGAIN
+    assert ids(ledger)[-1] == attempt.chunk.chunk_id
     ledger.waiting.rotate(1)
     again = ledger.take()
-    assert again.chunk == errand.chunk
+    assert again.chunk == attempt.chunk
     assert again.careful
-    assert again.key != errand.key
+    assert again.key != attempt.key
     assert ledger.blame(again, None, "again") is Verdict.GIVEN_UP
     assert ledger.given_up["a-00000"].why == "again"
     assert not ledger.is_complete
@@ -84,14 +86,14 @@ def test_a_chunk_that_another_driver_committed_while_it_was_out_is_counted_once(
 def test_an_image_is_named_by_the_third_attempt_that_ends_at_it_and_only_by_a_careful_one(plan: Plan):
     """Two deaths may be a machine's or somebody's doing; an innocent image must not lose its masks for them."""
     ledger = Ledger.open(plan, committed=(), attempts_allowed=3, from_the_start=True)
-    at_one = Entry(ordinal=1, images=2, age_s=0.0)
+    at_one = JournalEntry(ordinal=1, images=2, age_s=0.0)
     verdicts = [ledger.blame(ledger.take(), at_one, "died")]
     for ordinal in (1, 0, 1):
         ledger.waiting.rotate(1)
-        errand = ledger.take()
-        assert errand.careful
-        assert not errand.crashed
-        verdicts.append(ledger.blame(errand, Entry(ordinal, 1, 0.0), "its worker died"))
+        attempt = ledger.take()
+        assert attempt.careful
+        assert not attempt.crashed
+        verdicts.append(ledger.blame(attempt, JournalEntry(ordinal, 1, 0.0), "its worker died"))
     assert verdicts == [Verdict.AGAIN] * 3 + [Verdict.NAMED]
     ledger.waiting.rotate(1)
     assert ledger.take().crashed == {1: "3 attempts at this image failed: its worker died"}
@@ -104,7 +106,7 @@ def test_images_named_before_anything_was_finished_are_suspected_of_nothing_in_t
     seen: list[bool] = []
     for ordinal in range(5):
         for _ in range(3):
-            ledger.blame(Errand(ledger.waiting[0], careful=True), Entry(ordinal, 1, 0.0), "died")
+            ledger.blame(Attempt(ledger.waiting[0], careful=True), JournalEntry(ordinal, 1, 0.0), "died")
         seen.append(ledger.nothing_works)
     assert seen == [False] * 4 + [True]
     ledger.finish(ledger.take().chunk, report("a-00000"))
@@ -114,8 +116,8 @@ def test_images_named_before_anything_was_finished_are_suspected_of_nothing_in_t
 def test_an_attempt_that_read_ahead_names_nobody_however_often_it_ends_there(plan: Plan):
     """The mark says which image was computed; another one may have been decoded beside it."""
     ledger = Ledger.open(plan, committed=(), attempts_allowed=9, from_the_start=True)
-    errand = ledger.take()
-    verdicts = {ledger.blame(errand, Entry(ordinal=1, images=2, age_s=0.0), "died") for _ in range(4)}
+    attempt = ledger.take()
+    verdicts = {ledger.blame(attempt, JournalEntry(ordinal=1, images=2, age_s=0.0), "died") for _ in range(4)}
     assert verdicts == {Verdict.AGAIN}
     assert not any(ledger.crashed.values())
 
@@ -123,7 +125,7 @@ def test_an_attempt_that_read_ahead_names_nobody_however_often_it_ends_there(pla
 def test_lost_machines_are_excused_until_one_chunk_loses_too_many(plan: Plan):
     """Preemption is not the chunk's doing; but an image that takes whole machines with it must not go on for ever."""
     ledger = Ledger.open(plan, committed=(), attempts_allowed=3, from_the_start=True)
-    at_one = Entry(ordinal=1, images=2, age_s=0.0)
+    at_one = JournalEntry(ordinal=1, images=2, age_s=0.0)
     verdicts = [ledger.excuse(ledger.take(), at_one, "its node was lost") for _ in range(4)]
     assert verdicts == [Verdict.EXCUSED] * 3 + [Verdict.AGAIN]
     ledger.waiting.rotate(1)
@@ -133,18 +135,18 @@ def test_lost_machines_are_excused_until_one_chunk_loses_too_many(plan: Plan):
 def test_a_chunk_that_met_the_end_of_memory_runs_alone_next_time_and_is_not_blamed(plan: Plan):
     """Alone and with nothing read ahead it takes the least memory there is."""
     ledger = Ledger.open(plan, committed=(), attempts_allowed=1, from_the_start=True)
-    errand = ledger.take()
-    assert ledger.spare(errand, Entry(ordinal=1, images=2, age_s=0.0), "no memory") is Verdict.EXCUSED
+    attempt = ledger.take()
+    assert ledger.spare(attempt, JournalEntry(ordinal=1, images=2, age_s=0.0), "no memory") is Verdict.EXCUSED
     again = ledger.take()
-    assert (again.chunk, again.careful) == (errand.chunk, True)
+    assert (again.chunk, again.careful) == (attempt.chunk, True)
     assert not ledger.deaths
 
 
 def test_what_was_put_back_is_next_and_not_suspect(plan: Plan):
     """A lost machine says nothing of the chunks that were on it."""
     ledger = Ledger.open(plan, committed=(), attempts_allowed=1, from_the_start=True)
-    errand = ledger.take()
-    ledger.put_back(errand.chunk)
+    attempt = ledger.take()
+    ledger.put_back(attempt.chunk)
     again = ledger.take()
-    assert again.chunk == errand.chunk
+    assert again.chunk == attempt.chunk
     assert not again.careful

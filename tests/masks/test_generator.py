@@ -223,18 +223,6 @@ def test_a_recipe_with_an_empty_layer_is_refused() -> None:
         generate_masks([np.zeros((9, 9, 3), np.uint8)], PaintedSegmenter(same_colour(), side=9), recipe)
 
 
-def test_logits_of_fewer_cells_than_the_segmenter_says_are_refused() -> None:
-    """Compiled code would read beyond the end of the array."""
-
-    class Coarse(PaintedSegmenter):
-        @property
-        def mask_side(self) -> int:
-            return 40
-
-    with pytest.raises(ContractError, match=r"needs 40 x 40 cells of logits, the segmenter gave \(20, 20\)"):
-        generate_masks([np.zeros((20, 20, 3), np.uint8)], Coarse(same_colour(), side=20), Recipe(points_per_side=1))
-
-
 @pytest.mark.parametrize(
     "image",
     [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8), np.ones((4, 4, 3))],

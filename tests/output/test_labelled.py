@@ -25,13 +25,13 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.truths import Truths
 from pipeline.masks.generator import generate_masks
 from pipeline.output.labelled import open_labelled
-from pipeline.plan.plan import Shape
+from pipeline.plan.plan import OutputSettings
 from pipeline.plan.planning import create_or_load_plan
-from pipeline.records import Errand, ImageRow
+from pipeline.records import Attempt, ImageRow
 from pipeline.settings import Format, Recipe, RunSettings, Settings, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.parts import read_part
-from pipeline.work.chunk import Bench, process_chunk
+from pipeline.work.chunk import WorkerContext, process_chunk
 from pipeline.work.device import Device
 from tests.training.conftest import SMALL
 
@@ -94,10 +94,10 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("closed") / "out"
     settings = Settings(source=str(SHARD), out=str(out), recipe=EAGER, run=RunSettings(images_per_chunk=4))
     segmenter = load_segmenter(name="tiny", device="cpu")
-    shape = Shape.of(settings, weights_sha256=segmenter.weights_sha256)
-    plan = create_or_load_plan(shape, out=settings.out, store=STORE).plan
-    bench = Bench(settings.out, plan, STORE, Device(segmenter, EAGER).generate)
-    reports = [process_chunk(Errand(chunk), bench) for chunk in plan.chunks()]
+    output_settings = OutputSettings.of(settings, weights_sha256=segmenter.weights_sha256)
+    plan = create_or_load_plan(output_settings, out=settings.out, store=STORE).plan
+    context = WorkerContext(settings.out, plan, STORE, Device(segmenter, EAGER).generate)
+    reports = [process_chunk(Attempt(chunk), context) for chunk in plan.chunks()]
     assert sum(report.masks for report in reports) > 8
     return out
 

@@ -15,27 +15,27 @@ import pytest
 
 from jobs.verify import main
 from pipeline.errors import ConfigError
-from pipeline.output.manifest import find_parts, publish, recount
+from pipeline.output.manifest import count_parts, find_parts, publish
 from pipeline.output.verify import Verification, verify_output
 from pipeline.plan.layout import members_uri
 from pipeline.progress import Lines
-from pipeline.records import Errand, ImageRow, Status
+from pipeline.records import Attempt, ImageRow, Status
 from pipeline.settings import Format, Settings
 from pipeline.storage.parts import read_part, write_part
 from pipeline.storage.store import Store
-from pipeline.work.chunk import Bench, process_chunk
+from pipeline.work.chunk import WorkerContext, process_chunk
 from tests.fakes_run import drawn_image, write_folder
-from tests.small_runs import bench_of, parts_of, small_run
+from tests.small_runs import context_of, parts_of, small_run
 
 
-def run_without_a_cluster(settings: Settings, store: Store, *, chunks: int | None = None) -> Bench:
+def run_without_a_cluster(settings: Settings, store: Store, *, chunks: int | None = None) -> WorkerContext:
     """A real output; finished and published unless only some `chunks` are asked for."""
-    bench = bench_of(settings, store)
-    for chunk in list(bench.plan.chunks())[:chunks]:
-        process_chunk(Errand(chunk), bench)
+    context = context_of(settings, store)
+    for chunk in list(context.plan.chunks())[:chunks]:
+        process_chunk(Attempt(chunk), context)
     if chunks is None:
-        publish(recount(bench.plan, out=settings.out, store=store), out=settings.out, store=store)
-    return bench
+        publish(count_parts(context.plan, out=settings.out, store=store), out=settings.out, store=store)
+    return context
 
 
 def verified(out: str, store: Store) -> Verification:
@@ -51,11 +51,11 @@ def test_a_finished_run_is_complete_and_sound(settings: Settings, store: Store, 
     """With an image that cannot be decoded: a failure that has its row is no problem of the output."""
     write_folder(Path(settings.out).parent / "own", {"a.png": drawn_image(1), "b.png": b"no image", "c.png": b""})
     settings = replace(settings, source=str(Path(settings.out).parent / "own"), format=format)
-    bench = run_without_a_cluster(settings, store)
+    context = run_without_a_cluster(settings, store)
     found = verified(settings.out, store)
     assert whats(found) == ""
     assert found.finished
-    assert found.parts == bench.plan.chunk_count
+    assert found.parts == context.plan.chunk_count
     assert found.images == {"ok": 1, "unreadable": 2}
     assert found.masks > 0
 
@@ -69,10 +69,10 @@ def test_a_run_that_goes_on_is_sound_but_not_finished(settings: Settings, store:
     assert (found.parts, found.images.total()) == (2, 6)
 
 
-def rewritten(bench: Bench, change: Callable[[Sequence[ImageRow]], Sequence[ImageRow]]) -> str:
+def rewritten(context: WorkerContext, change: Callable[[Sequence[ImageRow]], Sequence[ImageRow]]) -> str:
     """Replace the first part by a whole one with other rows, as a bug would; returns its name."""
-    name = next(iter(parts_of(bench.out)))
-    path = Path(bench.out) / "data" / name
+    name = next(iter(parts_of(context.out)))
+    path = Path(context.out) / "data" / name
     part = read_part(path.read_bytes(), format=Format.PARQUET)
     path.write_bytes(write_part(change(part.rows), format=Format.PARQUET, metadata=part.metadata))
     return name
@@ -103,8 +103,8 @@ CHANGES: dict[str, tuple[Callable[[ImageRow], ImageRow], str]] = {
 def test_rows_that_are_not_what_they_should_be_are_named(settings: Settings, store: Store, what: str):
     """Each is a bug that a checksum of the part would not see, for the part was written like that."""
     change, said = CHANGES[what]
-    bench = run_without_a_cluster(settings, store, chunks=2)
-    name = rewritten(bench, lambda rows: [change(rows[0]), *rows[1:]])
+    context = run_without_a_cluster(settings, store, chunks=2)
+    name = rewritten(context, lambda rows: [change(rows[0]), *rows[1:]])
     found = verified(settings.out, store)
     assert name in whats(found)
     assert said in whats(found)
@@ -112,10 +112,10 @@ def test_rows_that_are_not_what_they_should_be_are_named(settings: Settings, sto
 
 def test_lost_and_doubled_rows_are_found(settings: Settings, store: Store):
     """The promise of the product: every image in exactly one row."""
-    bench = run_without_a_cluster(settings, store, chunks=2)
-    rewritten(bench, lambda rows: rows[1:])
+    context = run_without_a_cluster(settings, store, chunks=2)
+    rewritten(context, lambda rows: rows[1:])
     assert "2 rows, but 3 images were planned" in whats(verified(settings.out, store))
-    rewritten(bench, lambda rows: [*rows, rows[0]])
+    rewritten(context, lambda rows: [*rows, rows[0]])
     assert "a row of image" in whats(verified(settings.out, store))
 
 
@@ -133,7 +133,7 @@ def test_every_flipped_bit_of_a_published_part_is_found(settings: Settings, stor
 
 def test_strangers_gone_parts_and_a_foreign_index_are_found(settings: Settings, store: Store):
     """A glob over data/ reads whatever lies there."""
-    bench = run_without_a_cluster(settings, store)
+    context = run_without_a_cluster(settings, store)
     data = Path(settings.out) / "data"
     name = next(iter(parts_of(settings.out)))
     (data / "old").mkdir()
@@ -142,10 +142,10 @@ def test_strangers_gone_parts_and_a_foreign_index_are_found(settings: Settings, 
     found = verified(settings.out, store)
     assert "data/copy.parquet: no part of this run" in whats(found)
     assert f"data/old/{name}: no part of this run" in whats(found)
-    assert len(find_parts(bench.plan, out=settings.out, store=store).committed) == 4
+    assert len(find_parts(context.plan, out=settings.out, store=store).committed) == 4
     assert f"{name}: planned and published, but gone" in whats(found)
     assert not found.finished
-    planned = bench.plan.shards[0]
+    planned = context.plan.shards[0]
     index = Path(members_uri(settings.out, planned.shard.name, *planned.members_sha256))
     index.write_bytes(index.read_bytes() + b" ")
     assert f"{index} is not the member index that was planned" in whats(verified(settings.out, store))
@@ -169,15 +169,15 @@ def test_the_command_ends_with_a_code_that_scripts_can_use(
         monkeypatch.setattr("sys.argv", ["verify", f"out={out}"])
         return main(), capsys.readouterr().out
 
-    bench = run_without_a_cluster(settings, store, chunks=1)
+    context = run_without_a_cluster(settings, store, chunks=1)
     assert command(settings.out)[0] == 3
-    for chunk in bench.plan.chunks():
-        process_chunk(Errand(chunk), bench)
-    publish(recount(bench.plan, out=settings.out, store=store), out=settings.out, store=store)
+    for chunk in context.plan.chunks():
+        process_chunk(Attempt(chunk), context)
+    publish(count_parts(context.plan, out=settings.out, store=store), out=settings.out, store=store)
     code, said = command(settings.out)
     assert code == 0, said
     assert "sound, complete: 5 of 5 parts" in said
-    rewritten(bench, lambda rows: rows[1:])
+    rewritten(context, lambda rows: rows[1:])
     assert command(str(tmp_path / "nowhere"))[0] == 2
     as_typed = [sys.executable, "-m", "jobs.verify", f"out={settings.out}"]
     ended = subprocess.run(as_typed, capture_output=True, text=True, check=False)

@@ -15,7 +15,7 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.plan.layout import plan_uri
 from pipeline.plan.member_index import MemberIndex
-from pipeline.plan.plan import Plan, Shape, plan_from_json, plan_to_json
+from pipeline.plan.plan import OutputSettings, Plan, plan_from_json, plan_to_json
 from pipeline.plan.planning import create_or_load_plan, load_plan
 from pipeline.records import Member
 from pipeline.settings import Precision, Recipe, Settings
@@ -23,8 +23,8 @@ from pipeline.storage.store import ObjectInfo, Store
 from tests.fakes_run import drawn_image, write_folder, write_tar
 
 
-def shape_of(settings: Settings) -> Shape:
-    return Shape.of(settings, weights_sha256="w" * 64)
+def shape_of(settings: Settings) -> OutputSettings:
+    return OutputSettings.of(settings, weights_sha256="w" * 64)
 
 
 def make(settings: Settings, store: Store) -> Plan:
@@ -143,7 +143,7 @@ def test_one_source_may_be_typed_in_many_ways(
     folder = write_folder(tmp_path / name, {"a.png": drawn_image(1)})
     monkeypatch.chdir(tmp_path)
     plan = make(replace(settings, source=name), store)
-    assert plan.shape.source == str(folder)
+    assert plan.settings.source == str(folder)
     monkeypatch.chdir("/")
     for typed in (str(folder), f"{folder}/", f"{tmp_path}/x/../{name}", f"file://{tmp_path}/{quote(name)}"):
         assert make(replace(settings, source=typed), store) == plan
@@ -156,7 +156,7 @@ def test_several_sources_are_compared_one_by_one(settings: Settings, store: Stor
     one = write_folder(tmp_path / "one", {"a.png": drawn_image(1)})
     two = write_folder(tmp_path / "two", {"b.png": drawn_image(2)})
     plan = make(replace(settings, source=f"{one},{two}"), store)
-    assert plan.shape.source == f"{one},{two}"
+    assert plan.settings.source == f"{one},{two}"
     (two / "b.png").unlink()
     assert make(replace(settings, source=f"{two}/ , {one}/"), store) == plan
     with pytest.raises(ConfigError, match="planned with other settings: source"):

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import StorageError
+from pipeline.records import Stage
 from pipeline.run.outcome import Outcome
 from pipeline.run.report import load_snippet, summary
 from pipeline.settings import Format, Settings
@@ -56,7 +57,7 @@ def test_finished_run_has_a_manifest_that_recounts_its_parts(finished: tuple[Set
     text = summary(outcome)
     assert "13 ok, 0 failed" in text
     assert "images/s" in text
-    busy = sum(report.seconds["compute"] for report in outcome.reports) / outcome.worked_s
+    busy = sum(report.seconds[Stage.COMPUTE] for report in outcome.reports) / outcome.worked_s
     assert 0 < busy < 1
     assert f"overlapping; the device was busy for {busy:.0%} of the workers' time" in text
     assert f"{13 * 48} candidates: " in text
@@ -143,7 +144,7 @@ def load_coarse(_store: Store) -> Any:
 
 
 class CoarseSegmenter(FakeSegmenter):
-    mask_side = 8
+    side = 8
 
 
 def test_a_damaged_part_is_named(finished: tuple[Settings, Outcome], tmp_path: Path):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline.errors import StorageError
 from pipeline.plan.layout import members_uri
-from pipeline.records import Errand, ImageMasks
+from pipeline.records import Attempt, ImageMasks
 from pipeline.settings import Settings, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.store import Store
@@ -23,7 +23,7 @@ from pipeline.work.device import Image_HW3
 from pipeline.work.stopwatch import Stopwatch
 from tests.fakes_run import as_png, drawn_image, write_folder, write_tar
 from tests.fault_proxy import Flip, fault_proxy
-from tests.small_runs import bench_of, device, rows_of, with_run, work
+from tests.small_runs import context_of, device, rows_of, with_run, work
 
 
 def from_folder(settings: Settings, folder: Path, images: dict[str, bytes]) -> Settings:
@@ -45,9 +45,9 @@ def test_bad_images_are_rows_and_their_neighbours_are_untouched(settings: Settin
             "f-good.png": good,
         },
     )
-    bench = bench_of(settings, store)
-    work(bench)
-    rows = rows_of(bench)
+    context = context_of(settings, store)
+    work(context)
+    rows = rows_of(context)
     assert [str(row.status) for row in rows] == ["ok", "unreadable", "unreadable", "unreadable", "too_large", "ok"]
     assert all(row.error and not row.masks for row in rows[1:5])
     assert rows[0].masks == rows[5].masks
@@ -59,11 +59,11 @@ def test_images_that_went_or_changed_after_planning_are_rows(settings: Settings,
     """Hours lie between plan and read in a large run."""
     folder = tmp_path / "images"
     settings = from_folder(settings, folder, {f"{name}.png": drawn_image(ord(name)) for name in "abc"})
-    bench = bench_of(settings, store)
+    context = context_of(settings, store)
     (folder / "a.png").unlink()
     (folder / "b.png").write_bytes(drawn_image(77) + b"longer")
-    work(bench)
-    rows = rows_of(bench)
+    work(context)
+    rows = rows_of(context)
     assert [str(row.status) for row in rows] == ["missing", "changed", "ok"]
     assert "a.png" in rows[0].error
 
@@ -72,10 +72,10 @@ def test_a_source_that_is_gone_altogether_stops_the_chunk(settings: Settings, st
     """An unmounted disk must not become a committed dataset of `missing` rows."""
     folder = tmp_path / "images"
     settings = from_folder(settings, folder, {f"{name}.png": drawn_image(ord(name)) for name in "abc"})
-    bench = bench_of(settings, store)
+    context = context_of(settings, store)
     shutil.rmtree(folder)
     with pytest.raises(StorageError, match="shows nothing any more"):
-        work(bench)
+        work(context)
     assert not (Path(settings.out) / "data").exists()
 
 
@@ -83,7 +83,7 @@ def test_a_source_that_is_gone_altogether_stops_the_chunk(settings: Settings, st
 def test_an_emptied_source_stops_every_chunk(settings: Settings, store: Store, tmp_path: Path, pattern: str):
     """Also one whose first members had been read: rows for the rest would be final."""
     folder = write_folder(tmp_path / "images", {f"{name}.png": drawn_image(ord(name)) for name in "abc"})
-    bench = bench_of(replace(settings, source=f"{folder}/{pattern}"), store)
+    context = context_of(replace(settings, source=f"{folder}/{pattern}"), store)
 
     def unmounting(image_HW3: Image_HW3, watch: Stopwatch) -> ImageMasks:
         for image in folder.glob("*.png"):
@@ -93,7 +93,7 @@ def test_an_emptied_source_stops_every_chunk(settings: Settings, store: Store, t
     # At the first image the other one may have been read already; this one is missed for certain.
     (folder / "c.png").unlink()
     with pytest.raises(StorageError, match="shows nothing any more"):
-        process_chunk(Errand(next(bench.plan.chunks())), replace(bench, generate=unmounting))
+        process_chunk(Attempt(next(context.plan.chunks())), replace(context, generate=unmounting))
     assert not (Path(settings.out) / "data").exists()
 
 
@@ -101,19 +101,19 @@ def test_a_deleted_subfolder_is_rows(settings: Settings, store: Store, tmp_path:
     """The shard's root decides: a whole chunk from one folder that somebody removed must not stop a run for ever."""
     names = ["a/1.png", "a/2.png", "a/3.png", "b/1.png"]
     folder = write_folder(tmp_path / "images", {name: drawn_image(number) for number, name in enumerate(names)})
-    bench = bench_of(replace(settings, source=str(folder)), store)
+    context = context_of(replace(settings, source=str(folder)), store)
     shutil.rmtree(folder / "a")
-    work(bench)
-    assert [str(row.status) for row in rows_of(bench)] == ["missing", "missing", "missing", "ok"]
+    work(context)
+    assert [str(row.status) for row in rows_of(context)] == ["missing", "missing", "missing", "ok"]
 
 
 def test_dead_entries_of_a_list_are_rows(settings: Settings, store: Store, tmp_path: Path):
     """Even if nothing of what the list names is there: a list promises nothing."""
     listing = tmp_path / "list.txt"
     listing.write_text("/nowhere/a.png\nhttp://nowhere/b.png\n/elsewhere/c.png\n")
-    bench = bench_of(replace(settings, source=str(listing)), store)
-    work(bench)
-    rows = rows_of(bench)
+    context = context_of(replace(settings, source=str(listing)), store)
+    work(context)
+    rows = rows_of(context)
     assert [str(row.status) for row in rows] == ["missing", "unreadable", "missing"]
     assert "there is no store for http://" in rows[1].error
 
@@ -128,11 +128,11 @@ def test_bits_that_flip_on_the_way_crash_nothing_and_leave_their_neighbours_alon
     s3_client.upload_file(str(write_tar(tmp_path / "a.tar", images)), s3_bucket, "a.tar")
     with fault_proxy(s3_endpoint) as proxy:
         store = connect(StoreSettings(endpoint_url=proxy.url))
-        bench = bench_of(replace(settings, source=f"s3://{s3_bucket}/a.tar"), store)
+        context = context_of(replace(settings, source=f"s3://{s3_bucket}/a.tar"), store)
         proxy.harm("GET", *(Flip(len(images[name]) // 2) for name in ("a.png", "b.jpg")))
-        work(bench)
+        work(context)
         assert sum("Flip" in line for line in proxy.seen) == 2
-    rows = rows_of(bench)
+    rows = rows_of(context)
     came = [row.sha256 == hashlib.sha256(data).hexdigest() for row, data in zip(rows, images.values(), strict=True)]
     assert came == [False, False, True]
     assert rows[2].status == "ok"
@@ -145,22 +145,22 @@ def test_a_bit_that_flips_on_the_way_of_the_member_index_costs_an_attempt_and_no
     """Compatible stores guard no body; rows of what is not in the plan would be committed for good."""
     with fault_proxy(s3_endpoint) as proxy:
         store = connect(StoreSettings(endpoint_url=proxy.url))
-        bench = bench_of(replace(settings, out=f"s3://{s3_bucket}/out"), store)
+        context = context_of(replace(settings, out=f"s3://{s3_bucket}/out"), store)
         proxy.harm("GET", Flip(500))
         with pytest.raises(StorageError, match="not the member index that was planned"):
-            work(bench)
+            work(context)
         assert proxy.seen[-1] == f"GET {Flip(500)}"
-        work(bench)
-        assert [row.status for row in rows_of(bench)] == ["ok"] * 13
+        work(context)
+        assert [row.status for row in rows_of(context)] == ["ok"] * 13
 
 
 def test_a_deleted_tar_stops_its_chunks(settings: Settings, store: Store, tmp_path: Path):
     """A tar is a shard: without it there is nothing to make rows of."""
     tar = write_tar(tmp_path / "all.tar", {f"{name}.png": drawn_image(ord(name)) for name in "abc"})
-    bench = bench_of(replace(settings, source=str(tar)), store)
+    context = context_of(replace(settings, source=str(tar)), store)
     tar.unlink()
     with pytest.raises(StorageError, match=r"all\.tar shows nothing any more"):
-        work(bench)
+        work(context)
 
 
 def test_the_rest_of_a_cut_tar_is_one_unreadable_row(settings: Settings, store: Store, tmp_path: Path):
@@ -168,17 +168,17 @@ def test_the_rest_of_a_cut_tar_is_one_unreadable_row(settings: Settings, store: 
     tar = write_tar(tmp_path / "cut.tar", {f"{name}.png": drawn_image(ord(name)) for name in "abc"})
     data = tar.read_bytes()
     tar.write_bytes(data[: data.index(b"c.png") + 700])
-    bench = bench_of(replace(settings, source=str(tar)), store)
-    work(bench)
-    rows = rows_of(bench)
+    context = context_of(replace(settings, source=str(tar)), store)
+    work(context)
+    rows = rows_of(context)
     assert [str(row.status) for row in rows] == ["ok", "ok", "unreadable"]
     assert "cut.tar" in rows[2].error
 
 
 def test_a_replaced_member_index_is_refused(settings: Settings, store: Store):
     """The index is named in the plan by its hash; another one would make other rows."""
-    bench = bench_of(settings, store)
-    uris = [members_uri(bench.out, planned.shard.name, planned.members_sha256[0]) for planned in bench.plan.shards]
+    context = context_of(settings, store)
+    uris = [members_uri(context.out, planned.shard.name, planned.members_sha256[0]) for planned in context.plan.shards]
     Path(uris[0]).write_bytes(store.read(uris[1]))
     with pytest.raises(StorageError, match="not the member index that was planned"):
-        process_chunk(Errand(next(bench.plan.chunks())), bench)
+        process_chunk(Attempt(next(context.plan.chunks())), context)

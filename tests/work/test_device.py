@@ -14,6 +14,7 @@ import torch
 
 from pipeline.errors import DeviceError
 from pipeline.masks.generator import CROPS_PER_ENCODE
+from pipeline.records import Stage
 from pipeline.settings import Recipe
 from pipeline.work.device import Device, Image_HW3
 from pipeline.work.stopwatch import Stopwatch
@@ -120,6 +121,6 @@ def test_two_chunks_take_turns_call_by_call_and_each_is_told_its_own_time():
         results = list(pool.map(lambda watch: device.generate(IMAGE_HW3, watch), watches))
     assert results == [alone, alone]
     for watch in watches:
-        assert watch.seconds["compute"] >= 5 * 0.05, "five crops"
-        assert watch.seconds["turn"] >= 0.05
-        assert watch.seconds["rle"] > 0
+        assert watch.seconds[Stage.COMPUTE] >= 5 * 0.05, "five crops"
+        assert watch.seconds[Stage.TURN] >= 0.05
+        assert watch.seconds[Stage.RLE] > 0

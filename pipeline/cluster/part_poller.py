@@ -13,11 +13,11 @@ from contextlib import suppress
 
 from pipeline.errors import StorageError
 
-LOOK_AROUND_S = 5.0
+POLL_S = 5.0
 """Seconds between two looks, or ten times what a look takes."""
 
 
-class Lookout:
+class PartPoller:
     """look  ids of the chunks whose part is in the store now; called in a thread, one call at a time"""
 
     def __init__(self, look: Callable[[], set[str]]) -> None:
@@ -34,7 +34,7 @@ class Lookout:
         seen: set[str] = set()
         now = time.monotonic()
         if self._looking is not None and self._looking.done():
-            self._next = now + max(LOOK_AROUND_S, 10 * (now - self._begun))
+            self._next = now + max(POLL_S, 10 * (now - self._begun))
             ended, self._looking = self._looking, None
             with suppress(StorageError):
                 seen = ended.result()
@@ -42,7 +42,7 @@ class Lookout:
             self._begun = now
             self._looking = Future()
             # Daemon: a look that hangs must not keep a process alive that was told to stop.
-            threading.Thread(target=_fulfil, args=(self._looking, self._look), name="lookout", daemon=True).start()
+            threading.Thread(target=_fulfil, args=(self._looking, self._look), name="part poller", daemon=True).start()
         return seen
 
 

@@ -7,15 +7,15 @@ import time
 
 import pytest
 
-from pipeline.cluster.lookout import Lookout
+from pipeline.cluster.part_poller import PartPoller
 from pipeline.errors import StorageError
 
 
-def news_of(lookout: Lookout) -> set[str]:
+def news_of(poller: PartPoller) -> set[str]:
     """What the look under way sees, once it has ended."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        seen = lookout.news()
+        seen = poller.news()
         if seen:
             return seen
         time.sleep(0.01)
@@ -30,17 +30,17 @@ def test_a_look_that_hangs_holds_nobody_up():
         answer.wait(30)
         return {"a-00000"}
 
-    lookout = Lookout(look)
+    poller = PartPoller(look)
     begun = time.monotonic()
-    assert [lookout.news() for _ in range(3)] == [set(), set(), set()]
+    assert [poller.news() for _ in range(3)] == [set(), set(), set()]
     assert time.monotonic() - begun < 5
     answer.set()
-    assert news_of(lookout) == {"a-00000"}
+    assert news_of(poller) == {"a-00000"}
 
 
 def test_a_look_that_fails_is_done_again_later(monkeypatch: pytest.MonkeyPatch):
     """Another driver's progress is a courtesy: not knowing it stops nobody."""
-    monkeypatch.setattr("pipeline.cluster.lookout.LOOK_AROUND_S", 0.01)
+    monkeypatch.setattr("pipeline.cluster.part_poller.POLL_S", 0.01)
     answers = [StorageError("the store answered 503"), {"a-00001"}]
 
     def look() -> set[str]:
@@ -49,7 +49,7 @@ def test_a_look_that_fails_is_done_again_later(monkeypatch: pytest.MonkeyPatch):
             raise answer
         return answer
 
-    assert news_of(Lookout(look)) == {"a-00001"}
+    assert news_of(PartPoller(look)) == {"a-00001"}
 
 
 def test_a_bug_in_a_look_is_not_hidden():
@@ -58,6 +58,6 @@ def test_a_bug_in_a_look_is_not_hidden():
     def look() -> set[str]:
         raise ZeroDivisionError
 
-    lookout = Lookout(look)
+    poller = PartPoller(look)
     with pytest.raises(ZeroDivisionError):
-        news_of(lookout)
+        news_of(poller)
