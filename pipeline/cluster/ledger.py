@@ -150,16 +150,33 @@ class Ledger:
                 return Verdict.AGAIN
             self.crashed[chunk.chunk_id][at] = f"{DEATHS_TO_NAME} attempts at this image failed: {why}"
             return Verdict.NAMED
+        return self._fail(chunk, why)
+
+    def refuse(self, attempt: Attempt, why: str) -> Verdict:
+        """The store refused the worker, which no image is suspected of."""
+        return self._fail(attempt.chunk, why)
+
+    def give_up_source(self, attempt: Attempt, shard: str, why: str) -> int:
+        """The source is not what was planned: the attempt's chunk, or all that wait of its shard, are not tried again.
+
+        Returns how many chunks that are.
+        """
+        lost = [attempt.chunk, *(chunk for chunk in self.waiting if chunk.shard == shard)]
+        self.waiting = deque(chunk for chunk in self.waiting if chunk.shard != shard)
+        self.given_up |= {chunk.chunk_id: GivenUp(chunk, why) for chunk in lost}
+        return len(lost)
+
+    def is_suspect(self, chunk: Chunk) -> bool:
+        """It failed before: it runs carefully, and without a neighbour whose work a second death would cost."""
+        return chunk.chunk_id in self.suspects
+
+    def _fail(self, chunk: Chunk, why: str) -> Verdict:
         self.failures[chunk.chunk_id] += 1
         if self.failures[chunk.chunk_id] < self.attempts_allowed:
             self.waiting.append(chunk)
             return Verdict.AGAIN
         self.given_up[chunk.chunk_id] = GivenUp(chunk, why)
         return Verdict.GIVEN_UP
-
-    def is_suspect(self, chunk: Chunk) -> bool:
-        """It failed before: it runs carefully, and without a neighbour whose work a second death would cost."""
-        return chunk.chunk_id in self.suspects
 
     def _commit(self, chunk: Chunk) -> None:
         if chunk.chunk_id not in self.committed:

@@ -93,6 +93,15 @@ class LocalStore:
             os.unlink(local_path(uri))
 
 
+def is_unmounted(uri: str) -> bool:
+    """Whether the nearest folder above a file that is not there is empty, as the folder of an unmounted volume is."""
+    folder = os.path.dirname(local_path(uri))
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    with _translated(folder), os.scandir(folder) as scan:
+        return next(scan, None) is None
+
+
 def _link_new(path: str, data: bytes) -> bool:
     """Write a temporary file and give it its final name, unless that name is taken."""
     temporary = os.path.join(os.path.dirname(path), f".tmp-{uuid.uuid4().hex}")
