@@ -16,7 +16,7 @@ import numpy.typing as npt
 import yaml
 
 from model.config import CONFIGS
-from model.training.scenes import HELD_OUT_FROM, draw_scene
+from model.training.scenes import held_out_scene
 from pipeline.masks.crops import image_crops, points_per_side
 from pipeline.settings import CropRank, Recipe
 
@@ -129,7 +129,7 @@ def drawn_image(model: str, scene: int, size_hw: tuple[int, int]) -> Image_HW3:
             (place * side // per_side, (place + 1) * side // per_side)
             for place, side in zip((row, column), size_hw, strict=True)
         )
-        scene_HW3 = draw_scene(0, HELD_OUT_FROM + scene + number, size_hw=(bottom - top, right - left)).rgb_HW3
+        scene_HW3 = held_out_scene(scene + number, size_hw=(bottom - top, right - left)).rgb_HW3
         image_HW3[top:bottom, left:right] = scene_HW3
     return image_HW3
 
