@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from benchmarks.device import stage_clock
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+from model.load import PRECISIONS
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from pipeline.evaluation.points import PointScores
 from pipeline.evaluation.recall import AREA_RANGES, RecallCounts
 from pipeline.settings import Recipe
 
-GOOD_IOU = Recipe().pred_iou_thresh
+GOOD_IOU = Recipe.pred_iou_thresh
 """The threshold of the recipe `sam`, above which an output should be kept."""
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks.reference.official import batched_nms
 from pipeline.masks.candidates import Candidates
 from pipeline.masks.nms import best_first, box_nms, order_across_crops
 from pipeline.settings import CropRank
-from tests.official import batched_nms
 
 
 def candidates(*, crops: list[tuple[int, int, int, int]], layers: list[int], predicted_iou: list[float]) -> Candidates:
