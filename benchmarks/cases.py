@@ -1,6 +1,6 @@
-"""What is measured: models, recipes, image sizes, and the options of one benchmark.
+"""What is measured: models, recipes, images, and the options of one benchmark.
 
-Owns names and numbers; measures nothing.
+Owns names, numbers and the drawing of images; measures nothing.
 Legend: H W pixels.
 """
 

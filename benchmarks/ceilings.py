@@ -1,6 +1,6 @@
 """What this device reaches at best: matrix products of each precision, and copies through its memory.
 
-Measured in the peer's own process, with its threads, just before or after the stages that are held against it.
+Measured in the peer's own process, with its threads, just after the stages that are held against it.
 Legend: n rows and columns of a square matrix.
 """
 

@@ -1,7 +1,7 @@
 """Scenes -> batches: photographic views of scenes, points on them, and the truths that each point may mean.
 
-Owns cropping, photometric changes and the choice of points, and the processes in which this happens. Deterministic by
-(seed, batch number, place in the batch), whatever the number of processes.
+Owns cropping, the choice of points, and the processes in which batches are made. Deterministic by (seed, batch number,
+place in the batch, input side), whatever the number of processes.
 Legend: B images, K points of an image, L levels, S input side, h w low-resolution cells, N things.
 """
 

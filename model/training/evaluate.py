@@ -1,6 +1,6 @@
 """How good a model is on views of the held-out scenes: one point, three outputs, low resolution. Quick, for curves.
 
-What a model card says is measured by jobs/evaluate.py, at full resolution.
+What a model card says is measured by `jobs.evaluate`, at full resolution.
 """
 
 from __future__ import annotations

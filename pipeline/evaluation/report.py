@@ -1,6 +1,6 @@
 """The figures of an evaluation: one small document, and the same as a table for a model card.
 
-Owns names and layout. Legend: T truths, M outputs of a point.
+Owns names and layout.
 """
 
 from __future__ import annotations

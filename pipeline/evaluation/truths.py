@@ -1,7 +1,7 @@
 """The ground truth of one image: masks as COCO's packed run lengths, and how masks are compared.
 
 Owns what counts as a truth. Does not know where masks come from. Every IoU is over the image's own pixels.
-Legend: H W pixels, L levels of labels, T truths, D masks to compare.
+Legend: H W pixels, L levels of labels, T truths, D masks that are compared with them.
 """
 
 from __future__ import annotations
