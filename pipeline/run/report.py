@@ -1,6 +1,7 @@
-"""The summary at the end of a run, for a person.
+"""What a person reads at the end of a run, and after a recount.
 
-Owns the wording. Counts come from the manifest (the parts), speeds from this command's own workers.
+Owns the wording. Counts come from the manifest. Speeds, and counts before there is a manifest, are those of this
+command's own workers.
 """
 
 from __future__ import annotations

@@ -33,9 +33,9 @@ POISON_WORDS = ("CUDA error", "cuDNN error", "CUDNN_STATUS_", "CUBLAS_STATUS_", 
 
 
 class Device(Generic[Encoded]):
-    """What a worker keeps: the model, and the turn to use it.
+    """The model of a worker, and the lock by which its chunks take turns.
 
-    Chunks take turns call by call, so that one's masks become run lengths on the CPU while another's are predicted.
+    The turn changes with every call of the model: while one chunk's masks are predicted, another's become run lengths.
     """
 
     def __init__(self, segmenter: Segmenter[Encoded], recipe: Recipe) -> None:
@@ -70,14 +70,14 @@ class Device(Generic[Encoded]):
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """A smaller batch may pass, in the same process."""
+    """Whether a smaller batch may succeed in the same process."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in MEMORY_WORDS)
 
 
 def is_poisoned(error: Exception) -> bool:
-    """Nothing will pass in this process any more."""
+    """Whether every later call in this process will fail as well."""
     accelerator_error = getattr(torch, "AcceleratorError", None)  # since torch 2.8
     if accelerator_error is not None and isinstance(error, accelerator_error):
         return True

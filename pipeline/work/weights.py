@@ -1,6 +1,6 @@
-"""The weights of a run: what they are, found out before anything is planned, and how a worker gets its model.
+"""The weights of a run: their hash, found before anything is planned, and how a worker loads its model from them.
 
-Owns the reading of a checkpoint and the comparison with the run's. What a checkpoint may hold is model/load.py's.
+Owns the reading of a checkpoint and the comparison with the run's. What a checkpoint may hold, model/load.py decides.
 """
 
 from __future__ import annotations

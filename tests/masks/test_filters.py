@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.reference.official import segment_anything
 from pipeline.masks.crops import Crop
 from pipeline.masks.filters import at_crop_edge, covers_too_much, predicted_iou_cut, stability_scores
 from pipeline.settings import Recipe
 from tests.masks.oracle import count_above
-from tests.official import segment_anything
 
 amg = segment_anything.utils.amg
 

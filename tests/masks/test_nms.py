@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.reference.official import batched_nms
 from pipeline.masks.candidates import Candidates
 from pipeline.masks.nms import best_first, box_nms, order_across_crops, untouched_first
 from pipeline.masks.rle import Rle
 from pipeline.settings import CropRank
-from tests.official import batched_nms
 
 
 def candidates(

@@ -9,11 +9,11 @@ from typing import Any
 from numba.core.registry import CPUDispatcher
 
 import pipeline.masks
+from benchmarks.reference.official import OfficialSegmenter
 from pipeline.masks.generator import generate_masks
 from pipeline.masks.warm_up import warm_up
 from pipeline.settings import Recipe
 from tests.masks.conftest import scene
-from tests.official import OfficialSegmenter
 
 
 def compiled_signatures() -> dict[str, int]:
