@@ -96,7 +96,7 @@ def _stable_share(logits_Nhw: torch.Tensor, recipe: Recipe, *, offset: float) ->
     """The share of masks that are stable, by counts of low-resolution cells."""
     inside_Nhw = logits_Nhw != 0  # cells of the padding are exactly 0
     tight_N, loose_N = (logits_Nhw > offset).sum((1, 2)), ((logits_Nhw > -offset) & inside_Nhw).sum((1, 2))
-    return float((stability_scores(tight_N, loose_N) >= recipe.stability_score_thresh).float().mean())
+    return float((stability_scores(tight_N.numpy(), loose_N.numpy()) >= recipe.stability_score_thresh).mean())
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:

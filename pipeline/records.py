@@ -199,6 +199,7 @@ class ImageRow:
     source: str
     status: Status
     error: str = ""
+    """Why there are no masks; of an image that is ok, what was odd about its file."""
     width: int = 0
     height: int = 0
     exif_orientation: int = 1

@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 
 from model.config import SamConfig
+from model.point_decoder import Predictions
 from pipeline.masks.crops import grid_points
 from pipeline.settings import Recipe
 
@@ -147,14 +148,6 @@ class OfficialCrop:
     resized_hw: tuple[int, int]
 
 
-@dataclass(frozen=True)
-class OfficialPredictions:
-    point_index_N: torch.Tensor
-    mask_index_N: torch.Tensor
-    predicted_iou_N: torch.Tensor
-    logits_Nhw: torch.Tensor
-
-
 class OfficialSegmenter:
     """A released `Sam` as our `Segmenter`: the very calls of SamPredictor, up to the low-resolution masks.
 
@@ -190,7 +183,7 @@ class OfficialSegmenter:
     @torch.no_grad()
     def decode(
         self, crop: OfficialCrop, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float
-    ) -> OfficialPredictions:
+    ) -> Predictions:
         (height, width), (resized_height, resized_width) = crop.crop_hw, crop.resized_hw
         scaled_P2 = points_xy_P2 * np.array([resized_width / width, resized_height / height])
         coords_P12 = torch.as_tensor(scaled_P2)[:, None]
@@ -205,7 +198,7 @@ class OfficialSegmenter:
         )
         keep_PM = predicted_iou_PM > pred_iou_thresh
         point_index_N, mask_index_N = keep_PM.nonzero(as_tuple=True)
-        return OfficialPredictions(point_index_N, mask_index_N, predicted_iou_PM[keep_PM], logits_PMhw[keep_PM])
+        return Predictions(point_index_N, mask_index_N, predicted_iou_PM[keep_PM], logits_PMhw[keep_PM])
 
 
 def calibrated_official(config: SamConfig, image_HW3: npt.NDArray[np.uint8], *, seed: int) -> Any:

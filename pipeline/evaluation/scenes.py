@@ -50,7 +50,7 @@ class SceneTest:
     """
 
     draw: Callable[[int], KnownScene]
-    load: Callable[[], Segmenter]
+    load: Callable[[], Segmenter[Any]]
     scenes: int
     recall_scenes: int
     recipe: Recipe
@@ -104,7 +104,7 @@ def score_scenes(test: SceneTest, numbers: range) -> SceneScores:
     return SceneScores.joined([_score_scene(test, segmenter, number) for number in numbers])
 
 
-def _score_scene(test: SceneTest, segmenter: Segmenter, number: int) -> SceneScores:
+def _score_scene(test: SceneTest, segmenter: Segmenter[Any], number: int) -> SceneScores:
     begun = time.process_time()
     scene = test.draw(number)
     truths = Truths.of_labels(scene.labels_3HW).at_least(test.least_area)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 
-IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+IMAGE_EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"}
+)
 _LIST_EXTENSIONS = frozenset({".txt", ".jsonl"})
 MAX_SA_NUMBER = 2**52
 """`sa_<n>` names with a larger n are foreign names, so that ids given after them stay below 2^53."""

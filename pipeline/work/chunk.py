@@ -226,6 +226,7 @@ def _row(loaded: Loaded, context: WorkerContext, watch: Stopwatch) -> tuple[Imag
         file_name=member.key,
         source=member.uri,
         status=Status.OK,
+        error=image.note,
         width=width,
         height=height,
         exif_orientation=image.exif_orientation,

@@ -55,6 +55,18 @@ def test_bad_images_are_rows_and_their_neighbours_are_untouched(settings: Settin
     assert rows[2].sha256 == hashlib.sha256(b"not an image").hexdigest()
 
 
+def test_a_jpeg_without_its_end_is_an_image_and_says_so(settings: Settings, store: Store, tmp_path: Path):
+    """Downloads break off at the last bytes; every row of the picture is there."""
+    sink = io.BytesIO()
+    Image.open(io.BytesIO(drawn_image(2))).save(sink, "JPEG")
+    whole = sink.getvalue()
+    context = context_of(from_folder(settings, tmp_path / "in", {"a.jpg": whole, "b.jpg": whole[:-2]}), store)
+    work(context)
+    first, second = rows_of(context)
+    assert first.masks == second.masks
+    assert (first.error, second.error) == ("", "the JPEG lacks its end marker; every row is there")
+
+
 def test_images_that_went_or_changed_after_planning_are_rows(settings: Settings, store: Store, tmp_path: Path):
     """Hours lie between plan and read in a large run."""
     folder = tmp_path / "images"
