@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -141,6 +142,33 @@ def publish(manifest: Manifest, *, out: str, store: Store) -> None:
                 "the command"
             )
     store.put_if_absent(success_uri(out), b"")
+
+
+def unpublish(*, out: str, store: Store) -> None:
+    """The run is not finished any more, as far as a reader can see; its parts stay. _SUCCESS goes first."""
+    store.delete(success_uri(out))
+    store.delete(manifest_uri(out))
+
+
+def chunks_with_failures(
+    plan: Plan, committed: Collection[str], manifest: Manifest | None, *, out: str, store: Store
+) -> frozenset[str]:
+    """Ids of the committed chunks that have rows that are not ok; from the manifest, or else from the parts.
+
+    raises  StorageError
+    """
+    chunks = [chunk for chunk in plan.chunks() if chunk.chunk_id in committed]
+    if manifest is not None:
+        failed = {part.name for part in manifest.parts if part.failures}
+        return frozenset(chunk.chunk_id for chunk in chunks if part_name(plan, chunk) in failed)
+
+    def has_failures(chunk: Chunk) -> bool:
+        return bool(_count(chunk, plan, out=out, store=store).failures)
+
+    with ThreadPoolExecutor(COUNT_THREADS) as pool:
+        return frozenset(
+            chunk.chunk_id for chunk, failed in zip(chunks, pool.map(has_failures, chunks), strict=True) if failed
+        )
 
 
 def find_manifest(plan: Plan, *, out: str, store: Store) -> Manifest | None:

@@ -34,7 +34,9 @@ def _headline(outcome: Outcome) -> str:
         why = "stopped by a signal" if outcome.stopped else "not finished"
         return f"Maskmill: {why}, {outcome.committed_chunks} of {total} chunks committed, {left} left"
     if found == total:
-        return f"Maskmill: nothing to do: all {total} chunks were already committed"
+        failed = outcome.manifest.failures
+        again = "; run.retry_failed=true tries the failed images once more" if failed else ""
+        return f"Maskmill: nothing to do: all {total} chunks were already committed{again}"
     resumed = f" ({found} were already committed)" if found else ""
     return f"Maskmill: finished, all {total} chunks committed{resumed}"
 
