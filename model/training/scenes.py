@@ -113,10 +113,6 @@ class _Canvas:
         under_hw3 += alpha_hw * (top_hw3 - under_hw3)
         return self._claim(level, mask_hw, (y0, x0))
 
-    def claim(self, level: int, mask_HW: Mask) -> int:
-        """Give the pixels of a full-size mask to a new thing without drawing."""
-        return self._claim(level, mask_HW, (0, 0))
-
     def _claim(self, level: int, mask_hw: Mask, at_yx: tuple[int, int]) -> int:
         own, self._next_id = self._next_id, self._next_id + 1
         inside = mask_hw.astype(bool)
