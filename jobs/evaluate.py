@@ -1,7 +1,7 @@
-"""How good a model is, or a dataset: `python -m jobs.evaluate [model.checkpoint=...] [recipe=...]`.
+"""How good a model or a dataset is: `python -m jobs.evaluate [model.checkpoint=...] [recipe=...]`.
 
-Without `truth`, on held-out drawn scenes: points and masks of the model. With `masks` and `truth`, a finished output
-against other masks of the same images: recall alone.
+Without `truth` it measures points and masks of the model on held-out drawn scenes. With `masks` and `truth` it compares
+a finished output with other masks of the same images, and measures recall only.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from pipeline.storage.connect import connect
 from pipeline.storage.uris import absolute
 
 SCENES_AT_ONCE = 4
-"""Of one process, between two reports."""
+"""Scenes that a process works on between two reports of progress."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,21 @@ class EvaluateJob:
 
     model: ModelSettings = field(default_factory=ModelSettings)
     recipe: Recipe = field(default_factory=Recipe)
-    """Of the masks whose recall is counted; the command line's default is recipe=sa1b."""
+    """The recipe of the masks whose recall is counted. The command line's default is recipe=sa1b."""
     scenes: int = 200
-    """Held-out scenes that points are put on, from the first one on."""
+    """Number of held-out scenes that points are placed on, counted from the first held-out scene."""
     recall_scenes: int = 200
-    """Of these, scenes whose masks are generated, which costs far more than points; 0 is none."""
+    """How many of these scenes also get masks, for recall. Masks cost far more than points. 0 makes none."""
     scene_side: int = 384
-    """Pixels a side of a scene; the size that training draws."""
+    """Pixels along a side of a scene. The default is the size that training draws."""
     least_area: int = 100
-    """Pixels; what is visible of a scene's thing on fewer is no truth. recipe=sa1b gives no mask of fewer either."""
+    """Pixels. A thing of which fewer are visible is not a truth. recipe=sa1b gives no smaller masks either."""
     processes: int = 2
     """Scenes worked on at once, one core each."""
     masks: str = ""
-    """A finished output, whose masks are counted instead of a model's."""
+    """A finished output. Its masks are evaluated instead of those of a model."""
     truth: str = ""
-    """What `masks` are compared with: another output, or SA-1B annotations (tars or folders of JSON)."""
+    """The masks that `masks` is compared with: another output, or SA-1B annotations (tars or folders of JSON)."""
     out: str = "outputs/evaluation"
     """Folder that evaluation.json and evaluation.md are written to."""
     store: StoreSettings = field(default_factory=StoreSettings)
@@ -67,7 +67,7 @@ class EvaluateJob:
 
 @dataclass(frozen=True)
 class SceneScores:
-    """What was measured on some scenes."""
+    """The measurements on some scenes."""
 
     images: int
     centre: PointScores
@@ -124,7 +124,7 @@ def evaluate_scenes(job: EvaluateJob) -> dict[str, Any]:
 def evaluate_masks(job: EvaluateJob) -> dict[str, Any]:
     """Recall of the masks of a finished output, on the images that `truth` names.
 
-    raises  ConfigError if one of these is not in the output, or is of another size there
+    raises  ConfigError if one of these images is not in the output, or has another size there
     """
     store = connect(job.store)
     found, truth = open_labelled(absolute(job.masks), store), open_labelled(absolute(job.truth), store)
@@ -147,7 +147,7 @@ def evaluate_masks(job: EvaluateJob) -> dict[str, Any]:
 
 
 def _workers(job: EvaluateJob) -> AbstractContextManager[Executor | None]:
-    """A GPU is not shared between processes: there scenes go one after the other."""
+    """Processes for the scenes; None on a GPU, which is not shared, so that scenes go one after the other there."""
     if job.processes < 2 or resolve_device(job.model.device).type != "cpu":
         return nullcontext()
     return ProcessPoolExecutor(job.processes, mp_context=get_context("spawn"))

@@ -1,8 +1,8 @@
 """Train a small model: `python -m jobs.train train.steps=8000 [train.source=out/photos]`.
 
-On drawn scenes, and on images whose masks are known where there are any. Repeating the command goes on where it
-stopped; once the training is over, only the export is done again. On a machine with a GPU and 16 cores:
-`python -m jobs.train train.workers=15 train.batch=64 train.steps=60000` (device and precision choose themselves).
+It trains on drawn scenes, and also on the images of `train.source`, whose masks are known. Repeating the command goes
+on where it stopped. Once the training is over, only the export is done again. On a machine with a GPU and 16 cores:
+`python -m jobs.train train.workers=15 train.batch=64 train.steps=60000` (it chooses device and precision by itself).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from pipeline.storage.uris import absolute
 log = logging.getLogger(__name__)
 
 MAX_PIXELS = 2**26
-"""Of an image to train on; larger ones are not read."""
+"""Largest number of pixels of an image to train on. Larger images are not read."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class TrainJob:
     """What the command takes."""
 
     checkpoint: str = "outputs/train/tiny.pt"
-    """Where the training is kept; it goes on from there if the file exists."""
+    """File that the training is kept in. If it exists, the training goes on from there."""
     export: str = "outputs/train/tiny.safetensors"
-    """The averaged weights of the end, in half precision, ready for model.checkpoint."""
+    """File for the averaged weights at the end, in half precision, ready for model.checkpoint."""
     threads: int = 1
-    """torch threads inside an operator; `train.replicas` is the better use of cores."""
+    """torch threads inside an operator. `train.replicas` is a better use of several cores."""
     store: StoreSettings = field(default_factory=StoreSettings)
     """How `train.source` is reached."""
     train: TrainSettings = field(default_factory=TrainSettings)
@@ -77,7 +77,8 @@ def train(job: TrainJob) -> int:
 
 @dataclass(frozen=True)
 class ReadImages:
-    """Labelled images as the training takes them; one that cannot be read is left out, with a line in the log."""
+    """Labelled images in the form that the training takes. An image that cannot be read is left out, with a line in the
+    log."""
 
     images: LabelledImages
 
@@ -101,7 +102,7 @@ class ReadImages:
 
 
 def scenes_of(job: TrainJob) -> SceneSource:
-    """What the training sees: drawn scenes, mixed with the images of train.source if it names some."""
+    """The images of the training: drawn scenes, mixed with those of train.source if it names some."""
     drawn = DrawnScenes(job.train.seed)
     if not job.train.source:
         return drawn
@@ -110,13 +111,14 @@ def scenes_of(job: TrainJob) -> SceneSource:
 
 
 def export(training: Training, path: Path) -> Evaluation:
-    """Calibrate the averaged weights, write them with what they came from, return their figures as written."""
+    """Calibrate the averaged weights and write them, with notes on how they were made. Returns the evaluation of the
+    written file."""
     sam = training.averaged().cpu()
     view = view_settings(training.settings, sam.config)
     images = training.settings.evaluation_images
     calibration = fit(sam, held_out_batches(view, images=images, batch=8, first=FIRST_SCENE))
     apply(sam, calibration)
-    # The file is given to others: what it began from has a name, and no place.
+    # The file is given to others, so it names what it began from without the folder.
     given = training.settings
     settings = replace(given, start=Path(given.start).name, source=Path(given.source).name)
     notes = {

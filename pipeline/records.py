@@ -1,7 +1,7 @@
 """The records that cross a border between two rooms, and nothing else.
 
-Frames: pixels are (x, y) with the origin at the top left of the decoded, EXIF-rotated image; boxes are XYXY or XYWH
-as their names say.
+Frames: pixels are (x, y), with the origin at the top left of the image after decoding and EXIF rotation. Boxes are XYXY
+or XYWH, as their names say.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class Status(StrEnum):
 
     OK = "ok"
     UNREADABLE = "unreadable"
-    """The bytes are no image that can be decoded (or the tar around them is broken)."""
+    """The bytes cannot be decoded as an image, or the tar around them is broken."""
     TOO_LARGE = "too_large"
     """More pixels than `run.max_pixels`, judged by the header."""
     MISSING = "missing"
@@ -23,7 +23,7 @@ class Status(StrEnum):
     CHANGED = "changed"
     """The object is not the one that was planned."""
     CRASHED = "crashed"
-    """Three times the process that worked on it died, hung or failed there."""
+    """Three times the process that worked on this image died, hung or failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Member:
     """One image inside a shard, as planned.
 
     `offset` and `length` are bytes within the object at `uri`; a whole object has offset 0.
-    `broken` is a reason why the shard has no usable bytes here (the tail of a cut tar); it is empty for real members.
+    `broken` says why the shard has no usable bytes here (the rest of a cut tar, say). It is empty for real images.
     """
 
     ordinal: int
@@ -53,7 +53,7 @@ class Shard:
     kind: str
     member_count: int
     ignored_count: int
-    """Entries that are no images by their names (json, txt, directories)."""
+    """Entries that are not images by their names (json, txt, directories)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,8 @@ class Mask:
 
 @dataclass(frozen=True, slots=True)
 class Funnel:
-    """How many candidates entered, how many each step removed, how many masks are left. Sums add up."""
+    """How many candidates there were, how many each step removed, and how many were kept. The removed and the kept add
+    up to `candidates`."""
 
     candidates: int = 0
     low_predicted_iou: int = 0
@@ -117,7 +118,7 @@ class Funnel:
 
 @dataclass(frozen=True, slots=True)
 class ImageMasks:
-    """What the generator says of one image."""
+    """What the generator returns for one image."""
 
     masks: tuple[Mask, ...]
     funnel: Funnel
@@ -125,7 +126,7 @@ class ImageMasks:
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """One row of the output: a member and what became of it. `width` and `height` are 0 when never known."""
+    """One row of the output: a member and what became of it. `width` and `height` are 0 if they were never known."""
 
     image_id: int
     file_name: str
@@ -138,14 +139,14 @@ class ImageRow:
     sha256: str = ""
     masks: tuple[Mask, ...] = ()
     first_annotation_id: int = 0
-    """The masks' ids are this one and the following."""
+    """The id of the first mask; the following masks have the following ids."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkReport:
     """What a worker tells the driver about a committed chunk: small, no pixels, no masks.
 
-    `won` is False when another writer had committed the same part before; the counts are those of this writer.
+    `won` is False if another writer had committed the same part before. The counts are those of this writer either way.
     """
 
     chunk_id: str
@@ -154,8 +155,8 @@ class ChunkReport:
     masks: int
     funnel: Funnel
     seconds: dict[str, float] = field(default_factory=dict[str, float])
-    """Wall seconds per stage: read, decode, compute, rle, write; and `turn`, waiting for the device."""
+    """Wall seconds per stage: read, decode, compute, rle, write. `turn` is the time of waiting for the device."""
     bytes_read: int = 0
     bytes_written: int = 0
     halved: int = 0
-    """Times that a batch was halved because the device, or the machine, had no memory for it."""
+    """How often a batch was halved because the device or the machine had no memory for it."""
