@@ -27,10 +27,11 @@ from typing import Any
 
 from benchmarks.machine import ROOT, provenance
 from benchmarks.synthetic import FOLDER, TarsStore
-from pipeline.run.manifest import find_manifest, find_parts
-from pipeline.run.member_index import MemberIndex
-from pipeline.run.plan import Plan, Shape, data_uri, part_name
-from pipeline.run.planning import create_or_load_plan
+from pipeline.output.manifest import find_manifest, find_parts
+from pipeline.plan.layout import data_uri, part_name
+from pipeline.plan.member_index import MemberIndex
+from pipeline.plan.plan import OutputSettings, Plan
+from pipeline.plan.planning import create_or_load_plan
 from pipeline.settings import Settings, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.store import Store
@@ -41,8 +42,8 @@ CASES = ("tars", "keys")
 def plan_once(settings: Settings, store: Store) -> dict[str, Any]:
     """Plan, or resume, in this process; what was found and what it took."""
     begun = time.perf_counter()
-    shape = Shape.of(settings, weights_sha256="0" * 64)
-    planned = create_or_load_plan(shape, out=settings.out, store=store, say=_say)
+    output_settings = OutputSettings.of(settings, weights_sha256="0" * 64)
+    planned = create_or_load_plan(output_settings, out=settings.out, store=store, say=_say)
     plan, found = planned.plan, {"planned_anew": planned.created}
     if not planned.created:
         find_manifest(plan, out=settings.out, store=store)
@@ -91,7 +92,9 @@ def _asked(command: list[str]) -> dict[str, Any]:
 
 def _commit_all_but_one(case: str, tars: int, images: int, endpoint: str, out: Path) -> None:
     settings, store = _setting(case, tars, images, endpoint, out)
-    plan: Plan = create_or_load_plan(Shape.of(settings, weights_sha256="0" * 64), out=str(out), store=store).plan
+    plan: Plan = create_or_load_plan(
+        OutputSettings.of(settings, weights_sha256="0" * 64), out=str(out), store=store
+    ).plan
     data = Path(data_uri(str(out)))
     data.mkdir()
     for number, chunk in enumerate(plan.chunks(), start=1):

@@ -30,7 +30,7 @@ from pipeline.evaluation.recall import RecallCounts, count_recall
 from pipeline.evaluation.report import figures, markdown
 from pipeline.evaluation.truths import Truths
 from pipeline.masks.generator import generate_masks
-from pipeline.run.labelled import open_labelled
+from pipeline.output.labelled import open_labelled
 from pipeline.settings import ModelSettings, Recipe, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.uris import absolute

@@ -14,7 +14,7 @@ from jobs.command import run_command
 from pipeline.settings import Settings
 
 if TYPE_CHECKING:
-    from pipeline.run.session import FindWeights
+    from pipeline.work.weights import FindWeights
 
 LOCAL_RAY = {
     # A private session needs no token file in the home directory, and it sends no usage reports.
@@ -30,10 +30,11 @@ def generate(settings: Settings, *, find_weights: FindWeights | None = None) -> 
         for name, value in LOCAL_RAY.items():
             os.environ.setdefault(name, value)
     # Imported only now, because Ray reads the environment when it is imported.
-    from pipeline.run.progress import progress_on
+    from pipeline.cluster.signals import StopFlag
+    from pipeline.progress import progress_on
     from pipeline.run.report import summary
-    from pipeline.run.session import run_settings, weights_from_settings
-    from pipeline.run.signals import StopFlag
+    from pipeline.run.session import run_settings
+    from pipeline.work.weights import weights_from_settings
 
     progress, stop = progress_on(sys.stderr), StopFlag()
     find_weights = find_weights or weights_from_settings

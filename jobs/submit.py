@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jobs.command import INTERRUPTED, run_command
+from pipeline.cluster.submission import submit
 from pipeline.errors import ConfigError
 from pipeline.run.checks import check_settings
-from pipeline.run.submission import submit
 from pipeline.settings import Settings, SubmitJob
 from pipeline.storage.uris import is_s3
 

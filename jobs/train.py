@@ -30,7 +30,7 @@ from model.training.scenes import DrawnScenes, SceneSource
 from model.training.settings import TrainSettings
 from pipeline.errors import ConfigError, StorageError
 from pipeline.evaluation.truths import mask_pixels
-from pipeline.run.labelled import LabelledImages, open_labelled
+from pipeline.output.labelled import LabelledImages, open_labelled
 from pipeline.settings import StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.uris import absolute

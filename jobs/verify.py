@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from jobs.command import run_command
 from pipeline.errors import ConfigError
-from pipeline.run.progress import progress_on
+from pipeline.output.verify import verify_output
+from pipeline.progress import progress_on
 from pipeline.run.report import verification_lines
-from pipeline.run.verify import verify_output
 from pipeline.settings import StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.uris import absolute

@@ -7,6 +7,7 @@ MaskmillError
 │   ├── NotFoundError     the object (or bucket, or file) is not there
 │   ├── DeniedError       the credentials do not allow it
 │   └── ChangedError      the object is no longer the one that was planned
+├── DeviceError       the driver: this process cannot use its device any more, another one may
 ├── RunError          the user: the work cannot go on; what is committed stays (exit code 3)
 └── ContractError     us, the developers: a promise between two rooms was broken
 """
@@ -55,6 +56,10 @@ class DeniedError(StorageError):
 
 class ChangedError(StorageError):
     """The object's identity differs from the one recorded in the plan."""
+
+
+class DeviceError(MaskmillError):
+    """This process cannot use its device any more, or the device is too small; another process may."""
 
 
 class RunError(MaskmillError):

@@ -6,6 +6,7 @@ or XYWH, as their names say.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -24,6 +25,23 @@ class Status(StrEnum):
     """The object is not the one that was planned."""
     CRASHED = "crashed"
     """Three times the process that worked on this image died, hung or failed."""
+
+
+class Stage(StrEnum):
+    """What a worker spends its time on, in the order in which an image passes the stages."""
+
+    READ = "read"
+    """Reading bytes from the store."""
+    DECODE = "decode"
+    """Turning bytes into pixels."""
+    TURN = "turn"
+    """Waiting for the device while another chunk has it."""
+    COMPUTE = "compute"
+    """Working on the device."""
+    RLE = "rle"
+    """Turning predictions into run lengths, on the CPU."""
+    WRITE = "write"
+    """Making the part and uploading it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +86,48 @@ class Chunk:
     @property
     def chunk_id(self) -> str:
         return f"{self.shard}-{self.index:05d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of a chunk, as it is sent to a worker.
+
+    number    counts from 1, over all workers of one driver
+    careful   the worker does one image after the other and prepares none ahead, so that a death can be blamed on one
+    crashed   ordinals of images that the worker must not touch, and the sentence for their rows
+    """
+
+    chunk: Chunk
+    number: int = 1
+    careful: bool = False
+    crashed: Mapping[int, str] = field(default_factory=dict[int, str])
+
+    @property
+    def key(self) -> str:
+        """The name of this attempt in the journal."""
+        return f"{self.chunk.chunk_id}#{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """What the journal knows of an attempt.
+
+    ordinal  the image that it works on; None before the first image and after the last one
+    images   how many images it has begun
+    age_s    for how long it has been there
+    """
+
+    ordinal: int | None
+    images: int
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """A chunk that this run will not try again. `why` is a sentence."""
+
+    chunk: Chunk
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +214,8 @@ class ChunkReport:
     images: dict[str, int]
     masks: int
     funnel: Funnel
-    seconds: dict[str, float] = field(default_factory=dict[str, float])
-    """Wall seconds per stage: read, decode, compute, rle, write. `turn` is the time of waiting for the device."""
+    seconds: dict[Stage, float] = field(default_factory=dict[Stage, float])
+    """Wall seconds per stage."""
     bytes_read: int = 0
     bytes_written: int = 0
     halved: int = 0

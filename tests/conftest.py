@@ -1,16 +1,24 @@
-"""Fixtures that more than one room's tests use."""
+"""Fixtures that more than one room's tests use: an S3 server, one Ray session with more CPUs than the machine, small
+sources and a finished run."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from boto3.session import Session
 
+from pipeline.run.outcome import Outcome
+from pipeline.settings import Settings, StoreSettings
+from pipeline.storage.connect import connect
+from pipeline.storage.store import Store
+from tests.fakes_run import drawn_image, write_folder, write_tar
 from tests.s3_server import running_server
+from tests.small_runs import run, small_run, with_run
 
 S3_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -50,3 +58,53 @@ def s3_bucket(s3_client: Any) -> str:
     name = f"test-{uuid.uuid4().hex[:12]}"
     s3_client.create_bucket(Bucket=name)
     return name
+
+
+@pytest.fixture(scope="session")
+def cluster(s3_endpoint: str) -> Iterator[str]:
+    """The address of a Ray session that in-process drivers find, and other processes may join.
+
+    After the S3 server: its credentials are in the environment that the workers inherit.
+    """
+    # Not at the top: Ray reads the environment above when it is imported.
+    import ray
+
+    init: Any = ray.init
+    context = init(
+        address="local",
+        num_cpus=4,
+        num_gpus=0,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=100 * 2**20,
+    )
+    yield context.address_info["gcs_address"]
+    ray.shutdown()
+
+
+@pytest.fixture
+def store() -> Store:
+    return connect(StoreSettings(retry_deadline_s=1.0))
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with eight images and a tar with five: two shards."""
+    folder = tmp_path_factory.mktemp("source")
+    write_folder(folder, {f"im{number}.png": drawn_image(number) for number in range(8)})
+    write_tar(folder / "more.tar", {f"sa_{number}.png": drawn_image(100 + number) for number in range(5)})
+    return folder
+
+
+@pytest.fixture
+def settings(source: Path, tmp_path: Path) -> Settings:
+    """Five chunks of the two shards, into a new OUT."""
+    return small_run(source, tmp_path / "out")
+
+
+@pytest.fixture(scope="session")
+def finished(cluster: str, source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Outcome]:
+    """A run that one worker has finished; read only."""
+    settings = small_run(source, tmp_path_factory.mktemp("finished") / "out")
+    return settings, run(with_run(settings, max_workers=1))

@@ -21,10 +21,10 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from pipeline.run.progress import Standing
-from pipeline.run.session import Weights
+from pipeline.progress import Standing
 from pipeline.settings import Settings
 from pipeline.storage.store import Store
+from pipeline.work.weights import Weights
 
 POISON_RGB = (255, 0, 255)
 """An image whose first pixel has this colour kills the process that segments it."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 
 from pipeline.errors import ConfigError, DeniedError, NotFoundError, StorageError
-from pipeline.run.plan import join
+from pipeline.plan.layout import below, job_uri, signs_of_life_uri, store_verdict_uri
 from pipeline.storage.probe import Creation, try_creation
 from pipeline.storage.store import Store
 from pipeline.storage.uris import absolute, is_s3, relative_key
@@ -36,12 +36,12 @@ def creation_at(out: str, store: Store) -> Creation:
     """
     if not is_s3(out):
         return Creation.EXCLUSIVE  # a hard link is created once, or there are none, which the first write says
-    uri = join(out, "_job", "store.json")
+    uri = store_verdict_uri(out)
     try:
         known = _known_creation(uri, store)
         if known is not None:
             return known
-        creation = try_creation(join(out, "_job"), store)
+        creation = try_creation(job_uri(out), store)
     except (NotFoundError, DeniedError) as error:
         raise ConfigError(str(error)) from error
     store.put_if_absent(uri, json.dumps({"creation": creation}).encode() + b"\n")
@@ -88,7 +88,7 @@ class _Signs:
     """The signs of life in OUT/_job/runs: objects with ever new names, of which a run keeps its latest."""
 
     def __init__(self, out: str, store: Store, beat_s: float) -> None:
-        self._folder = absolute(join(out, "_job", "runs"))
+        self._folder = absolute(signs_of_life_uri(out))
         self._store = store
         self._beat_s = beat_s
         self._token = uuid.uuid4().hex
@@ -115,7 +115,7 @@ class _Signs:
     def remove(self, names: set[str]) -> None:
         for name in names:
             with suppress(StorageError):
-                self._store.delete(join(self._folder, name))
+                self._store.delete(below(self._folder, name))
 
     def _beat(self) -> None:
         count = 0
@@ -128,4 +128,4 @@ class _Signs:
             self._store.delete(self._name(count))
 
     def _name(self, count: int) -> str:
-        return join(self._folder, f"{self._token}-{count}")
+        return below(self._folder, f"{self._token}-{count}")

@@ -8,16 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
-from pipeline.records import Funnel
-from pipeline.run.plan import data_uri
-from pipeline.run.stopwatch import STAGES
-from pipeline.run.verify import Verification
+from pipeline.output.verify import Verification
+from pipeline.plan.layout import data_uri
+from pipeline.records import Funnel, Stage
+from pipeline.run.outcome import Outcome
 from pipeline.settings import Format
-
-if TYPE_CHECKING:  # verifying needs neither torch nor Ray, which this one brings
-    from pipeline.run.session import Outcome
 
 
 def summary(outcome: Outcome) -> str:
@@ -69,11 +65,11 @@ def _speed(outcome: Outcome) -> Iterator[str]:
         return
     images = sum(sum(report.images.values()) for report in outcome.reports)
     yield f"  speed    {images / max(outcome.work_s, 1e-9):.2f} images/s ({images:,} images in {outcome.work_s:.1f} s)"
-    seconds = Counter[str]()
+    seconds = Counter[Stage]()
     for report in outcome.reports:
         seconds.update(report.seconds)
-    spent = ", ".join(f"{stage} {seconds[stage]:.1f} s" for stage in STAGES)
-    busy = seconds["compute"] / max(outcome.worked_s, 1e-9)
+    spent = ", ".join(f"{stage} {seconds[stage]:.1f} s" for stage in Stage if stage is not Stage.TURN)
+    busy = seconds[Stage.COMPUTE] / max(outcome.worked_s, 1e-9)
     yield f"  time     {spent}, overlapping; the device was busy for {busy:.0%} of the workers' time"
     halved = sum(report.halved for report in outcome.reports)
     if halved:
@@ -106,7 +102,7 @@ def _next(outcome: Outcome) -> Iterator[str]:
     if outcome.manifest is None:
         yield "  next     repeat the same command: it does what is left"
         return
-    yield f"  load     {load_snippet(outcome.plan.shape.format, outcome.out)}"
+    yield f"  load     {load_snippet(outcome.plan.settings.format, outcome.out)}"
 
 
 def load_snippet(format: Format, out: str) -> str:

@@ -6,79 +6,28 @@ Owns the order of the steps, so that everything that can be refused is refused b
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipeline.cluster.crew import WorkerKind
+from pipeline.cluster.driver import Driver, Ending
+from pipeline.cluster.ledger import Ledger
+from pipeline.cluster.metrics import RunMetrics
+from pipeline.cluster.ray_session import ray_session
+from pipeline.cluster.signals import StopFlag
+from pipeline.cluster.worker import WorkerSpec, worker_actor
 from pipeline.errors import ConfigError, DeniedError, NotFoundError, RunError
-from pipeline.records import ChunkReport
+from pipeline.output.manifest import Manifest, count_parts, find_manifest, find_parts, publish
+from pipeline.plan.plan import OutputSettings
+from pipeline.plan.planning import Planned, create_or_load_plan
+from pipeline.progress import Progress
 from pipeline.run.checks import check_settings
-from pipeline.run.driver import Driver, Ending
-from pipeline.run.ledger import GivenUp, Ledger
-from pipeline.run.manifest import Manifest, find_manifest, find_parts, publish, recount
-from pipeline.run.plan import Plan, Shape
-from pipeline.run.planning import Planned, create_or_load_plan
+from pipeline.run.outcome import Outcome
 from pipeline.run.preflight import creation_at, only_run
-from pipeline.run.progress import Progress
-from pipeline.run.ray_session import ray_session
-from pipeline.run.signals import StopFlag
-from pipeline.run.worker import LoadSegmenter, WorkerSpec, checkpoint_sha256, segmenter_loader
 from pipeline.settings import Settings
 from pipeline.storage.connect import connect
 from pipeline.storage.store import Store
 from pipeline.storage.uris import absolute
-
-
-@dataclass(frozen=True)
-class Weights:
-    """What the model is (`sha256`, part of the plan) and how a worker gets it."""
-
-    sha256: str
-    load: LoadSegmenter
-
-
-FindWeights = Callable[[Settings, Store], Weights]
-
-
-def weights_from_settings(settings: Settings, store: Store) -> Weights:
-    """raises ConfigError if the model is unknown or its checkpoint cannot be read"""
-    sha256 = checkpoint_sha256(settings.model, store)
-    return Weights(sha256=sha256, load=segmenter_loader(settings.model, sha256))
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a command ended. `manifest` is there if, and only if, every chunk is committed."""
-
-    out: str
-    plan: Plan
-    manifest: Manifest | None
-    found_chunks: int
-    """Committed before this command began."""
-    committed_chunks: int
-    given_up: tuple[GivenUp, ...] = ()
-    stopped: bool = False
-    reports: tuple[ChunkReport, ...] = ()
-    """Of this command's own workers."""
-    work_s: float = 0.0
-    """Wall seconds from the first worker's request to the last report."""
-    worked_s: float = 0.0
-    """Seconds for which this command's workers were ready to work, summed over all of them."""
-    avoided: tuple[str, ...] = ()
-    """Sentences: machines on which workers kept failing."""
-    max_failed_fraction: float = 0.0
-
-    @property
-    def too_many_failed(self) -> bool:
-        if self.manifest is None:
-            return False
-        return sum(self.manifest.failures.values()) > self.max_failed_fraction * self.manifest.images
-
-    @property
-    def exit_code(self) -> int:
-        """0 all committed, 3 chunks missing or too many images failed, 130 stopped by a signal."""
-        if self.manifest is not None:
-            return 3 if self.too_many_failed else 0
-        return 130 if self.stopped else 3
+from pipeline.work.weights import FindWeights, Weights
 
 
 def run_settings(settings: Settings, *, progress: Progress, find_weights: FindWeights, stop: StopFlag) -> Outcome:
@@ -99,9 +48,9 @@ def run_settings(settings: Settings, *, progress: Progress, find_weights: FindWe
 def _plan_and_work(
     settings: Settings, out: str, store: Store, weights: Weights, progress: Progress, stop: StopFlag
 ) -> Outcome:
-    shape = Shape.of(settings, weights_sha256=weights.sha256)
+    output_settings = OutputSettings.of(settings, weights_sha256=weights.sha256)
     try:
-        planned = create_or_load_plan(shape, out=out, store=store, say=progress.say)
+        planned = create_or_load_plan(output_settings, out=out, store=store, say=progress.say)
     except (NotFoundError, DeniedError) as error:
         raise ConfigError(str(error)) from error
     plan = planned.plan
@@ -143,7 +92,7 @@ class _Work:
         plan, settings = self.planned.plan, self.settings.run
         ledger = Ledger.open(
             plan,
-            committed=self._look_around(),
+            committed=self._committed_now(),
             attempts_allowed=settings.chunk_attempts,
             from_the_start=self.planned.created,
         )
@@ -183,23 +132,23 @@ class _Work:
             begun = time.monotonic()
             driver = Driver(
                 ledger,
-                spec,
+                WorkerKind(worker_actor, spec, settings.model.device),
                 settings.run,
-                device=settings.model.device,
-                look_around=self._look_around,
+                committed_now=self._committed_now,
                 progress=self.progress,
+                metrics=RunMetrics(self.out),
             )
             ending = driver.run(stop)
             drive = _Drive(ending, time.monotonic() - begun, driver.crew.worked_s, driver.crew.avoided)
         if ending is Ending.DONE:
             # What others committed meanwhile counts as well. A stopped process has no time for a slow store.
-            ledger.note_committed(self._look_around())
+            ledger.note_committed(self._committed_now())
         return drive
 
-    def _look_around(self) -> set[str]:
+    def _committed_now(self) -> set[str]:
         return find_parts(self.planned.plan, out=self.out, store=self.store).committed
 
     def _finish(self) -> Manifest:
-        manifest = recount(self.planned.plan, out=self.out, store=self.store)
+        manifest = count_parts(self.planned.plan, out=self.out, store=self.store)
         publish(manifest, out=self.out, store=self.store)
         return manifest

@@ -1,9 +1,8 @@
-"""A part as a tar of SA-1B annotation files: one JSON per image that has masks, and a ledger of all images.
+"""A part as a tar of SA-1B annotation files: one JSON per image that has masks, and a list of all images.
 
-Owns the tar and its ledger (the list of the part's images; not the driver's ledger). The content of a JSON is made in
-sa1b.py. Images without masks have no JSON, because several readers fail on an empty list; the ledger names them. File
-names are made of image ids alone. So all tars of a run can be unpacked into one folder, and SAM 2's trainer finds the
-number that it expects in a name.
+Owns the tar and its table of contents. The content of a JSON is made in sa1b.py. Images without masks have no JSON,
+because several readers fail on an empty list; the table of contents names them. File names are made of image ids alone.
+So all tars of a run can be unpacked into one folder, and SAM 2's trainer finds the number that it expects in a name.
 """
 
 from __future__ import annotations
@@ -22,21 +21,21 @@ from pipeline.errors import ContractError, StorageError
 from pipeline.records import ImageRow, Status
 from pipeline.storage.sa1b import mask_of, sa1b_annotation
 
-LEDGER = "__maskmill__"
-"""Name of the tar's first member. WebDataset readers skip names of this form."""
+CONTENTS = "__maskmill__"
+"""Name of the tar's first member, the table of contents. WebDataset readers skip names of this form."""
 _SA_STEM = re.compile(r"sa_([0-9]{1,16})")
 
 
 def write_coco_rle(rows: Sequence[ImageRow], metadata: Mapping[str, str]) -> bytes:
     """The same rows and metadata give the same bytes, in any process."""
     names = _names(rows)
-    ledger = {
+    contents = {
         "metadata": dict(sorted(metadata.items())),
-        "images": [_ledger_entry(row, name) for row, name in zip(rows, names, strict=True)],
+        "images": [_contents_entry(row, name) for row, name in zip(rows, names, strict=True)],
     }
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        _add(tar, LEDGER, ledger)
+        _add(tar, CONTENTS, contents)
         for row, name in zip(rows, names, strict=True):
             if name is not None:
                 _add(tar, name, sa1b_annotation(row))
@@ -46,23 +45,23 @@ def write_coco_rle(rows: Sequence[ImageRow], metadata: Mapping[str, str]) -> byt
 def read_coco_rle(data: bytes, name: str) -> tuple[tuple[ImageRow, ...], dict[str, str]]:
     """raises  StorageError if `data` is no part of this format, or was damaged."""
     with _damage(name), _opened(data) as tar:
-        ledger, members = _contents(tar)
+        contents, members = _opened_contents(tar)
         rows = tuple(
-            _row(each, _load(tar, members[each["json"]]) if each["json"] else None) for each in ledger["images"]
+            _row(each, _load(tar, members[each["json"]]) if each["json"] else None) for each in contents["images"]
         )
-        return rows, dict(ledger["metadata"])
+        return rows, dict(contents["metadata"])
 
 
 def count_coco_rle(data: bytes, name: str) -> tuple[dict[str, int], int, dict[str, str]]:
-    """Rows by status, masks and metadata, as the ledger has them. Of the JSONs only their presence is checked.
+    """Rows by status, masks and metadata, from the table of contents. Of the JSONs only their presence is checked.
 
     raises  as `read_coco_rle`
     """
     with _damage(name), _opened(data) as tar:
-        ledger, _ = _contents(tar)
-        images = ledger["images"]
+        contents, _ = _opened_contents(tar)
+        images = contents["images"]
         statuses = Counter(str(Status(each["status"])) for each in images)
-        return dict(statuses), sum(int(each["masks"]) for each in images), dict(ledger["metadata"])
+        return dict(statuses), sum(int(each["masks"]) for each in images), dict(contents["metadata"])
 
 
 @contextmanager
@@ -77,17 +76,17 @@ def _opened(data: bytes) -> tarfile.TarFile:
     return tarfile.open(fileobj=io.BytesIO(data), mode="r:")
 
 
-def _contents(tar: tarfile.TarFile) -> tuple[dict[str, Any], dict[str, tarfile.TarInfo]]:
-    """The ledger, and the other members of the tar. Raises ValueError if the ledger names others than these."""
+def _opened_contents(tar: tarfile.TarFile) -> tuple[dict[str, Any], dict[str, tarfile.TarInfo]]:
+    """The table of contents, and the other members of the tar. Raises ValueError if it names others than these."""
     members = {info.name: info for info in tar}
-    ledger = _load(tar, members.pop(LEDGER))
-    named = {each["json"] for each in ledger["images"]} - {None}
+    contents = _load(tar, members.pop(CONTENTS))
+    named = {each["json"] for each in contents["images"]} - {None}
     if named != members.keys():
-        raise ValueError(f"{LEDGER} and the files beside it disagree: {sorted(named ^ members.keys())[:3]}")
-    return ledger, members
+        raise ValueError(f"{CONTENTS} and the files beside it disagree: {sorted(named ^ members.keys())[:3]}")
+    return contents, members
 
 
-def _ledger_entry(row: ImageRow, name: str | None) -> dict[str, Any]:
+def _contents_entry(row: ImageRow, name: str | None) -> dict[str, Any]:
     """What SA-1B's strict JSON has no place for. `json` is the member that holds the rest; null for no masks."""
     return {
         "image_id": row.image_id,

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from pipeline.records import ImageRow
 from pipeline.settings import Format
 from pipeline.storage.coco_rle import count_coco_rle, read_coco_rle, write_coco_rle
 from pipeline.storage.parquet import count_parquet, read_parquet, write_parquet
-
-PART_SUFFIX: Mapping[Format, str] = MappingProxyType({Format.PARQUET: ".parquet", Format.COCO_RLE: ".tar"})
 
 SCHEMA_VERSION = "1"
 _OF_EVERY_PART = {

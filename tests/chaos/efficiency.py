@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.records import ChunkReport, Funnel, Shard
-from pipeline.run.chunk import Errand
-from pipeline.run.ledger import Ledger
-from pipeline.run.plan import Plan, PlannedShard, Shape
-from pipeline.run.progress import Standing
-from pipeline.settings import ModelSettings, RunSettings, Settings, StoreSettings
+from pipeline.cluster.ledger import Ledger
+from pipeline.plan.plan import OutputSettings, Plan, PlannedShard
+from pipeline.progress import Standing
+from pipeline.records import Attempt, ChunkReport, Funnel, Shard
+from pipeline.settings import RunSettings, Settings
 
 SLOTS = 64
 PROCESSES = 8
@@ -38,15 +37,15 @@ class Sleeper:
     def start(self) -> None:
         return
 
-    def run(self, errand: Errand, journal: Any) -> ChunkReport:
-        from pipeline.run.journal import mark_in
+    def run(self, attempt: Attempt, journal: Any) -> ChunkReport:
+        from pipeline.cluster.journal import mark_in
 
         begun = time.monotonic()
-        for ordinal in range(errand.chunk.start, errand.chunk.stop):
-            mark_in(journal, errand.key, ordinal)
-            done = (ordinal - errand.chunk.start + 1) / IMAGES_PER_CHUNK
+        for ordinal in range(attempt.chunk.start, attempt.chunk.stop):
+            mark_in(journal, attempt.key, ordinal)
+            done = (ordinal - attempt.chunk.start + 1) / IMAGES_PER_CHUNK
             time.sleep(max(0.0, begun + CHUNK_S * done - time.monotonic()))
-        return ChunkReport(errand.chunk.chunk_id, won=True, images={"ok": 4}, masks=0, funnel=Funnel())
+        return ChunkReport(attempt.chunk.chunk_id, won=True, images={"ok": 4}, masks=0, funnel=Funnel())
 
 
 class Sleepers:
@@ -87,9 +86,10 @@ def efficiency() -> tuple[list[str], list[str]]:
     """Lines of a report, and what is wrong."""
     import ray
 
-    from pipeline.run.driver import Driver
-    from pipeline.run.signals import StopFlag
-    from pipeline.run.worker import WorkerSpec, segmenter_loader
+    from pipeline.cluster.crew import WorkerKind
+    from pipeline.cluster.driver import Driver
+    from pipeline.cluster.metrics import RunMetrics
+    from pipeline.cluster.signals import StopFlag
 
     init: Any = ray.init
     init(
@@ -101,13 +101,12 @@ def efficiency() -> tuple[list[str], list[str]]:
     )
     settings = RunSettings(max_workers=SLOTS, images_per_chunk=IMAGES_PER_CHUNK)
     plan = _plan(settings)
-    spec = WorkerSpec("o", plan, StoreSettings(), segmenter_loader(ModelSettings(), "w"), threads=1)
+    workers = WorkerKind(lambda **_resources: Sleepers(), spec=None, device="cpu")
     ledger = Ledger.open(plan, committed=(), attempts_allowed=1, from_the_start=True)
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.run.crew.worker_actor", lambda **_resources: Sleepers())
         patch.setattr("ray.kill", lambda _actor: None)  # it would take the others of the process along
-        driver = Driver(ledger, spec, settings, device="cpu", look_around=set, progress=clock)
+        driver = Driver(ledger, workers, settings, committed_now=set, progress=clock, metrics=RunMetrics("o"))
         cpu = time.process_time()
         driver.run(StopFlag())
         ended, cpu = time.monotonic(), time.process_time() - cpu
@@ -123,7 +122,7 @@ def efficiency() -> tuple[list[str], list[str]]:
 
 
 def _plan(settings: RunSettings) -> Plan:
-    shape = Shape.of(Settings(source="s", out="o", run=settings), weights_sha256="w")
+    output_settings = OutputSettings.of(Settings(source="s", out="o", run=settings), weights_sha256="w")
     count = SLOTS * CHUNKS_EACH * IMAGES_PER_CHUNK
     shard = Shard(name="a", uri="/a", kind="folder", member_count=count, ignored_count=0)
-    return Plan(shape=shape, shards=(PlannedShard(shard=shard, first_ordinal=0, members_sha256=("m",)),))
+    return Plan(settings=output_settings, shards=(PlannedShard(shard=shard, first_ordinal=0, members_sha256=("m",)),))

@@ -29,7 +29,7 @@ def elastic(folder: Path) -> list[str]:
     problems: list[str] = []
     with cluster(count=1, cpus=1) as nodes:
         nodes.add(FAKE_BROKEN_HERE="1")
-        command = [sys.executable, "-m", "tests.run.fake_generate", *overrides, f"run.address={nodes.address}"]
+        command = [sys.executable, "-m", "tests.fake_generate", *overrides, f"run.address={nodes.address}"]
         with (folder / "log").open("wb") as log:
             driver = subprocess.Popen(
                 [*command, "run.images_per_chunk=1", "model.device=cpu"],

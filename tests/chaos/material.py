@@ -8,15 +8,17 @@ import tarfile
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.run.chunk import Bench, Errand, process_chunk
-from pipeline.run.device import Device
-from pipeline.run.ledger import DEATHS_TO_NAME
-from pipeline.run.plan import Shape, part_name
-from pipeline.run.planning import create_or_load_plan
-from pipeline.run.session import weights_from_settings
+from pipeline.cluster.ledger import DEATHS_TO_NAME
+from pipeline.plan.layout import part_name
+from pipeline.plan.plan import OutputSettings
+from pipeline.plan.planning import create_or_load_plan
+from pipeline.records import Attempt
 from pipeline.settings import Format, Settings
 from pipeline.storage.connect import connect
 from pipeline.storage.parts import Part, read_part
+from pipeline.work.chunk import WorkerContext, process_chunk
+from pipeline.work.device import Device
+from pipeline.work.weights import weights_from_settings
 from tests.chaos.storm import Storm
 from tests.fakes_run import POISON_RGB, TAR_PIT_RGB, drawn_image, fake_weights
 
@@ -61,18 +63,18 @@ def undisturbed(settings: Settings, storm: Storm, poisoned: frozenset[str]) -> d
     """The parts by name: every chunk done once, in this process, without Ray and without faults."""
     store = connect(settings.store)
     weights = weights_from_settings(settings, store) if storm.real_model else fake_weights(settings, store)
-    shape = Shape.of(settings, weights_sha256=weights.sha256)
-    plan = create_or_load_plan(shape, out=settings.out, store=store).plan
-    device = Device(weights.load(store), plan.shape.recipe)
-    bench = Bench(out=settings.out, plan=plan, store=store, generate=device.generate)
+    output_settings = OutputSettings.of(settings, weights_sha256=weights.sha256)
+    plan = create_or_load_plan(output_settings, out=settings.out, store=store).plan
+    device = Device(weights.load(store), plan.settings.recipe)
+    context = WorkerContext(out=settings.out, plan=plan, store=store, generate=device.generate)
     why = f"{DEATHS_TO_NAME} attempts at this image failed: its worker died"
     for chunk in plan.chunks():
         crashed = {
             member.ordinal: why
-            for member in bench.index.read(chunk.shard, chunk.start, chunk.stop)
+            for member in context.index.read(chunk.shard, chunk.start, chunk.stop)
             if member.key in poisoned
         }
-        process_chunk(Errand(chunk, crashed=crashed), bench)
+        process_chunk(Attempt(chunk, crashed=crashed), context)
     return parts_of(settings, [part_name(plan, chunk) for chunk in plan.chunks()])
 
 

@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pipeline.cluster.crew import CHUNKS_IN_FLIGHT
 from pipeline.masks.warm_up import warm_up
-from pipeline.run.chunk import Bench, Errand, process_chunk
-from pipeline.run.device import Device
-from pipeline.run.plan import Plan, Shape
-from pipeline.run.planning import create_or_load_plan
-from pipeline.run.worker import CHUNKS_IN_FLIGHT
+from pipeline.plan.plan import OutputSettings, Plan
+from pipeline.plan.planning import create_or_load_plan
+from pipeline.records import Attempt
 from pipeline.settings import Recipe, RunSettings, Settings, StoreSettings
 from pipeline.storage.connect import connect
+from pipeline.work.chunk import WorkerContext, process_chunk
+from pipeline.work.device import Device
 from tests.fakes_run import FakeSegmenter
 
 SIZE_HW = (600, 900)
@@ -49,17 +50,17 @@ def memory_over(images: int, folder: Path) -> Iterator[tuple[int, float]]:
     """(images done, the most resident MiB that were seen while the last tenth of them was done)"""
     settings = _settings(images, folder)
     store = connect(settings.store)
-    plan = create_or_load_plan(Shape.of(settings, weights_sha256="f" * 64), out=settings.out, store=store).plan
-    device = Device(FakeSegmenter(), plan.shape.recipe)
-    bench = Bench(out=settings.out, plan=plan, store=store, generate=device.generate)
+    plan = create_or_load_plan(OutputSettings.of(settings, weights_sha256="f" * 64), out=settings.out, store=store).plan
+    device = Device(FakeSegmenter(), plan.settings.recipe)
+    context = WorkerContext(out=settings.out, plan=plan, store=store, generate=device.generate)
     warm_up()
-    yield from _worked(plan, bench, images)
+    yield from _worked(plan, context, images)
 
 
-def _worked(plan: Plan, bench: Bench, images: int) -> Iterator[tuple[int, float]]:
+def _worked(plan: Plan, context: WorkerContext, images: int) -> Iterator[tuple[int, float]]:
     done, highest = 0, 0.0
     with ThreadPoolExecutor(CHUNKS_IN_FLIGHT) as pool:
-        for report in pool.map(lambda errand: process_chunk(errand, bench), map(Errand, plan.chunks())):
+        for report in pool.map(lambda attempt: process_chunk(attempt, context), map(Attempt, plan.chunks())):
             before, done = done, done + sum(report.images.values())
             highest = max(highest, resident_mib())
             if done * STEPS // images > before * STEPS // images:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.run.progress import Lines
-from pipeline.run.verify import verify_output
+from pipeline.output.verify import verify_output
+from pipeline.progress import Lines
 from pipeline.settings import ModelSettings, Recipe, RunSettings, Settings, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.parts import read_part
@@ -173,7 +173,7 @@ def chaos(storm: Storm, *, client: Any, bucket: str, endpoint: str, sky: Weather
     expected = undisturbed(replace(settings, out=f"s3://{bucket}/undisturbed"), storm, material.poisoned)
     with cluster(count=storm.nodes, cpus=storm.cpus_per_node) as nodes:
         overrides = overrides_of(replace(settings, store=StoreSettings(endpoint_url=sky.url)), nodes.address)
-        module = "jobs.generate" if storm.real_model else "tests.run.fake_generate"
+        module = "jobs.generate" if storm.real_model else "tests.fake_generate"
         env = {**os.environ, "FAKE_SECONDS": str(storm.seconds_per_image), "PYTHONPATH": str(ROOT)}
         drivers = Drivers([sys.executable, "-m", module, *overrides], env, logs, found)
         begun = time.monotonic()

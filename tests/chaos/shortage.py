@@ -43,7 +43,7 @@ def shortage(folder: Path) -> tuple[list[str], list[str]]:
     }
     with (folder / "log").open("wb") as log:
         code = subprocess.run(
-            [sys.executable, "-m", "tests.run.fake_generate", *overrides, *limits],
+            [sys.executable, "-m", "tests.fake_generate", *overrides, *limits],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT), **monitor},
             stdout=log,

@@ -30,7 +30,7 @@ SMALL = ["--node-ip-address=127.0.0.1", f"--object-store-memory={100 * 2**20}"]
 
 
 @dataclass(frozen=True)
-class Cluster:
+class TwoNodes:
     """What a user of it knows, and where Ray keeps its files."""
 
     address: str
@@ -71,14 +71,14 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def two_nodes() -> Iterator[TwoNodes]:
     # Ray puts sockets into this folder, whose paths may have 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
     gcs, dashboard, metrics, node_metrics = free_ports(4)
     env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
     env |= {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     env["RAY_worker_niceness"] = "0"  # Ray's own is 15, which on a busy machine is next to nothing
-    there = Cluster(f"http://127.0.0.1:{dashboard}", (metrics, node_metrics), env, folder)
+    there = TwoNodes(f"http://127.0.0.1:{dashboard}", (metrics, node_metrics), env, folder)
     head_line, node_line = re.findall(r"^ray start .*$", PAGE, re.MULTILINE)
     head = [*shlex.split(head_line), *SMALL, f"--port={gcs}", f"--dashboard-port={dashboard}"]
     node = [*shlex.split(node_line.replace("HEAD:6379", f"127.0.0.1:{gcs}")), *SMALL, "--num-cpus=2"]
@@ -120,7 +120,7 @@ def start(
     raise AssertionError(f"no node came up: {said}")
 
 
-def wait_for_the_jobs_api(there: Cluster) -> None:
+def wait_for_the_jobs_api(there: TwoNodes) -> None:
     """The dashboard's parts come up one by one, after the node."""
     request = urllib.request.Request(f"{there.address}/api/jobs/", headers={"Authorization": f"Bearer {TOKEN}"})
     deadline = time.monotonic() + 120

@@ -13,7 +13,7 @@ import yaml
 import pipeline
 from jobs.command import check_overrides
 from jobs.submit import stop_wait
-from pipeline.run.metrics import CATALOGUE, Failure, Kind
+from pipeline.cluster.metrics import CATALOGUE, Failure, Kind
 from pipeline.settings import RunSettings, Settings
 from tests.cluster.conftest import PAGE, ROOT
 

@@ -6,16 +6,14 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.records import ChunkReport, Funnel
-from pipeline.run.metrics import (
+from pipeline.cluster.metrics import (
     BUSY,
     CHUNKS,
-    DEVICE_STAGE,
     FAILURES,
     IMAGES,
     MASKS,
     READ,
-    STAGES,
+    STAGE_SECONDS,
     WAITING,
     WORKERS,
     WRITTEN,
@@ -23,7 +21,8 @@ from pipeline.run.metrics import (
     Metric,
     RunMetrics,
 )
-from pipeline.run.progress import Standing
+from pipeline.progress import Standing
+from pipeline.records import ChunkReport, Funnel, Stage
 
 REPORT = ChunkReport(
     chunk_id="a-00000",
@@ -31,7 +30,7 @@ REPORT = ChunkReport(
     images={"ok": 3, "unreadable": 1},
     masks=50,
     funnel=Funnel(),
-    seconds={"read": 1.0, DEVICE_STAGE: 7.0},
+    seconds={Stage.READ: 1.0, Stage.COMPUTE: 7.0},
     bytes_read=1000,
     bytes_written=100,
 )
@@ -80,7 +79,7 @@ def test_reports_add_up_by_label():
     assert values[MASKS.name] == {(): 50}
     assert values[READ.name] == {(): 2000}
     assert values[WRITTEN.name] == {(): 200}
-    assert values[STAGES.name] == {("read",): 2.0, (DEVICE_STAGE,): 14.0}
+    assert values[STAGE_SECONDS.name] == {("read",): 2.0, (Stage.COMPUTE,): 14.0}
     assert values[BUSY.name] == {(): 14.0}
     assert memory.runs == {"s3://b/out"}
 

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from ray.job_submission import JobStatus
 
-from pipeline.run.submission import Submission, submit
+from pipeline.cluster.submission import Submission, submit
 
 LOG = "line 1\nline 2\nline 3\n"
 
@@ -52,7 +52,7 @@ class Client:
 
 def test_a_head_that_cannot_take_a_job_yet_is_asked_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """It answers some seconds before it can; a script that starts a cluster and submits must not fail by that."""
-    monkeypatch.setattr("pipeline.run.submission.JobSubmissionClient", lambda _address: Client(silent=2))
+    monkeypatch.setattr("pipeline.cluster.submission.JobSubmissionClient", lambda _address: Client(silent=2))
     assert submit(["python", "-V"], address="http://h", package=tmp_path, env={}).id == "exec python -V"
 
 

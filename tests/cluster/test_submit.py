@@ -19,10 +19,10 @@ from typing import IO, cast
 import pytest
 
 from jobs.submit import LEAVING_S, command, stop_wait, submit_job
+from pipeline.cluster.metrics import BUSY, CATALOGUE, FAILURES, IMAGES, Failure, Metric
 from pipeline.errors import ConfigError
-from pipeline.run.metrics import BUSY, CATALOGUE, FAILURES, IMAGES, Failure, Metric
 from pipeline.settings import RunSettings, Settings, SubmitJob, SubmitSettings
-from tests.cluster.conftest import PAGE, ROOT, Cluster, free_ports
+from tests.cluster.conftest import PAGE, ROOT, TwoNodes, free_ports
 from tests.fakes_run import write_tar
 
 SCENES = ROOT / "jobs" / "sample" / "scenes.tar"
@@ -53,27 +53,34 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Story:
+def story(two_nodes: TwoNodes, tmp_path_factory: pytest.TempPathFactory) -> Story:
     folder = tmp_path_factory.mktemp("cluster")
     out, shard = folder / "out", write_tar(folder / "shard.tar", sixteen_images())
-    first = [sys.executable, "-m", "jobs.submit", f"submit.address={cluster.address}", f"source={shard}", f"out={out}"]
-    with running([*first, *OPTIONS], cluster.env) as process:
+    first = [
+        sys.executable,
+        "-m",
+        "jobs.submit",
+        f"submit.address={two_nodes.address}",
+        f"source={shard}",
+        f"out={out}",
+    ]
+    with running([*first, *OPTIONS], two_nodes.env) as process:
         assert process.stdout is not None
         advice = process.stdout.readline()
-        wait_for_parts(1, out, process, cluster, advice=advice)
+        wait_for_parts(1, out, process, two_nodes, advice=advice)
         begun = time.monotonic()
         stop = re.findall("`(ray job stop .*)`", advice)[0]
-        subprocess.run(shlex.split(stop), env=cluster.env, capture_output=True, timeout=PATIENCE_S, check=True)
+        subprocess.run(shlex.split(stop), env=two_nodes.env, capture_output=True, timeout=PATIENCE_S, check=True)
         stopped = ended(process)
     seconds, parts = time.monotonic() - begun, parts_in(out)
     again = ["make", "-o", ".venv/.run-ready", f"BIN={Path(sys.executable).parent}", "submit", f"SHARD={shard}"]
-    again += [f"OUT={out}", f"ADDRESS={cluster.address}", f"ARGS={shlex.join(OPTIONS)}"]
+    again += [f"OUT={out}", f"ADDRESS={two_nodes.address}", f"ARGS={shlex.join(OPTIONS)}"]
     # The tests themselves are run by a make, which would pass its own flags on.
-    env = {key: value for key, value in cluster.env.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    env = {key: value for key, value in two_nodes.env.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
     with running(again, env) as process:
-        wait_for_parts(len(parts) + 1, out, process, cluster)
-        cluster.kill_a_worker()
-        scraped = scraped_until_the_end(process, cluster)
+        wait_for_parts(len(parts) + 1, out, process, two_nodes)
+        two_nodes.kill_a_worker()
+        scraped = scraped_until_the_end(process, two_nodes)
         finished = ended(process)
     return Story(out, stopped, seconds, parts, finished, scraped)
 
@@ -101,12 +108,12 @@ def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(process.args, process.returncode, output)
 
 
-def scraped_until_the_end(process: subprocess.Popen[str], cluster: Cluster) -> Scraped:
+def scraped_until_the_end(process: subprocess.Popen[str], two_nodes: TwoNodes) -> Scraped:
     """Ray forgets the gauges of a process soon after its end, and keeps its counters."""
     seen: Scraped = {}
     while True:
         is_last = process.poll() is not None
-        with urllib.request.urlopen(f"http://127.0.0.1:{cluster.metrics_ports[0]}/metrics", timeout=60) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{two_nodes.metrics_ports[0]}/metrics", timeout=60) as answer:
             text = answer.read().decode()
         for name, labels, value in re.findall(r"^(ray_maskmill_\w+)\{(.*)\} (\S+)$", text, re.MULTILINE):
             seen[name, frozenset(re.findall(r'(\w+)="([^"]*)"', labels))] = float(value)
@@ -116,7 +123,7 @@ def scraped_until_the_end(process: subprocess.Popen[str], cluster: Cluster) -> S
 
 
 def wait_for_parts(
-    count: int, out: Path, process: subprocess.Popen[str], cluster: Cluster, *, advice: str = ""
+    count: int, out: Path, process: subprocess.Popen[str], two_nodes: TwoNodes, *, advice: str = ""
 ) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while len(parts_in(out)) < count:
@@ -124,7 +131,7 @@ def wait_for_parts(
         if time.monotonic() > deadline:
             process.kill()
             pytest.fail(f"no {count} parts: {process.communicate()}")
-        cluster.lend_compiled()
+        two_nodes.lend_compiled()
         time.sleep(0.05)
 
 
@@ -152,10 +159,10 @@ def test_job_submitted_again_does_what_is_left(story: Story):
     assert (story.out / "_SUCCESS").exists()
 
 
-def test_job_takes_the_packages_and_nothing_else(story: Story, cluster: Cluster):
+def test_job_takes_the_packages_and_nothing_else(story: Story, two_nodes: TwoNodes):
     """An environment, an output or a checkpoint in the folder would be gigabytes on every submission."""
     assert story.finished.returncode == 0
-    on_head, on_node = cluster.packages()
+    on_head, on_node = two_nodes.packages()
     assert on_head.name == on_node.name, "one package, whoever sends it"
     for package in (on_head, on_node):
         assert {path.name for path in package.iterdir()} == {"pipeline", "model", "conf", "jobs"}
@@ -181,12 +188,12 @@ def values_of(metric: Metric, story: Story) -> list[float]:
 
 
 @pytest.mark.usefixtures("story")
-def test_prometheus_finds_every_node_where_the_page_says(cluster: Cluster):
+def test_prometheus_finds_every_node_where_the_page_says(two_nodes: TwoNodes):
     """Ray has moved this file once."""
     [place] = re.findall(r"files: \[/tmp/ray/(.*)\]", PAGE)
-    [group] = json.loads((cluster.folder / "head" / place).read_text())
+    [group] = json.loads((two_nodes.folder / "head" / place).read_text())
     ports = {target.rpartition(":")[2] for target in group["targets"]}
-    assert {str(port) for port in cluster.metrics_ports} <= ports
+    assert {str(port) for port in two_nodes.metrics_ports} <= ports
 
 
 JOB = SubmitJob(source="s3://bucket/images", out="s3://bucket/masks", run=RunSettings(address="auto"))

@@ -188,7 +188,7 @@ def test_no_cluster_at_the_address_is_a_configuration_error(tmp_path: Path):
     # A process of its own: in this one a driver would take the Ray session that other tests share.
     ended = subprocess.run(
         [
-            *[sys.executable, "-m", "tests.run.fake_generate"],
+            *[sys.executable, "-m", "tests.fake_generate"],
             *[f'source="{folder}"', f'out="{tmp_path}/out"', "run.address=127.0.0.1:9"],
         ],
         cwd=Path(__file__).parent.parent.parent,

@@ -17,15 +17,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.cluster.crew import CHUNKS_IN_FLIGHT
+from pipeline.cluster.signals import StopFlag
 from pipeline.records import ImageRow
 from pipeline.run.session import run_settings
-from pipeline.run.signals import StopFlag
-from pipeline.run.worker import CHUNKS_IN_FLIGHT
 from pipeline.settings import Format, Settings, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.parts import read_part
 from tests.fakes_run import Notes, drawn_image, fake_weights, write_folder, write_tar
-from tests.run.conftest import with_run
+from tests.small_runs import with_run
 
 ROOT = Path(__file__).parent.parent.parent
 IMAGES = 12
@@ -35,7 +35,7 @@ PATIENCE_S = 200
 
 def start(overrides: Sequence[str], *, seconds: float = 0.0) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.run.fake_generate", *overrides],
+        [sys.executable, "-m", "tests.fake_generate", *overrides],
         cwd=ROOT,
         env={**os.environ, "FAKE_SECONDS": str(seconds), "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,

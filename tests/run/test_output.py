@@ -12,11 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import StorageError
+from pipeline.records import Stage
+from pipeline.run.outcome import Outcome
 from pipeline.run.report import load_snippet, summary
-from pipeline.run.session import Outcome, Weights
 from pipeline.settings import Format, Settings
 from pipeline.storage.parts import read_part
 from pipeline.storage.store import Store
+from pipeline.work.weights import Weights
 from tests.fakes_run import (
     FakeSegmenter,
     Notes,
@@ -25,7 +27,7 @@ from tests.fakes_run import (
     fake_weights,
     write_folder,
 )
-from tests.run.conftest import parts_of, run, with_run
+from tests.small_runs import parts_of, run, with_run
 
 
 def test_one_and_three_workers_write_the_same_bytes(finished: tuple[Settings, Outcome], tmp_path: Path):
@@ -55,7 +57,7 @@ def test_finished_run_has_a_manifest_that_recounts_its_parts(finished: tuple[Set
     text = summary(outcome)
     assert "13 ok, 0 failed" in text
     assert "images/s" in text
-    busy = sum(report.seconds["compute"] for report in outcome.reports) / outcome.worked_s
+    busy = sum(report.seconds[Stage.COMPUTE] for report in outcome.reports) / outcome.worked_s
     assert 0 < busy < 1
     assert f"overlapping; the device was busy for {busy:.0%} of the workers' time" in text
     assert f"{13 * 48} candidates: " in text

@@ -18,9 +18,10 @@ import pytest
 from pycocotools import mask as coco
 
 from pipeline.errors import StorageError
+from pipeline.plan.layout import PART_SUFFIX
 from pipeline.records import ImageRow, Status
 from pipeline.settings import Format
-from pipeline.storage.parts import PART_SUFFIX, count_part, read_part, write_part
+from pipeline.storage.parts import count_part, read_part, write_part
 from tests.storage.samples import METADATA, a_mask, a_row, many_rows, some_rows
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,248 @@
+"""The workers of a run: as many as are wanted, placed where they do not fail, and told apart from the dead.
+
+Owns the actors. Does not know what they work on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray as typed_ray
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+
+from pipeline.cluster.capacity import Capacity, machine_is_lost
+from pipeline.cluster.machines import Machines
+from pipeline.cluster.ray_session import one_line
+from pipeline.errors import MaskmillError, RunError
+from pipeline.records import Attempt
+from pipeline.settings import RunSettings
+
+ray: Any = typed_ray  # its annotations are partial and partly wrong
+
+CHUNKS_IN_FLIGHT = 2
+"""Per worker: one that computes, and one that is read before it or written after it."""
+LOADING_S = 600.0
+"""Seconds in which a worker loads its model; more if run.image_timeout_s, which is about images, is more."""
+RAN_OUT = "ran out of memory, and Ray ended a worker there"
+MORE_MEMORY = "use a machine with more memory"
+
+
+@dataclass(frozen=True)
+class WorkerKind:
+    """What the workers of a run are.
+
+    actor_class  their Ray class, made for `num_cpus`, `num_gpus` and the chunks that one has at once
+    spec         what each is told, once
+    device       model.device: decides whether one takes a GPU or CPU slots
+    """
+
+    actor_class: Callable[..., Any]
+    spec: object
+    device: str
+
+
+@dataclass(eq=False)
+class WorkerSlot:
+    """One worker as the driver sees it: asked for, then placed on a node, then ready."""
+
+    actor: Any
+    placing: Any
+    """Answered with the id of the node, once there was room on one."""
+    starting: Any
+    """Answered when the model is loaded."""
+    node: str = ""
+    ready: bool = False
+    since: float = 0.0
+    """When it came to be what it is: placed, or ready."""
+    in_flight: dict[Any, Attempt] = field(default_factory=dict[Any, Attempt])
+    alone: bool = False
+    """It works on a suspect chunk and gets no second one."""
+
+    @property
+    def awaited(self) -> list[Any]:
+        """The answers that it owes."""
+        if self.ready:
+            return list(self.in_flight)
+        return [self.starting if self.node else self.placing]
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """A machine had no memory for a worker that held these chunks, or was still loading: one fewer is asked for."""
+
+    node: str
+    chunk_ids: frozenset[str]
+
+
+class Crew:
+    """say  told about workers that fail and machines that are avoided
+
+    raises  ConfigError if no node has room for a single worker, and none may still come
+    """
+
+    def __init__(self, workers: WorkerKind, settings: RunSettings, *, say: Callable[[str], None]) -> None:
+        self.slots: list[WorkerSlot] = []
+        self._spec = ray.put(workers.spec)
+        self._settings = settings
+        self._say = say
+        self._capacity = Capacity(settings, device=workers.device)
+        self._machines = Machines()
+        self._actor_class = workers.actor_class(
+            num_cpus=self._capacity.cpus_each, num_gpus=self._capacity.gpus_each, chunks_at_once=CHUNKS_IN_FLIGHT
+        )
+        self._shortages: list[Shortage] = []
+        self._worked_s = 0.0
+
+    @property
+    def busy(self) -> list[WorkerSlot]:
+        return [slot for slot in self.slots if slot.in_flight]
+
+    @property
+    def avoided(self) -> tuple[str, ...]:
+        """Sentences: which machines were avoided, and why."""
+        return tuple(f"{self._capacity.name_of(node)}: {why}" for node, why in self._machines.avoided.items())
+
+    @property
+    def worked_s(self) -> float:
+        """Seconds for which workers were ready, summed over all of them."""
+        now = time.monotonic()
+        return self._worked_s + sum(now - slot.since for slot in self.slots if slot.ready)
+
+    def fit_to(self, work: int) -> None:
+        """Ask for, or dismiss, until there is a worker for each of `work` chunks, up to the limit.
+
+        Those that still wait for resources are the autoscaler's demand.
+        """
+        wanted = min(self._limit(), work)
+        idle = [slot for slot in self.slots if not slot.in_flight]
+        # Those that have not started yet go first.
+        for slot in sorted(idle, key=lambda slot: slot.ready)[: max(0, len(self.slots) - wanted)]:
+            self.dismiss(slot)
+        while len(self.slots) < wanted:
+            self._ask_for_one()
+
+    def answer(self, slot: WorkerSlot, ref: Any) -> None:
+        """One that was not ready has answered.
+
+        raises  what the loader raises if it is one of ours (ConfigError for a wrong checkpoint);
+                RunError if workers fail to start wherever they are placed
+        """
+        try:
+            answer = ray.get(ref)
+        except RayTaskError as error:
+            if isinstance(error.cause, MaskmillError):
+                raise error.cause from error
+            self._start_failed(slot, one_line(error))
+        # Neither of Ray's out-of-memory and actor errors is a kind of the other; RayError comes last.
+        except OutOfMemoryError:
+            self._start_ran_out_of_memory(slot)
+        except RayError as error:
+            lost = machine_is_lost(error, slot.node)
+            self._start_failed(slot, one_line(error), on="" if lost else slot.node)
+        else:
+            slot.since = time.monotonic()
+            if slot.node:
+                slot.ready = True
+                self._machines.note_started(slot.node)
+            else:
+                slot.node = answer
+                self._machines.note_placed()
+
+    def replace_hung_starts(self) -> None:
+        latest = time.monotonic() - max(LOADING_S, self._settings.image_timeout_s)
+        for slot in [slot for slot in self.slots if slot.node and not slot.ready and slot.since < latest]:
+            self._start_failed(slot, f"it was not ready {time.monotonic() - slot.since:.0f} s after it was placed")
+
+    def lose(self, slot: WorkerSlot) -> list[Attempt]:
+        """Dismiss one that died, or is as good as dead; returns what it held."""
+        attempts = list(slot.in_flight.values())
+        slot.in_flight.clear()
+        self.dismiss(slot)
+        return attempts
+
+    def note_finished(self, slot: WorkerSlot) -> None:
+        self._machines.note_finished(slot.node)
+
+    def note_death(self, slot: WorkerSlot, attempts: list[Attempt], why: str) -> None:
+        """It died on a machine that lives on."""
+        if self._machines.note_death(slot.node, [attempt.chunk.chunk_id for attempt in attempts]):
+            self._avoid(slot.node, f"workers keep dying there: {why}")
+
+    def note_out_of_memory(self, slot: WorkerSlot, attempts: list[Attempt]) -> str:
+        """Ray killed it because its machine had no memory left: one worker fewer from now on, as long as there is one.
+
+        Returns where that was, for a person.
+        """
+        name = self._capacity.name_of(slot.node) if slot.node else "a machine"
+        then = f"there is but one worker: {MORE_MEMORY}"
+        if self._limit() > 1:
+            self._shortages.append(Shortage(slot.node, frozenset(attempt.chunk.chunk_id for attempt in attempts)))
+            then = f"one worker fewer from now on ({len(self._shortages)} in all); run.max_workers sets how many"
+        self._say(f"{name} {RAN_OUT}; {then}")
+        return name
+
+    def note_named(self, chunk_id: str) -> None:
+        """One image of this chunk is left out from now on. If memory was short wherever the chunk was, then for that
+        image, and not because there were too many workers."""
+        self._forget([shortage for shortage in self._shortages if chunk_id in shortage.chunk_ids])
+
+    def dismiss(self, slot: WorkerSlot) -> None:
+        # Dropping the handle is not enough: another reference keeps the actor, and its GPU, for ever.
+        ray.kill(slot.actor)
+        self.slots.remove(slot)
+        if slot.ready:
+            self._worked_s += time.monotonic() - slot.since
+
+    def dismiss_all(self) -> None:
+        for slot in list(self.slots):
+            self.dismiss(slot)
+
+    def _limit(self) -> int:
+        limit = self._settings.max_workers or self._capacity.worth_asking_for(self._machines.avoided)
+        return max(1, limit - len(self._shortages))
+
+    def _forget(self, explained: list[Shortage]) -> None:
+        if explained:
+            self._shortages = [shortage for shortage in self._shortages if shortage not in explained]
+            self._say(f"what took the memory is known; workers that are asked for again: {len(explained)}")
+
+    def _ask_for_one(self) -> None:
+        avoided = ",".join(sorted(self._machines.avoided))
+        where = {"label_selector": {"ray.io/node-id": f"!in({avoided})"}} if avoided else {}
+        actor = self._actor_class.options(**where).remote(self._spec)
+        self.slots.append(WorkerSlot(actor=actor, placing=actor.node.remote(), starting=actor.start.remote()))
+
+    def _start_failed(self, slot: WorkerSlot, why: str, *, on: str | None = None) -> None:
+        node = slot.node if on is None else on
+        self.dismiss(slot)
+        self._say(f"a worker did not start ({self._capacity.name_of(slot.node)}): {why}")
+        if self._machines.note_failed_start(node) and not self._avoid(node, f"workers do not start: {why}"):
+            raise RunError(f"worker after worker does not start; the last one said: {why}")
+
+    def _start_ran_out_of_memory(self, slot: WorkerSlot) -> None:
+        """Others may have taken it, as long as there are others."""
+        if self._limit() == 1:
+            return self._start_failed(slot, f"its machine {RAN_OUT}; {MORE_MEMORY}")
+        self.dismiss(slot)
+        self.note_out_of_memory(slot, [])
+        if self._machines.note_failed_start(slot.node):
+            self._avoid(slot.node, "there is no memory for workers to start")
+
+    def _avoid(self, node: str, why: str) -> bool:
+        """Place no worker there any more; False if there would be no room left elsewhere."""
+        others = {*self._machines.avoided, node}
+        if not node or not self._capacity.workers_that_fit(without=others):
+            return False
+        if node not in self._machines.avoided:
+            self._machines.avoided[node] = why
+            self._say(f"{self._capacity.name_of(node)} is avoided from now on: {why}")
+            self._forget([shortage for shortage in self._shortages if shortage.node == node])
+            for slot in list(self._unplaced()):
+                self.dismiss(slot)  # it may be placed there yet
+        return True
+
+    def _unplaced(self) -> Iterator[WorkerSlot]:
+        return (slot for slot in self.slots if not slot.node)

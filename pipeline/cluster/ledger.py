@@ -1,0 +1,168 @@
+"""Who still has to be done, and who is to blame: the driver's book-keeping, without Ray.
+
+Owns the states of a chunk (waiting, out, committed, given up), the counting of its attempts, and the images of it that
+are not touched any more.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from pipeline.plan.plan import Plan
+from pipeline.records import Attempt, Chunk, ChunkReport, GivenUp, JournalEntry
+
+DEATHS_TO_NAME = 3
+"""Attempts that must end at the same image, the last of them careful, before its row is `crashed`. Two may be somebody
+else's doing: where processes are killed at random, an innocent image is met twice once in a few hundred kills."""
+NAMED_AT_FIRST = 5
+"""Images that may be named before a single chunk is finished; a row is final, and so many are not to blame."""
+LOSSES_EXCUSED = 3
+"""Times that a chunk's machine may be lost, or run out of memory, before the chunk is suspected of doing it."""
+
+
+class Verdict(StrEnum):
+    """What a failed attempt leads to; the words are for the log."""
+
+    AGAIN = "is tried again"
+    GIVEN_UP = "is given up"
+    NAMED = "goes on without one image"
+    EXCUSED = "goes back"
+
+
+@dataclass
+class Ledger:
+    """Every chunk of the plan is in exactly one place: committed, given_up, `waiting`, or out with a worker."""
+
+    plan: Plan
+    attempts_allowed: int
+    waiting: deque[Chunk] = field(default_factory=deque[Chunk])
+    committed: set[str] = field(default_factory=set[str])
+    """Ids of chunks whose part is in the store, whoever wrote it."""
+    images_committed: int = 0
+    given_up: dict[str, GivenUp] = field(default_factory=dict[str, GivenUp])
+    """By chunk id."""
+    reports: list[ChunkReport] = field(default_factory=list[ChunkReport])
+    """Of the chunks that this driver's workers finished."""
+    masks: int = 0
+    """In those reports."""
+    failures: Counter[str] = field(default_factory=Counter[str])
+    """Chunk id -> attempts that failed for no image that could be named."""
+    attempts: Counter[str] = field(default_factory=Counter[str])
+    """Chunk id -> attempts that were begun."""
+    losses: Counter[str] = field(default_factory=Counter[str])
+    """Chunk id -> attempts that ended with their machine, or for want of its memory."""
+    suspects: set[str] = field(default_factory=set[str])
+    """Ids of chunks that run carefully from now on."""
+    deaths: Counter[int] = field(default_factory=Counter[int])
+    """Ordinal of an image -> attempts that ended at it."""
+    crashed: defaultdict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
+    """Chunk id -> its images that are not touched any more, and why."""
+
+    @classmethod
+    def open(cls, plan: Plan, *, committed: Iterable[str], attempts_allowed: int, from_the_start: bool) -> Ledger:
+        """`from_the_start` is for the driver that made the plan. Another one begins somewhere else in the circle, so
+        that two of them do not do the same chunk at the same time; the output is the same in any order."""
+        ledger = cls(plan, attempts_allowed=attempts_allowed)
+        ledger.waiting.extend(plan.chunks())
+        ledger.note_committed(committed)
+        if ledger.waiting and not from_the_start:
+            ledger.waiting.rotate(random.randrange(len(ledger.waiting)))
+        return ledger
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self.committed) == self.plan.chunk_count
+
+    @property
+    def nothing_works(self) -> bool:
+        """Image after image is named, and nothing else came of the work: then it is the machines, or the model. A later
+        driver begins with other chunks, if there are any, so that one full of bad images does not stop it again."""
+        return not self.reports and sum(map(len, self.crashed.values())) >= NAMED_AT_FIRST
+
+    def note_committed(self, chunk_ids: Iterable[str]) -> None:
+        """Parts seen in the store: nobody needs to wait for these any more."""
+        new = set(chunk_ids) - self.committed
+        if not new:
+            return
+        for chunk_id in new & self.given_up.keys():
+            self._commit(self.given_up[chunk_id].chunk)
+        kept: deque[Chunk] = deque()
+        for chunk in self.waiting:
+            if chunk.chunk_id in new:
+                self._commit(chunk)
+            else:
+                kept.append(chunk)
+        self.waiting = kept
+
+    def take(self) -> Attempt:
+        """The next chunk; a suspect one is to be done carefully."""
+        chunk = self.waiting.popleft()
+        self.attempts[chunk.chunk_id] += 1
+        return Attempt(
+            chunk,
+            number=self.attempts[chunk.chunk_id],
+            careful=self.is_suspect(chunk),
+            crashed=dict(self.crashed[chunk.chunk_id]),
+        )
+
+    def put_back(self, chunk: Chunk) -> None:
+        """It had not begun, or could not be watched."""
+        self.waiting.appendleft(chunk)
+
+    def finish(self, chunk: Chunk, report: ChunkReport) -> None:
+        self.reports.append(report)
+        self.masks += report.masks
+        self._commit(chunk)
+
+    def excuse(self, attempt: Attempt, entry: JournalEntry | None, why: str) -> Verdict:
+        """Its machine was lost. A chunk that loses one machine after the other is to blame for it like any other."""
+        chunk_id = attempt.chunk.chunk_id
+        self.losses[chunk_id] += 1
+        if self.losses[chunk_id] > LOSSES_EXCUSED:
+            return self.blame(attempt, entry, why)
+        self.waiting.appendleft(attempt.chunk)
+        return Verdict.EXCUSED
+
+    def spare(self, attempt: Attempt, entry: JournalEntry | None, why: str) -> Verdict:
+        """Its machine had no memory left: the next attempt is careful, which takes the least memory there is."""
+        self.suspects.add(attempt.chunk.chunk_id)
+        return self.excuse(attempt, entry, why)
+
+    def blame(self, attempt: Attempt, entry: JournalEntry | None, why: str) -> Verdict:
+        """An attempt has failed. `entry` is what it was at, if that is known.
+
+        An attempt accuses the image that it was at. A careful one has one image alone to accuse, and if it is not the
+        first to do so names it: the chunk goes on without. Any other failure is the chunk's, which is given up after
+        `attempts_allowed` of them.
+        """
+        chunk = attempt.chunk
+        self.suspects.add(chunk.chunk_id)
+        at = None if entry is None else entry.ordinal
+        if at is not None:
+            self.deaths[at] += 1
+        if attempt.careful and at is not None:
+            self.waiting.append(chunk)
+            if self.deaths[at] < DEATHS_TO_NAME:
+                return Verdict.AGAIN
+            self.crashed[chunk.chunk_id][at] = f"{DEATHS_TO_NAME} attempts at this image failed: {why}"
+            return Verdict.NAMED
+        self.failures[chunk.chunk_id] += 1
+        if self.failures[chunk.chunk_id] < self.attempts_allowed:
+            self.waiting.append(chunk)
+            return Verdict.AGAIN
+        self.given_up[chunk.chunk_id] = GivenUp(chunk, why)
+        return Verdict.GIVEN_UP
+
+    def is_suspect(self, chunk: Chunk) -> bool:
+        """It failed before: it runs carefully, and without a neighbour whose work a second death would cost."""
+        return chunk.chunk_id in self.suspects
+
+    def _commit(self, chunk: Chunk) -> None:
+        if chunk.chunk_id not in self.committed:
+            self.committed.add(chunk.chunk_id)
+            self.images_committed += chunk.stop - chunk.start
+            self.given_up.pop(chunk.chunk_id, None)

@@ -1,0 +1,65 @@
+"""The names of everything below OUT.
+
+Owns the names alone: what stands in these objects is their writers'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from pipeline.plan.plan import Plan
+from pipeline.records import Chunk
+from pipeline.settings import Format
+
+PART_SUFFIX: Mapping[Format, str] = MappingProxyType({Format.PARQUET: ".parquet", Format.COCO_RLE: ".tar"})
+
+
+def below(out: str, *parts: str) -> str:
+    """The URI of something below a folder or prefix."""
+    return "/".join([out.rstrip("/"), *parts])
+
+
+def job_uri(out: str) -> str:
+    """Everything that is not the dataset itself."""
+    return below(out, "_job")
+
+
+def plan_uri(out: str) -> str:
+    return below(job_uri(out), "plan.json")
+
+
+def members_uri(out: str, shard_name: str, sha256: str) -> str:
+    """A piece of a member index. The name carries the content's hash: what was left behind by a planner that did not
+    win is never mistaken."""
+    return below(job_uri(out), "members", f"{shard_name}-{sha256[:16]}.parquet")
+
+
+def data_uri(out: str) -> str:
+    return below(out, "data")
+
+
+def part_name(plan: Plan, chunk: Chunk) -> str:
+    return chunk.chunk_id + PART_SUFFIX[plan.settings.format]
+
+
+def part_uri(out: str, plan: Plan, chunk: Chunk) -> str:
+    return below(data_uri(out), part_name(plan, chunk))
+
+
+def manifest_uri(out: str) -> str:
+    return below(job_uri(out), "manifest.json")
+
+
+def success_uri(out: str) -> str:
+    return below(out, "_SUCCESS")
+
+
+def store_verdict_uri(out: str) -> str:
+    """How the store treats competing writers, found out once."""
+    return below(job_uri(out), "store.json")
+
+
+def signs_of_life_uri(out: str) -> str:
+    """Where runs on a weak store show that they live."""
+    return below(job_uri(out), "runs")

@@ -1,0 +1,188 @@
+"""The plan: what a run is made of, frozen before the first image is touched.
+
+Owns the plan's record, its JSON and its hashes. Nothing here depends on where OUT is, on time, host or number of
+workers. Making and loading plans is planning.py's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+from pipeline.errors import ConfigError
+from pipeline.plan.ids import annotation_stride
+from pipeline.records import Chunk, Shard
+from pipeline.settings import CropRank, Format, Precision, Recipe, Settings
+
+PLAN_VERSION = 2
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """The settings that shape the output: two runs with the same source bytes and the same of these give equal
+    parts on one class of device."""
+
+    source: str
+    """As typed; in a plan, as `spellings` has it."""
+    format: Format
+    recipe: Recipe
+    model_name: str
+    precision: Precision
+    weights_sha256: str
+    images_per_chunk: int
+    max_pixels: int
+    threads_per_worker: int
+
+    @classmethod
+    def of(cls, settings: Settings, *, weights_sha256: str) -> OutputSettings:
+        return cls(
+            source=settings.source,
+            format=settings.format,
+            recipe=settings.recipe,
+            model_name=settings.model.name,
+            precision=settings.model.precision,
+            weights_sha256=weights_sha256,
+            images_per_chunk=settings.run.images_per_chunk,
+            max_pixels=settings.run.max_pixels,
+            threads_per_worker=settings.run.threads_per_worker,
+        )
+
+    def named(self) -> dict[str, Any]:
+        """Flat, under the names that a user types, JSON values only."""
+        named: dict[str, Any] = {"source": self.source, "format": str(self.format)}
+        for name, value in asdict(self.recipe).items():
+            named[f"recipe.{name}"] = str(value) if isinstance(value, StrEnum) else value
+        named |= {"model.name": self.model_name, "model.precision": str(self.precision)}
+        named["model.weights_sha256"] = self.weights_sha256
+        for name in ("images_per_chunk", "max_pixels", "threads_per_worker"):
+            named[f"run.{name}"] = getattr(self, name)
+        return named
+
+    @classmethod
+    def from_named(cls, named: Mapping[str, Any]) -> OutputSettings:
+        recipe = {f.name: named[f"recipe.{f.name}"] for f in fields(Recipe)}
+        recipe["crop_rank"] = CropRank(recipe["crop_rank"])
+        return cls(
+            source=named["source"],
+            format=Format(named["format"]),
+            recipe=Recipe(**recipe),
+            model_name=named["model.name"],
+            precision=Precision(named["model.precision"]),
+            weights_sha256=named["model.weights_sha256"],
+            images_per_chunk=named["run.images_per_chunk"],
+            max_pixels=named["run.max_pixels"],
+            threads_per_worker=named["run.threads_per_worker"],
+        )
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(canonical_json(self.named())).hexdigest()
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """A shard with its place in the run. `members_sha256` names and proves each piece of its frozen member index."""
+
+    shard: Shard
+    first_ordinal: int
+    members_sha256: tuple[str, ...]
+
+    def chunk_count(self, images_per_chunk: int) -> int:
+        return -(-self.shard.member_count // images_per_chunk)
+
+    def chunks(self, images_per_chunk: int) -> Iterator[Chunk]:
+        """In order."""
+        count = self.shard.member_count
+        for index, start in enumerate(range(0, count, images_per_chunk)):
+            yield Chunk(shard=self.shard.name, index=index, start=start, stop=min(start + images_per_chunk, count))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run, frozen."""
+
+    settings: OutputSettings
+    shards: tuple[PlannedShard, ...]
+    id_base: int = 0
+    """See ids.id_base."""
+
+    @cached_property
+    def image_count(self) -> int:
+        return sum(planned.shard.member_count for planned in self.shards)
+
+    @cached_property
+    def ignored_count(self) -> int:
+        return sum(planned.shard.ignored_count for planned in self.shards)
+
+    @cached_property
+    def chunk_count(self) -> int:
+        return sum(planned.chunk_count(self.settings.images_per_chunk) for planned in self.shards)
+
+    @cached_property
+    def annotation_stride(self) -> int:
+        return annotation_stride(self.settings.recipe, images=self.image_count)
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(plan_to_json(self)).hexdigest()
+
+    @cached_property
+    def _by_name(self) -> dict[str, PlannedShard]:
+        return {planned.shard.name: planned for planned in self.shards}
+
+    def planned(self, shard_name: str) -> PlannedShard:
+        return self._by_name[shard_name]
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Every chunk, in plan order."""
+        for planned in self.shards:
+            yield from planned.chunks(self.settings.images_per_chunk)
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one spelling of a JSON value that is hashed."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(
+        "utf-8", "surrogatepass"
+    )
+
+
+def plan_to_json(plan: Plan) -> bytes:
+    document = {
+        "schema_version": PLAN_VERSION,
+        "settings": plan.settings.named(),
+        "settings_sha256": plan.settings.sha256,
+        "images": plan.image_count,
+        "id_base": plan.id_base,
+        "shards": [asdict(planned) for planned in plan.shards],
+    }
+    return json.dumps(document, sort_keys=True, indent=1, allow_nan=False).encode() + b"\n"
+
+
+def plan_from_json(data: bytes, *, uri: str) -> Plan:
+    """raises ConfigError naming `uri` if this is no plan that this version can read."""
+    try:
+        document = json.loads(data)
+        version = document["schema_version"]
+        if version != PLAN_VERSION:
+            raise ConfigError(
+                f"{uri} has plan version {version}, this Maskmill reads {PLAN_VERSION}; "
+                "finish that run with the version that began it, or choose another out="
+            )
+        shards = tuple(
+            PlannedShard(
+                shard=Shard(**entry["shard"]),
+                first_ordinal=entry["first_ordinal"],
+                members_sha256=tuple(entry["members_sha256"]),
+            )
+            for entry in document["shards"]
+        )
+        return Plan(
+            settings=OutputSettings.from_named(document["settings"]), shards=shards, id_base=document["id_base"]
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{uri} is not a plan of Maskmill ({error!r}); choose another out=") from error

@@ -1,0 +1,198 @@
+"""Making a plan, or finding the one that is there.
+
+Owns the order of planning (member indexes first, plan.json last, by one conditional write) and the comparison of
+settings on resume. The source is listed once in a run's life; a resume reads the plan and nothing else. Memory does
+not grow with the number of images but for their `sa_<n>` numbers, and a folder's packed index.
+
+Legend: N numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ConfigError, ContractError, NotFoundError
+from pipeline.plan.ids import annotation_stride, id_base, shared_numbers
+from pipeline.plan.layout import members_uri, plan_uri
+from pipeline.plan.plan import OutputSettings, Plan, PlannedShard, plan_from_json, plan_to_json
+from pipeline.plan.scan import index_shards
+from pipeline.records import Shard
+from pipeline.storage.kinds import IMAGE_EXTENSIONS
+from pipeline.storage.members import IndexPiece, without_numbers
+from pipeline.storage.shards import ShardSource, find_shards, spellings
+from pipeline.storage.store import Store
+
+PUT_THREADS = 8
+"""Pieces of member indexes written at once."""
+SECONDS_BETWEEN_NEWS = 10.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan that is now in OUT. `created` is False if it was there before, or if another planner was faster."""
+
+    plan: Plan
+    created: bool
+
+
+def say_nothing(_sentence: str) -> None:
+    """For those who do not watch."""
+
+
+def create_or_load_plan(settings: OutputSettings, *, out: str, store: Store, say: Say = say_nothing) -> Planned:
+    """The run's plan: the one in OUT if there is one, else a new one from the source.
+
+    say     told now and then how far planning is
+    raises  ConfigError if the plan in OUT was made with other settings, or the source holds no image
+    """
+    existing = load_plan(out, store=store)
+    if existing is not None:
+        _refuse_other_settings(existing.settings, settings, out=out)
+        return Planned(plan=existing, created=False)
+    plan = _plan_source(settings, out=out, store=store, say=say)
+    if store.put_if_absent(plan_uri(out), plan_to_json(plan)):
+        return Planned(plan=plan, created=True)
+    theirs = load_plan(out, store=store)
+    if theirs is None:
+        raise ContractError(f"{plan_uri(out)} was there when it was to be created, and is gone now")
+    _refuse_other_settings(theirs.settings, settings, out=out)
+    return Planned(plan=theirs, created=False)
+
+
+def load_plan(out: str, *, store: Store) -> Plan | None:
+    """The plan in OUT, or None if OUT has none."""
+    uri = plan_uri(out)
+    try:
+        data = store.read(uri)
+    except NotFoundError:
+        return None
+    return plan_from_json(data, uri=uri)
+
+
+def _plan_source(settings: OutputSettings, *, out: str, store: Store, say: Say) -> Plan:
+    news = _News(say)
+    canonical, sources = find_shards(settings.source, store, listed=news.listed)
+    with ThreadPoolExecutor(PUT_THREADS) as pool:
+        writer = _Writer(out, store, pool)
+        drafts: list[_Draft] = []
+        total = 0
+        for source, index in zip(sources, index_shards(sources, store), strict=True):
+            pieces = tuple(writer.write(source.name, piece) for piece in index.pieces)
+            drafts.append(_Draft(source, first_ordinal=total, ignored_count=index.ignored_count, pieces=pieces))
+            total += index.member_count
+            news.tell(f"{len(drafts):,} of {len(sources):,} shards indexed, {total:,} images")
+        if not total:
+            raise _no_image(settings.source, drafts)
+        annotation_stride(settings.recipe, images=total)
+        numbers = [piece.numbers_N for draft in drafts for piece in draft.pieces]
+        shared_N = shared_numbers(numbers)
+        shards = tuple(draft.settled(writer, shared_N) for draft in drafts)
+    settings = replace(settings, source=canonical)
+    return Plan(settings=settings, shards=shards, id_base=id_base(numbers))
+
+
+def _no_image(source: str, drafts: list[_Draft]) -> ConfigError:
+    ignored = sum(draft.ignored_count for draft in drafts)
+    return ConfigError(
+        f"source={source} holds no image ({len(drafts)} shards, {ignored} other entries); "
+        f"images end in {', '.join(sorted(IMAGE_EXTENSIONS))}"
+    )
+
+
+class _News:
+    """Says how far it is at most every ten seconds."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._last = time.monotonic()
+
+    def listed(self, images: int) -> None:
+        self.tell(f"{images:,} images listed")
+
+    def tell(self, standing: str) -> None:
+        if time.monotonic() - self._last >= SECONDS_BETWEEN_NEWS:
+            self._last = time.monotonic()
+            self._say(f"planning: {standing}")
+
+
+@dataclass(frozen=True, eq=False)
+class _WrittenPiece:
+    """A piece that is, or is about to be, in OUT; its bytes are let go."""
+
+    sha256: str
+    rows: int
+    numbers_N: npt.NDArray[np.int64]
+    writing: Future[bool]
+
+
+class _Writer:
+    """Puts pieces of member indexes into OUT while the next ones are made. What fails is raised by one of the next."""
+
+    def __init__(self, out: str, store: Store, pool: ThreadPoolExecutor) -> None:
+        self._out = out
+        self._store = store
+        self._pool = pool
+        self._in_flight: deque[Future[bool]] = deque()
+
+    def write(self, shard_name: str, piece: IndexPiece) -> _WrittenPiece:
+        while self._in_flight and (self._in_flight[0].done() or len(self._in_flight) > 2 * PUT_THREADS):
+            self._in_flight.popleft().result()
+        sha256 = hashlib.sha256(piece.data).hexdigest()
+        uri = members_uri(self._out, shard_name, sha256)
+        writing = self._pool.submit(self._store.put_if_absent, uri, piece.data)
+        self._in_flight.append(writing)
+        return _WrittenPiece(sha256, piece.rows, piece.numbers_N, writing)
+
+    def written(self, shard_name: str, piece: _WrittenPiece, shared_N: npt.NDArray[np.int64]) -> str:
+        """The sha256 of the piece, in OUT by now, in which no image has a number that is not its own."""
+        piece.writing.result()
+        if not np.isin(piece.numbers_N, shared_N).any():
+            return piece.sha256
+        data = self._store.read(members_uri(self._out, shard_name, piece.sha256))
+        again = self.write(shard_name, without_numbers(IndexPiece(data, piece.rows, piece.numbers_N), shared_N))
+        again.writing.result()
+        return again.sha256
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A shard whose members are known, and the other shards' not yet."""
+
+    source: ShardSource
+    first_ordinal: int
+    ignored_count: int
+    pieces: tuple[_WrittenPiece, ...]
+
+    def settled(self, writer: _Writer, shared_N: npt.NDArray[np.int64]) -> PlannedShard:
+        shard = Shard(
+            name=self.source.name,
+            uri=self.source.uri,
+            kind=str(self.source.kind),
+            member_count=sum(piece.rows for piece in self.pieces),
+            ignored_count=self.ignored_count,
+        )
+        hashes = tuple(writer.written(shard.name, piece, shared_N) for piece in self.pieces)
+        return PlannedShard(shard=shard, first_ordinal=self.first_ordinal, members_sha256=hashes)
+
+
+def _refuse_other_settings(planned: OutputSettings, asked: OutputSettings, *, out: str) -> None:
+    """Sources are compared by what they name; what lies there now does not matter to a plan that is made."""
+    if planned.source in spellings(asked.source):
+        asked = replace(asked, source=planned.source)
+    before, now = planned.named(), asked.named()
+    changed = [f"{name} {before[name]!r} -> {now[name]!r}" for name in before if before[name] != now[name]]
+    if changed:
+        raise ConfigError(
+            f"{out} was planned with other settings: {', '.join(changed)}. "
+            "Resume with the settings it was planned with, or choose another out="
+        )

@@ -1,0 +1,45 @@
+"""How a command ended, and its exit code. Needs neither Ray nor torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.output.manifest import Manifest
+from pipeline.plan.plan import Plan
+from pipeline.records import ChunkReport, GivenUp
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended. `manifest` is there if, and only if, every chunk is committed."""
+
+    out: str
+    plan: Plan
+    manifest: Manifest | None
+    found_chunks: int
+    """Committed before this command began."""
+    committed_chunks: int
+    given_up: tuple[GivenUp, ...] = ()
+    stopped: bool = False
+    reports: tuple[ChunkReport, ...] = ()
+    """Of this command's own workers."""
+    work_s: float = 0.0
+    """Wall seconds from the first worker's request to the last report."""
+    worked_s: float = 0.0
+    """Seconds for which this command's workers were ready to work, summed over all of them."""
+    avoided: tuple[str, ...] = ()
+    """Sentences: machines on which workers kept failing."""
+    max_failed_fraction: float = 0.0
+
+    @property
+    def too_many_failed(self) -> bool:
+        if self.manifest is None:
+            return False
+        return sum(self.manifest.failures.values()) > self.max_failed_fraction * self.manifest.images
+
+    @property
+    def exit_code(self) -> int:
+        """0 all committed, 3 chunks missing or too many images failed, 130 stopped by a signal."""
+        if self.manifest is not None:
+            return 3 if self.too_many_failed else 0
+        return 130 if self.stopped else 3

@@ -1,0 +1,243 @@
+"""One chunk, from reading to commit: members in, one part out. Runs without Ray and without torch.
+
+Owns the rule that every member becomes exactly one row. Does not know how masks are found (that is a callable), nor
+who else works on the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import __version__
+from pipeline.errors import (
+    ChangedError,
+    ContractError,
+    DeniedError,
+    InputError,
+    NotFoundError,
+    StorageError,
+)
+from pipeline.plan.layout import part_uri
+from pipeline.plan.member_index import MemberIndex
+from pipeline.plan.plan import Plan, canonical_json
+from pipeline.records import Attempt, Chunk, ChunkReport, Funnel, ImageMasks, ImageRow, Member, Shard, Stage, Status
+from pipeline.storage.images import DecodedImage, decode_image
+from pipeline.storage.parts import write_part
+from pipeline.storage.shards import shard_is_there
+from pipeline.storage.store import Store
+from pipeline.work.prefetch import prefetch
+from pipeline.work.stopwatch import Stopwatch
+
+PREFETCH_DEPTH = 1
+"""Decoded images held ready, beside the one at work and the one that is being decoded. A worker has two chunks at once:
+six images at most, and one of the default max_pixels is 0.8 GB."""
+
+GenerateMasks = Callable[[npt.NDArray[np.uint8], Stopwatch], ImageMasks]
+"""An RGB image (H, W, 3) in, its result out; what the time went into is the stopwatch's."""
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """What a worker keeps from chunk to chunk."""
+
+    out: str
+    plan: Plan
+    store: Store
+    generate: GenerateMasks
+
+    @cached_property
+    def index(self) -> MemberIndex:
+        return MemberIndex(self.plan, out=self.out, store=self.store)
+
+
+Mark = Callable[[int | None], None]
+"""Told the ordinal of the image that comes next, or None if what comes next is no image's."""
+
+
+def no_mark(_ordinal: int | None) -> None:
+    """For those whom nobody watches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A member after reading: its pixels, or the word and sentence why there are none."""
+
+    member: Member
+    sha256: str = ""
+    byte_count: int = 0
+    image: DecodedImage | None = None
+    status: Status = Status.OK
+    error: str = ""
+    width: int = 0
+    height: int = 0
+
+
+def process_chunk(attempt: Attempt, context: WorkerContext, *, mark: Mark = no_mark) -> ChunkReport:
+    """Read, decode, segment and commit one chunk.
+
+    raises  StorageError if the whole shard is gone or the part cannot be written
+            ContractError if a row is lost, or the plan and its member index disagree
+    """
+    plan, watch, chunk = context.plan, Stopwatch(), attempt.chunk
+    mark(None)
+    members = context.index.read(chunk.shard, chunk.start, chunk.stop)
+    _expect(len(members) == chunk.stop - chunk.start, chunk, f"its index holds {len(members)} members")
+    rows: list[ImageRow] = []
+    funnel = Funnel()
+    bytes_read = 0
+    with closing(_loading(members, attempt, context, watch, mark)) as loading:
+        for loaded in loading:
+            if not attempt.careful:
+                mark(loaded.member.ordinal)
+            row, image_funnel = _row(loaded, context, watch)
+            rows.append(row)
+            funnel += image_funnel
+            bytes_read += loaded.byte_count
+    mark(None)
+    _expect([row.image_id for row in rows] == [member.image_id for member in members], chunk, "rows were lost")
+    _expect_source(plan.planned(chunk.shard).shard, rows, context.store)
+    with watch.stage(Stage.WRITE):
+        data = write_part(rows, format=plan.settings.format, metadata=_metadata(plan, funnel))
+        won = context.store.put_if_absent(part_uri(context.out, plan, chunk), data)
+    return ChunkReport(
+        chunk_id=chunk.chunk_id,
+        won=won,
+        images=dict(Counter(str(row.status) for row in rows)),
+        masks=sum(len(row.masks) for row in rows),
+        funnel=funnel,
+        seconds=dict(watch.seconds),
+        bytes_read=bytes_read,
+        bytes_written=len(data),
+        halved=watch.halved,
+    )
+
+
+def _loading(
+    members: Sequence[Member], attempt: Attempt, context: WorkerContext, watch: Stopwatch, mark: Mark
+) -> Generator[Loaded]:
+    """The images in order: read and decoded ahead, or carefully, each marked before its bytes are decoded."""
+    loading = _load(members, attempt, context, watch, mark)
+    return loading if attempt.careful else prefetch(loading, depth=PREFETCH_DEPTH)
+
+
+def _load(
+    members: Sequence[Member], attempt: Attempt, context: WorkerContext, watch: Stopwatch, mark: Mark
+) -> Generator[Loaded]:
+    for member in members:
+        if member.ordinal in attempt.crashed:
+            yield Loaded(member, status=Status.CRASHED, error=attempt.crashed[member.ordinal])
+            continue
+        if member.broken:
+            yield Loaded(member, status=Status.UNREADABLE, error=member.broken)
+            continue
+        if attempt.careful:
+            mark(None)  # a store that does not answer is no image's fault
+        try:
+            with watch.stage(Stage.READ):
+                data = context.store.read(
+                    member.uri, offset=member.offset, length=member.length or None, etag=member.etag
+                )
+        except (NotFoundError, DeniedError) as error:
+            yield Loaded(member, status=Status.MISSING, error=str(error))
+        except ChangedError as error:
+            yield Loaded(member, status=Status.CHANGED, error=str(error))
+        else:
+            if attempt.careful:
+                mark(member.ordinal)
+            with watch.stage(Stage.DECODE):
+                loaded = _decode(member, data, max_pixels=context.plan.settings.max_pixels)
+            yield loaded
+
+
+def _decode(member: Member, data: bytes, *, max_pixels: int) -> Loaded:
+    sha256 = hashlib.sha256(data).hexdigest()
+    try:
+        image = decode_image(data, max_pixels=max_pixels)
+    except InputError as error:
+        return Loaded(
+            member,
+            sha256=sha256,
+            byte_count=len(data),
+            status=error.status,
+            error=error.reason,
+            width=error.width,
+            height=error.height,
+        )
+    return Loaded(member, sha256=sha256, byte_count=len(data), image=image)
+
+
+def _row(loaded: Loaded, context: WorkerContext, watch: Stopwatch) -> tuple[ImageRow, Funnel]:
+    member, image = loaded.member, loaded.image
+    if image is None:
+        row = ImageRow(
+            image_id=member.image_id,
+            file_name=member.key,
+            source=member.uri,
+            status=loaded.status,
+            error=loaded.error,
+            width=loaded.width,
+            height=loaded.height,
+            sha256=loaded.sha256,
+        )
+        return row, Funnel()
+    result = context.generate(image.rgb_HW3, watch)
+    stride = context.plan.annotation_stride
+    if len(result.masks) > stride:
+        raise ContractError(f"{member.key}: {len(result.masks)} masks do not fit in {stride} annotation ids")
+    height, width = image.rgb_HW3.shape[:2]
+    row = ImageRow(
+        image_id=member.image_id,
+        file_name=member.key,
+        source=member.uri,
+        status=Status.OK,
+        width=width,
+        height=height,
+        exif_orientation=image.exif_orientation,
+        sha256=loaded.sha256,
+        masks=tuple(result.masks),
+        first_annotation_id=member.ordinal * stride + 1,  # 0 means "no match" to pycocotools' evaluation
+    )
+    return row, result.funnel
+
+
+def _metadata(plan: Plan, funnel: Funnel) -> dict[str, str]:
+    """What a part says of its own making. Nothing of time, place or who made it."""
+    named = plan.settings.named()
+    recipe = {name.removeprefix("recipe."): value for name, value in named.items() if name.startswith("recipe.")}
+    return {
+        "code_version": __version__,
+        "recipe": canonical_json(recipe).decode(),
+        "settings_sha256": plan.settings.sha256,
+        "model_name": plan.settings.model_name,
+        "model_precision": str(plan.settings.precision),
+        "weights_sha256": plan.settings.weights_sha256,
+        "plan_sha256": plan.sha256,
+        "funnel": json.dumps(asdict(funnel), separators=(",", ":")),
+    }
+
+
+def _expect_source(shard: Shard, rows: Sequence[ImageRow], store: Store) -> None:
+    """Images that are gone are rows; a source that is gone would make rows of the whole run, so it stops.
+
+    raises  StorageError if an image is missing and its shard shows nothing at all
+    """
+    missing = next((row for row in rows if row.status is Status.MISSING), None)
+    if missing is not None and not shard_is_there(shard, missing.source, store):
+        raise StorageError(
+            f"{shard.uri} shows nothing any more, {missing.file_name} was to be read from it ({missing.error}); "
+            "bring the source back and repeat the command"
+        )
+
+
+def _expect(condition: bool, chunk: Chunk, what: str) -> None:  # noqa: FBT001  # reads as an assertion
+    if not condition:
+        raise ContractError(f"{chunk.chunk_id}: {chunk.stop - chunk.start} images planned, but {what}")

@@ -1,0 +1,123 @@
+"""One model, used by all chunks of a worker: one call at a time, each timed, and smaller ones when memory is short.
+
+Owns what the device's errors mean. Does not know files, chunks or which model it is.
+
+Legend: H W pixels, P points.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline.errors import DeviceError
+from pipeline.masks.generator import CROPS_PER_ENCODE, generate_masks
+from pipeline.masks.segmenter import Predictions, Segmenter
+from pipeline.records import ImageMasks, Stage
+from pipeline.settings import Recipe
+from pipeline.work.stopwatch import Stopwatch
+
+Image_HW3 = npt.NDArray[np.uint8]
+
+MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""In messages of torch.OutOfMemoryError and torch.AcceleratorError, of the CPU's allocator, of cuBLAS (torch 2.13)."""
+POISON_WORDS = ("CUDA error", "cuDNN error", "CUDNN_STATUS_", "CUBLAS_STATUS_", "CUFFT_", "device-side assert")
+"""After an error of this kind every later call in the same process fails as well."""
+
+
+class Device:
+    """What a worker keeps: the model, and the turn to use it.
+
+    Chunks take turns call by call, so that one's masks become run lengths on the CPU while another's are predicted.
+    """
+
+    def __init__(self, segmenter: Segmenter, recipe: Recipe) -> None:
+        self._segmenter = segmenter
+        self._recipe = recipe
+        self._turn = threading.Lock()
+
+    def generate(self, image_HW3: Image_HW3, watch: Stopwatch) -> ImageMasks:
+        """The image's masks; with half the points and crops at once, and half again, while memory is short.
+
+        watch   gets `compute` (the device's part), `turn` (waiting for it) and `rle` (all the rest); `halved` counts
+        raises  DeviceError
+        """
+        segmenter = _Turns(self._segmenter, self._turn, watch)
+        points, crops = self._recipe.points_per_batch, CROPS_PER_ENCODE
+        while True:
+            try:
+                with watch.stage(Stage.RLE):
+                    recipe = replace(self._recipe, points_per_batch=points)
+                    return generate_masks([image_HW3], segmenter, recipe, crops_per_encode=crops)[0]
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    if is_poisoned(error):
+                        raise DeviceError(f"{type(error).__name__}: {error}") from error
+                    raise
+                if points == crops == 1:
+                    raise DeviceError(f"one point of one crop does not fit the memory: {error}") from error
+            # Outside the handler: the error holds on to the tensors of the attempt.
+            points, crops = max(1, points // 2), max(1, crops // 2)
+            watch.halved += 1
+            torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """A smaller batch may pass, in the same process."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in MEMORY_WORDS)
+
+
+def is_poisoned(error: Exception) -> bool:
+    """Nothing will pass in this process any more."""
+    accelerator_error = getattr(torch, "AcceleratorError", None)  # since torch 2.8
+    if accelerator_error is not None and isinstance(error, accelerator_error):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in POISON_WORDS)
+
+
+@dataclass(frozen=True)
+class _Turns:
+    """A Segmenter whose calls wait for their turn and are timed."""
+
+    segmenter: Segmenter
+    turn: threading.Lock
+    watch: Stopwatch
+
+    @property
+    def input_side(self) -> int:
+        return self.segmenter.input_side
+
+    @property
+    def outputs_per_prompt(self) -> int:
+        return self.segmenter.outputs_per_prompt
+
+    def encode(self, crops_HW3: Sequence[Image_HW3]) -> Sequence[Any]:
+        with self._turn():
+            return self.segmenter.encode(crops_HW3)
+
+    def decode(self, crop: Any, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float) -> Predictions:
+        with self._turn():
+            return self.segmenter.decode(crop, points_xy_P2, pred_iou_thresh=pred_iou_thresh)
+
+    @contextmanager
+    def _turn(self) -> Generator[None]:
+        with self.watch.stage(Stage.TURN, within=Stage.RLE):
+            self.turn.acquire()
+        try:
+            with self.watch.stage(Stage.COMPUTE, within=Stage.RLE):
+                yield
+                if torch.cuda.is_initialized():
+                    # The work was only queued; the caller copies its result to the CPU next, so nothing is lost by
+                    # waiting for it here, where it is timed.
+                    torch.cuda.synchronize()
+        finally:
+            self.turn.release()

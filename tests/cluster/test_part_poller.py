@@ -1,0 +1,63 @@
+"""Looking around without waiting."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from pipeline.cluster.part_poller import PartPoller
+from pipeline.errors import StorageError
+
+
+def news_of(poller: PartPoller) -> set[str]:
+    """What the look under way sees, once it has ended."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        seen = poller.news()
+        if seen:
+            return seen
+        time.sleep(0.01)
+    raise AssertionError("no news")
+
+
+def test_a_look_that_hangs_holds_nobody_up():
+    """A store that is down is asked for 15 minutes; the loop must see a signal meanwhile."""
+    answer = threading.Event()
+
+    def look() -> set[str]:
+        answer.wait(30)
+        return {"a-00000"}
+
+    poller = PartPoller(look)
+    begun = time.monotonic()
+    assert [poller.news() for _ in range(3)] == [set(), set(), set()]
+    assert time.monotonic() - begun < 5
+    answer.set()
+    assert news_of(poller) == {"a-00000"}
+
+
+def test_a_look_that_fails_is_done_again_later(monkeypatch: pytest.MonkeyPatch):
+    """Another driver's progress is a courtesy: not knowing it stops nobody."""
+    monkeypatch.setattr("pipeline.cluster.part_poller.POLL_S", 0.01)
+    answers = [StorageError("the store answered 503"), {"a-00001"}]
+
+    def look() -> set[str]:
+        answer = answers.pop(0)
+        if isinstance(answer, StorageError):
+            raise answer
+        return answer
+
+    assert news_of(PartPoller(look)) == {"a-00001"}
+
+
+def test_a_bug_in_a_look_is_not_hidden():
+    """Only the store's own errors mean \"later\"."""
+
+    def look() -> set[str]:
+        raise ZeroDivisionError
+
+    poller = PartPoller(look)
+    with pytest.raises(ZeroDivisionError):
+        news_of(poller)

@@ -1,0 +1,231 @@
+"""The frozen plan: making, finding, comparing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote
+
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.plan.layout import plan_uri
+from pipeline.plan.member_index import MemberIndex
+from pipeline.plan.plan import OutputSettings, Plan, plan_from_json, plan_to_json
+from pipeline.plan.planning import create_or_load_plan, load_plan
+from pipeline.records import Member
+from pipeline.settings import Precision, Recipe, Settings
+from pipeline.storage.store import ObjectInfo, Store
+from tests.fakes_run import drawn_image, write_folder, write_tar
+
+
+def shape_of(settings: Settings) -> OutputSettings:
+    return OutputSettings.of(settings, weights_sha256="w" * 64)
+
+
+def make(settings: Settings, store: Store) -> Plan:
+    return create_or_load_plan(shape_of(settings), out=settings.out, store=store).plan
+
+
+def planned_members(settings: Settings, plan: Plan, store: Store) -> list[Member]:
+    index = MemberIndex(plan, out=settings.out, store=store)
+    return [m for planned in plan.shards for m in index.read(planned.shard.name, 0, planned.shard.member_count)]
+
+
+class LateStore(Store):
+    """A store in which somebody else's plan appears between this planner's look and its write."""
+
+    def __init__(self, inner: Store, uri: str, data: bytes) -> None:
+        self._inner, self._uri, self._data = inner, uri, data
+
+    def head(self, uri: str) -> ObjectInfo:
+        return self._inner.head(uri)
+
+    def delete(self, uri: str) -> None:
+        self._inner.delete(uri)
+
+    def list(self, uri: str) -> Iterator[ObjectInfo]:
+        return self._inner.list(uri)
+
+    def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
+        return self._inner.read(uri, offset=offset, length=length, etag=etag)
+
+    def open(self, uri: str, *, etag: str = "") -> BinaryIO:
+        return self._inner.open(uri, etag=etag)
+
+    def put_if_absent(self, uri: str, data: bytes) -> bool:
+        if uri == self._uri:
+            self._inner.put_if_absent(uri, self._data)
+        return self._inner.put_if_absent(uri, data)
+
+
+def test_every_member_is_planned_once_and_chunks_cover_the_shards(settings: Settings, store: Store):
+    """Chunks of at most three, never across two shards; ordinals run through."""
+    plan = make(settings, store)
+    chunks = list(plan.chunks())
+    assert [(chunk.chunk_id, chunk.start, chunk.stop) for chunk in chunks[-2:]] == [
+        ("more-00000", 0, 3),
+        ("more-00001", 3, 5),
+    ]
+    assert len(chunks) == plan.chunk_count == 5
+    members = planned_members(settings, plan, store)
+    assert [member.ordinal for member in members] == list(range(13)) == list(range(plan.image_count))
+    assert len({member.image_id for member in members}) == 13
+
+
+def test_plan_survives_its_json(settings: Settings, store: Store):
+    """What is resumed is what was planned, hash included."""
+    plan = make(settings, store)
+    again = plan_from_json(plan_to_json(plan), uri="x")
+    assert again == plan
+    assert again.sha256 == plan.sha256
+    assert load_plan(settings.out, store=store) == plan
+
+
+def test_plan_says_nothing_of_where_out_is(settings: Settings, store: Store, tmp_path: Path):
+    """The same run into another OUT must give the same bytes."""
+    elsewhere = replace(settings, out=str(tmp_path / "elsewhere" / "out"))
+    assert plan_to_json(make(settings, store)) == plan_to_json(make(elsewhere, store))
+
+
+def test_resume_does_not_list_the_source_again(tmp_path: Path, settings: Settings, store: Store):
+    """An image that came later would shift every chunk behind it."""
+    folder = write_folder(tmp_path / "growing", {"b.png": drawn_image(1)})
+    settings = replace(settings, source=str(folder))
+    first = make(settings, store)
+    write_folder(folder, {"a.png": drawn_image(2)})
+    planned = create_or_load_plan(shape_of(settings), out=settings.out, store=store)
+    assert planned.plan == first
+    assert not planned.created
+
+
+def test_other_settings_are_refused_with_old_and_new_value_and_the_way_out(settings: Settings, store: Store):
+    """Half of a dataset made with other settings is worse than none."""
+    make(settings, store)
+    changed = replace(settings, recipe=replace(settings.recipe, points_per_side=8, max_area_fraction=0.5))
+    with pytest.raises(ConfigError) as refusal:
+        make(changed, store)
+    assert "recipe.points_per_side 4 -> 8" in str(refusal.value)
+    assert "recipe.max_area_fraction None -> 0.5" in str(refusal.value)
+    assert "images_per_chunk" not in str(refusal.value)
+    assert "another out=" in str(refusal.value)
+
+
+def test_settings_that_do_not_shape_the_output_may_change(settings: Settings, store: Store):
+    """A resume on another machine has other workers and another patience."""
+    make(settings, store)
+    make(replace(settings, run=replace(settings.run, max_workers=7, chunk_attempts=9, grace_s=1.0)), store)
+
+
+def test_threads_shape_the_output(settings: Settings, store: Store):
+    """Float sums depend on how many threads share them."""
+    make(settings, store)
+    with pytest.raises(ConfigError, match=r"run\.threads_per_worker 1 -> 2"):
+        make(replace(settings, run=replace(settings.run, threads_per_worker=2)), store)
+
+
+def test_precision_shapes_the_output(settings: Settings, store: Store):
+    """bfloat16 answers with other masks; one dataset has one kind."""
+    make(settings, store)
+    with pytest.raises(ConfigError, match=r"model\.precision 'fp32' -> 'bf16'"):
+        make(replace(settings, model=replace(settings.model, precision=Precision.BF16)), store)
+
+
+@pytest.mark.parametrize("name", ["images", "one, two"])
+def test_one_source_may_be_typed_in_many_ways(
+    settings: Settings, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    """A trailing slash, another working folder, and a comma in the name itself."""
+    folder = write_folder(tmp_path / name, {"a.png": drawn_image(1)})
+    monkeypatch.chdir(tmp_path)
+    plan = make(replace(settings, source=name), store)
+    assert plan.settings.source == str(folder)
+    monkeypatch.chdir("/")
+    for typed in (str(folder), f"{folder}/", f"{tmp_path}/x/../{name}", f"file://{tmp_path}/{quote(name)}"):
+        assert make(replace(settings, source=typed), store) == plan
+    with pytest.raises(ConfigError, match=r"source '.*' -> "):
+        make(replace(settings, source=name), store)
+
+
+def test_several_sources_are_compared_one_by_one(settings: Settings, store: Store, tmp_path: Path):
+    """Order means nothing, and neither does what has gone since the plan was made."""
+    one = write_folder(tmp_path / "one", {"a.png": drawn_image(1)})
+    two = write_folder(tmp_path / "two", {"b.png": drawn_image(2)})
+    plan = make(replace(settings, source=f"{one},{two}"), store)
+    assert plan.settings.source == f"{one},{two}"
+    (two / "b.png").unlink()
+    assert make(replace(settings, source=f"{two}/ , {one}/"), store) == plan
+    with pytest.raises(ConfigError, match="planned with other settings: source"):
+        make(replace(settings, source=str(one)), store)
+
+
+def test_planner_that_loses_adopts_the_winners_plan(settings: Settings, store: Store, tmp_path: Path):
+    """Two commands started together must do one run; the plan's appearance decides."""
+    winner = make(replace(settings, out=str(tmp_path / "winner")), store)
+    theirs = replace(winner, shards=winner.shards[:1])
+    late = LateStore(store, plan_uri(settings.out), plan_to_json(theirs))
+    planned = create_or_load_plan(shape_of(settings), out=settings.out, store=late)
+    assert not planned.created
+    assert planned.plan == theirs
+
+
+def test_planner_that_loses_to_other_settings_is_refused(settings: Settings, store: Store, tmp_path: Path):
+    """Losing the race is no licence to work with somebody else's recipe."""
+    other = replace(settings, recipe=Recipe(points_per_side=9), out=str(tmp_path / "winner"))
+    late = LateStore(store, plan_uri(settings.out), plan_to_json(make(other, store)))
+    with pytest.raises(ConfigError, match="points_per_side 9 -> 4"):
+        create_or_load_plan(shape_of(settings), out=settings.out, store=late)
+
+
+def test_member_index_left_by_an_unfinished_planner_is_not_taken_for_the_plans(
+    tmp_path: Path, settings: Settings, store: Store
+):
+    """A planner may die between the indexes and the plan, and the source may change before the next one."""
+    folder = write_folder(tmp_path / "images", {"a.png": drawn_image(1)})
+    settings = replace(settings, source=str(folder))
+    make(settings, store)
+    os.unlink(plan_uri(settings.out))
+    write_folder(folder, {"b.png": drawn_image(2)})
+    plan = make(settings, store)
+    assert [member.key for member in planned_members(settings, plan, store)] == ["a.png", "b.png"]
+
+
+def test_sa_numbers_are_unique_over_shards(tmp_path: Path, settings: Settings, store: Store):
+    """The same sa_<n> in two tars belongs to neither."""
+    for tar in ("one.tar", "two.tar"):
+        write_tar(tmp_path / "tars" / tar, {"sa_3.png": drawn_image(1), f"{tar}.png": drawn_image(2)})
+    write_tar(tmp_path / "tars" / "three.tar", {"sa_9.png": drawn_image(3)})
+    settings = replace(settings, source=str(tmp_path / "tars"))
+    plan = make(settings, store)
+    ids = [member.image_id for member in planned_members(settings, plan, store)]
+    assert ids == [10, 11, 9, 13, 14]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"{", "not a plan"), (b'{"schema_version": 99}', "plan version 99"), (b'{"schema_version": 2}', "not a plan")],
+)
+def test_a_plan_that_cannot_be_read_is_refused_by_name(content: bytes, words: str):
+    """Never overwritten, never half understood."""
+    with pytest.raises(ConfigError, match=words):
+        plan_from_json(content, uri="OUT/_job/plan.json")
+
+
+def test_a_source_without_images_is_refused(tmp_path: Path, settings: Settings, store: Store):
+    """Before a model is loaded, and nothing is left in OUT."""
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="empty"):
+        make(replace(settings, source=str(tmp_path / "empty")), store)
+    assert not Path(settings.out).exists()
+
+
+def test_plan_json_is_for_people_too(settings: Settings, store: Store):
+    """Settings stand under the names that are typed."""
+    document = json.loads(plan_to_json(make(settings, store)))
+    assert document["settings"]["recipe.points_per_side"] == 4
+    assert document["settings"]["run.images_per_chunk"] == 3
+    assert document["images"] == 13

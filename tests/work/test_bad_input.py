@@ -1,0 +1,184 @@
+"""Input that is damaged, gone or changed: rows with a word for it, or a run that stops if all of it is."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pipeline.errors import StorageError
+from pipeline.plan.layout import members_uri
+from pipeline.records import Attempt, ImageMasks
+from pipeline.settings import Settings, StoreSettings
+from pipeline.storage.connect import connect
+from pipeline.storage.store import Store
+from pipeline.work.chunk import process_chunk
+from pipeline.work.device import Image_HW3
+from pipeline.work.stopwatch import Stopwatch
+from tests.fakes_run import as_png, drawn_image, write_folder, write_tar
+from tests.fault_proxy import Flip, fault_proxy
+from tests.small_runs import context_of, device, rows_of, with_run, work
+
+
+def from_folder(settings: Settings, folder: Path, images: dict[str, bytes]) -> Settings:
+    return replace(settings, source=str(write_folder(folder, images)))
+
+
+def test_bad_images_are_rows_and_their_neighbours_are_untouched(settings: Settings, store: Store, tmp_path: Path):
+    """Nothing is lost and nothing else changes: design section 8."""
+    good = drawn_image(1)
+    settings = from_folder(
+        with_run(settings, max_pixels=100 * 100),
+        tmp_path / "mixed",
+        {
+            "a-good.png": good,
+            "b-empty.jpg": b"",
+            "c-garbage.jpg": b"not an image",
+            "d-cut.png": good[: len(good) // 2],
+            "e-large.png": as_png(Image.new("RGB", (200, 100))),
+            "f-good.png": good,
+        },
+    )
+    context = context_of(settings, store)
+    work(context)
+    rows = rows_of(context)
+    assert [str(row.status) for row in rows] == ["ok", "unreadable", "unreadable", "unreadable", "too_large", "ok"]
+    assert all(row.error and not row.masks for row in rows[1:5])
+    assert rows[0].masks == rows[5].masks
+    assert (rows[4].width, rows[4].height) == (200, 100)
+    assert rows[2].sha256 == hashlib.sha256(b"not an image").hexdigest()
+
+
+def test_images_that_went_or_changed_after_planning_are_rows(settings: Settings, store: Store, tmp_path: Path):
+    """Hours lie between plan and read in a large run."""
+    folder = tmp_path / "images"
+    settings = from_folder(settings, folder, {f"{name}.png": drawn_image(ord(name)) for name in "abc"})
+    context = context_of(settings, store)
+    (folder / "a.png").unlink()
+    (folder / "b.png").write_bytes(drawn_image(77) + b"longer")
+    work(context)
+    rows = rows_of(context)
+    assert [str(row.status) for row in rows] == ["missing", "changed", "ok"]
+    assert "a.png" in rows[0].error
+
+
+def test_a_source_that_is_gone_altogether_stops_the_chunk(settings: Settings, store: Store, tmp_path: Path):
+    """An unmounted disk must not become a committed dataset of `missing` rows."""
+    folder = tmp_path / "images"
+    settings = from_folder(settings, folder, {f"{name}.png": drawn_image(ord(name)) for name in "abc"})
+    context = context_of(settings, store)
+    shutil.rmtree(folder)
+    with pytest.raises(StorageError, match="shows nothing any more"):
+        work(context)
+    assert not (Path(settings.out) / "data").exists()
+
+
+@pytest.mark.parametrize("pattern", ["", "*.png"], ids=["folder", "glob"])
+def test_an_emptied_source_stops_every_chunk(settings: Settings, store: Store, tmp_path: Path, pattern: str):
+    """Also one whose first members had been read: rows for the rest would be final."""
+    folder = write_folder(tmp_path / "images", {f"{name}.png": drawn_image(ord(name)) for name in "abc"})
+    context = context_of(replace(settings, source=f"{folder}/{pattern}"), store)
+
+    def unmounting(image_HW3: Image_HW3, watch: Stopwatch) -> ImageMasks:
+        for image in folder.glob("*.png"):
+            image.unlink()
+        return device.generate(image_HW3, watch)
+
+    # At the first image the other one may have been read already; this one is missed for certain.
+    (folder / "c.png").unlink()
+    with pytest.raises(StorageError, match="shows nothing any more"):
+        process_chunk(Attempt(next(context.plan.chunks())), replace(context, generate=unmounting))
+    assert not (Path(settings.out) / "data").exists()
+
+
+def test_a_deleted_subfolder_is_rows(settings: Settings, store: Store, tmp_path: Path):
+    """The shard's root decides: a whole chunk from one folder that somebody removed must not stop a run for ever."""
+    names = ["a/1.png", "a/2.png", "a/3.png", "b/1.png"]
+    folder = write_folder(tmp_path / "images", {name: drawn_image(number) for number, name in enumerate(names)})
+    context = context_of(replace(settings, source=str(folder)), store)
+    shutil.rmtree(folder / "a")
+    work(context)
+    assert [str(row.status) for row in rows_of(context)] == ["missing", "missing", "missing", "ok"]
+
+
+def test_dead_entries_of_a_list_are_rows(settings: Settings, store: Store, tmp_path: Path):
+    """Even if nothing of what the list names is there: a list promises nothing."""
+    listing = tmp_path / "list.txt"
+    listing.write_text("/nowhere/a.png\nhttp://nowhere/b.png\n/elsewhere/c.png\n")
+    context = context_of(replace(settings, source=str(listing)), store)
+    work(context)
+    rows = rows_of(context)
+    assert [str(row.status) for row in rows] == ["missing", "unreadable", "missing"]
+    assert "there is no store for http://" in rows[1].error
+
+
+def test_bits_that_flip_on_the_way_crash_nothing_and_leave_their_neighbours_alone(
+    settings: Settings, s3_endpoint: str, s3_client: Any, s3_bucket: str, tmp_path: Path
+):
+    """No store guards a range of an object; the row's hash, of the bytes that came, tells afterwards."""
+    jpeg = io.BytesIO()
+    Image.open(io.BytesIO(drawn_image(2))).save(jpeg, "JPEG")
+    images = {"a.png": drawn_image(1), "b.jpg": jpeg.getvalue(), "c.png": drawn_image(3)}
+    s3_client.upload_file(str(write_tar(tmp_path / "a.tar", images)), s3_bucket, "a.tar")
+    with fault_proxy(s3_endpoint) as proxy:
+        store = connect(StoreSettings(endpoint_url=proxy.url))
+        context = context_of(replace(settings, source=f"s3://{s3_bucket}/a.tar"), store)
+        proxy.harm("GET", *(Flip(len(images[name]) // 2) for name in ("a.png", "b.jpg")))
+        work(context)
+        assert sum("Flip" in line for line in proxy.seen) == 2
+    rows = rows_of(context)
+    came = [row.sha256 == hashlib.sha256(data).hexdigest() for row, data in zip(rows, images.values(), strict=True)]
+    assert came == [False, False, True]
+    assert rows[2].status == "ok"
+    assert all(row.status in ("ok", "unreadable") for row in rows)
+
+
+def test_a_bit_that_flips_on_the_way_of_the_member_index_costs_an_attempt_and_no_row(
+    settings: Settings, s3_endpoint: str, s3_bucket: str
+):
+    """Compatible stores guard no body; rows of what is not in the plan would be committed for good."""
+    with fault_proxy(s3_endpoint) as proxy:
+        store = connect(StoreSettings(endpoint_url=proxy.url))
+        context = context_of(replace(settings, out=f"s3://{s3_bucket}/out"), store)
+        proxy.harm("GET", Flip(500))
+        with pytest.raises(StorageError, match="not the member index that was planned"):
+            work(context)
+        assert proxy.seen[-1] == f"GET {Flip(500)}"
+        work(context)
+        assert [row.status for row in rows_of(context)] == ["ok"] * 13
+
+
+def test_a_deleted_tar_stops_its_chunks(settings: Settings, store: Store, tmp_path: Path):
+    """A tar is a shard: without it there is nothing to make rows of."""
+    tar = write_tar(tmp_path / "all.tar", {f"{name}.png": drawn_image(ord(name)) for name in "abc"})
+    context = context_of(replace(settings, source=str(tar)), store)
+    tar.unlink()
+    with pytest.raises(StorageError, match=r"all\.tar shows nothing any more"):
+        work(context)
+
+
+def test_the_rest_of_a_cut_tar_is_one_unreadable_row(settings: Settings, store: Store, tmp_path: Path):
+    """Members before the cut are whole and are done."""
+    tar = write_tar(tmp_path / "cut.tar", {f"{name}.png": drawn_image(ord(name)) for name in "abc"})
+    data = tar.read_bytes()
+    tar.write_bytes(data[: data.index(b"c.png") + 700])
+    context = context_of(replace(settings, source=str(tar)), store)
+    work(context)
+    rows = rows_of(context)
+    assert [str(row.status) for row in rows] == ["ok", "ok", "unreadable"]
+    assert "cut.tar" in rows[2].error
+
+
+def test_a_replaced_member_index_is_refused(settings: Settings, store: Store):
+    """The index is named in the plan by its hash; another one would make other rows."""
+    context = context_of(settings, store)
+    uris = [members_uri(context.out, planned.shard.name, planned.members_sha256[0]) for planned in context.plan.shards]
+    Path(uris[0]).write_bytes(store.read(uris[1]))
+    with pytest.raises(StorageError, match="not the member index that was planned"):
+        process_chunk(Attempt(next(context.plan.chunks())), context)
