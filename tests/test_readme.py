@@ -105,6 +105,19 @@ def test_every_link_inside_the_repository_leads_to_a_file_and_a_heading(page: Pa
         assert not heading or heading in headings(target), heading
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_place_in_the_code_that_a_page_names_exists(page: Path) -> None:
+    """A file or a folder that was moved or renamed leaves its old name behind in prose."""
+    named = re.findall(r"`((?:model|pipeline|jobs|conf|benchmarks|tests)/[\w./]*)`", page.read_text())
+    assert [place for place in named if not (ROOT / place).exists()] == []
+
+
+def test_the_readme_lists_every_room() -> None:
+    """A room that is missing from the layout is not found."""
+    rooms = {f"pipeline/{path.parent.name}/" for path in (ROOT / "pipeline").glob("*/__init__.py")}
+    assert [room for room in sorted(rooms) if f"| `{room}` |" not in README] == []
+
+
 def test_the_readme_links_every_page() -> None:
     """A page that nothing leads to is not read."""
     assert [page.name for page in PAGES[1:] if f"](docs/{page.name}" not in README] == []
