@@ -95,12 +95,14 @@ class Attempt:
     number    counts from 1, over all workers of one driver
     careful   the worker does one image after the other and prepares none ahead, so that a death can be blamed on one
     crashed   ordinals of images that the worker must not touch, and the sentence for their rows
+    again     the chunk has a part already, and its failed rows are to be tried once more
     """
 
     chunk: Chunk
     number: int = 1
     careful: bool = False
     crashed: Mapping[int, str] = field(default_factory=dict[int, str])
+    again: bool = False
 
     @property
     def key(self) -> str:

@@ -127,6 +127,9 @@ class RunSettings:
     chunk_attempts: int = 5
     """How often a chunk may fail before it is given up for this run. Two kinds of failure do not count: the loss of a
     machine, and a careful attempt that ends at one image (that image may become a `crashed` row)."""
+    retry_failed: bool = False
+    """true tries the images of failed rows once more, in a finished run or an unfinished one. Parts without failed
+    rows, and the rows of the other images, stay as they are."""
     image_timeout_s: float = 3600.0
     """Seconds at the same image after which the worker counts as hung and is replaced."""
     grace_s: float = 30.0

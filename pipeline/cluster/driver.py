@@ -22,7 +22,7 @@ from pipeline.cluster.metrics import Failure, RunMetrics
 from pipeline.cluster.part_poller import PartPoller
 from pipeline.cluster.ray_session import one_line
 from pipeline.cluster.signals import StopFlag
-from pipeline.errors import DeviceError, RunError, StorageError
+from pipeline.errors import DeniedError, DeviceError, RunError, SourceError, StorageError
 from pipeline.progress import Progress, Standing
 from pipeline.records import Attempt, JournalEntry
 from pipeline.settings import RunSettings
@@ -31,6 +31,8 @@ ray: Any = typed_ray  # its annotations are partial and partly wrong
 
 DEATHS_IN_A_ROW = 12
 """Workers that may die without a single chunk finished in between."""
+REFUSALS_IN_A_ROW = 12
+"""Attempts that a store may refuse without a single chunk finished in between."""
 WAIT_S = 0.5
 WATCH_S = 2.0
 """Seconds between two readings of the journal."""
@@ -74,6 +76,7 @@ class Driver:
         """Of the attempts in flight, as last read."""
         self._next_watch = 0.0
         self._deaths = 0
+        self._refusals = 0
 
     def run(self, stop: StopFlag) -> Ending:
         """Until nothing is waiting, or `stop` is set.
@@ -147,7 +150,7 @@ class Driver:
             lost = machine_is_lost(error, slot.node)
             self._lose(slot, one_line(error), Failure.NODE_LOST if lost else Failure.WORKER_DIED)
         else:
-            self._deaths = 0
+            self._deaths = self._refusals = 0
             self.crew.note_finished(slot)
             self._ledger.finish(self._taken(slot, ref).chunk, report)
             self._metrics.finished(report)
@@ -165,12 +168,28 @@ class Driver:
             return
         self._metrics.failed(Failure.STORAGE if isinstance(error, StorageError) else Failure.ERROR)
         why = f"{type(error).__name__}: {one_line(error)}"
+        if isinstance(error, SourceError):
+            count = self._ledger.give_up_source(attempt, error.shard, one_line(error))
+            return self._progress.say(
+                f"chunk {attempt.chunk.chunk_id} and {count - 1} more wait for their source: {why}"
+            )
+        if isinstance(error, DeniedError):
+            return self._refused(attempt, error)
         entries = None if isinstance(error, StorageError) else self._journal.read([attempt.key])
         entry = entries.get(attempt.key) if entries else None
         verdict = self._ledger.blame(attempt, entry, why)
         self._progress.say(f"chunk {attempt.chunk.chunk_id} {verdict}: {why}")
         if verdict is Verdict.GIVEN_UP and isinstance(error, StorageError):
             raise RunError(f"the store does not answer: {one_line(error)}") from error
+
+    def _refused(self, attempt: Attempt, error: DeniedError) -> None:
+        self._refusals += 1
+        verdict = self._ledger.refuse(attempt, one_line(error))
+        self._progress.say(f"chunk {attempt.chunk.chunk_id} {verdict}: {one_line(error)}")
+        if self._refusals >= REFUSALS_IN_A_ROW:
+            raise RunError(
+                f"{self._refusals} refusals in a row with no chunk finished; the last one: {one_line(error)}"
+            )
 
     def _lose(self, slot: WorkerSlot, why: str, failure: Failure, *, died: str = "its worker died") -> None:
         """The worker is gone, and what it held goes back. A chunk that had not begun is nobody's suspect; one whose

@@ -59,14 +59,26 @@ class Ledger:
     """Ids of chunks that run carefully from now on."""
     deaths: Counter[int] = field(default_factory=Counter[int])
     """Ordinal of an image -> attempts that ended at it."""
+    again: set[str] = field(default_factory=set[str])
+    """Ids of chunks whose part is there, and whose failed rows are tried once more."""
     crashed: defaultdict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
     """Chunk id -> its images that are not touched any more, and why."""
 
     @classmethod
-    def open(cls, plan: Plan, *, committed: Iterable[str], attempts_allowed: int, from_the_start: bool) -> Ledger:
-        """`from_the_start` is for the driver that made the plan. Another one begins somewhere else in the circle, so
+    def open(
+        cls,
+        plan: Plan,
+        *,
+        committed: Iterable[str],
+        attempts_allowed: int,
+        from_the_start: bool,
+        again: Iterable[str] = (),
+    ) -> Ledger:
+        """`again` are committed chunks whose failed rows are tried once more.
+
+        `from_the_start` is for the driver that made the plan. Another one begins somewhere else in the circle, so
         that two of them do not do the same chunk at the same time; the output is the same in any order."""
-        ledger = cls(plan, attempts_allowed=attempts_allowed)
+        ledger = cls(plan, attempts_allowed=attempts_allowed, again=set(again))
         ledger.waiting.extend(plan.chunks())
         ledger.note_committed(committed)
         if ledger.waiting and not from_the_start:
@@ -85,7 +97,7 @@ class Ledger:
 
     def note_committed(self, chunk_ids: Iterable[str]) -> None:
         """Parts seen in the store: nobody needs to wait for these any more."""
-        new = set(chunk_ids) - self.committed
+        new = set(chunk_ids) - self.committed - self.again
         if not new:
             return
         for chunk_id in new & self.given_up.keys():
@@ -107,6 +119,7 @@ class Ledger:
             number=self.attempts[chunk.chunk_id],
             careful=self.is_suspect(chunk),
             crashed=dict(self.crashed[chunk.chunk_id]),
+            again=chunk.chunk_id in self.again,
         )
 
     def put_back(self, chunk: Chunk) -> None:
@@ -150,16 +163,33 @@ class Ledger:
                 return Verdict.AGAIN
             self.crashed[chunk.chunk_id][at] = f"{DEATHS_TO_NAME} attempts at this image failed: {why}"
             return Verdict.NAMED
+        return self._fail(chunk, why)
+
+    def refuse(self, attempt: Attempt, why: str) -> Verdict:
+        """The store refused the worker, which no image is suspected of."""
+        return self._fail(attempt.chunk, why)
+
+    def give_up_source(self, attempt: Attempt, shard: str, why: str) -> int:
+        """The source is not what was planned: the attempt's chunk, or all that wait of its shard, are not tried again.
+
+        Returns how many chunks that are.
+        """
+        lost = [attempt.chunk, *(chunk for chunk in self.waiting if chunk.shard == shard)]
+        self.waiting = deque(chunk for chunk in self.waiting if chunk.shard != shard)
+        self.given_up |= {chunk.chunk_id: GivenUp(chunk, why) for chunk in lost}
+        return len(lost)
+
+    def is_suspect(self, chunk: Chunk) -> bool:
+        """It failed before: it runs carefully, and without a neighbour whose work a second death would cost."""
+        return chunk.chunk_id in self.suspects
+
+    def _fail(self, chunk: Chunk, why: str) -> Verdict:
         self.failures[chunk.chunk_id] += 1
         if self.failures[chunk.chunk_id] < self.attempts_allowed:
             self.waiting.append(chunk)
             return Verdict.AGAIN
         self.given_up[chunk.chunk_id] = GivenUp(chunk, why)
         return Verdict.GIVEN_UP
-
-    def is_suspect(self, chunk: Chunk) -> bool:
-        """It failed before: it runs carefully, and without a neighbour whose work a second death would cost."""
-        return chunk.chunk_id in self.suspects
 
     def _commit(self, chunk: Chunk) -> None:
         if chunk.chunk_id not in self.committed:

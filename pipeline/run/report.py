@@ -5,9 +5,10 @@ Owns the wording. Counts come from the manifest (the parts), speeds from this co
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import islice
 
 from pipeline.output.verify import Verification
 from pipeline.plan.layout import data_uri
@@ -91,10 +92,14 @@ def _funnel(outcome: Outcome) -> str:
 def _failures(outcome: Outcome) -> Iterator[str]:
     for sentence in outcome.avoided:
         yield f"  avoided  {sentence}"
-    for given_up in outcome.given_up[:10]:
-        yield f"  given up {given_up.chunk.chunk_id}: {given_up.why}"
-    if len(outcome.given_up) > 10:
-        yield f"  given up {len(outcome.given_up) - 10} more"
+    by_reason: defaultdict[str, list[str]] = defaultdict(list)
+    for given_up in outcome.given_up:
+        by_reason[given_up.why].append(given_up.chunk.chunk_id)
+    for why, chunks in islice(by_reason.items(), 10):
+        more = f" and {len(chunks) - 1:,} more chunks" if len(chunks) > 1 else ""
+        yield f"  given up {chunks[0]}{more}: {why}"
+    if len(by_reason) > 10:
+        yield f"  given up {sum(map(len, islice(by_reason.values(), 10, None))):,} more chunks"
 
 
 def _next(outcome: Outcome) -> Iterator[str]:

@@ -51,6 +51,10 @@ class RoutedStore:
         """See `Store`."""
         return self._backend(uri).put_if_absent(uri, data)
 
+    def replace(self, uri: str, data: bytes, *, etag: str) -> bool:
+        """See `Store`."""
+        return self._backend(uri).replace(uri, data, etag=etag)
+
     def delete(self, uri: str) -> None:
         """See `Store`."""
         self._backend(uri).delete(uri)

@@ -87,20 +87,35 @@ class LocalStore:
             _sync_folder(folder)
         return won
 
+    def replace(self, uri: str, data: bytes, *, etag: str) -> bool:
+        """See `Store`. Of two that replace the same file at the same moment, both may be told True; the last stays."""
+        path = local_path(uri)
+        with suppress(NotFoundError, ChangedError), _translated(uri):
+            with _temporary(path, data) as temporary:
+                _check_etag(uri, os.stat(path), etag)
+                os.replace(temporary, path)
+            _sync_folder(os.path.dirname(path))
+            return True
+        return False
+
     def delete(self, uri: str) -> None:
         """See `Store`."""
         with _translated(uri), suppress(FileNotFoundError):
             os.unlink(local_path(uri))
 
 
+def is_unmounted(uri: str) -> bool:
+    """Whether the nearest folder above a file that is not there is empty, as the folder of an unmounted volume is."""
+    folder = os.path.dirname(local_path(uri))
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    with _translated(folder), os.scandir(folder) as scan:
+        return next(scan, None) is None
+
+
 def _link_new(path: str, data: bytes) -> bool:
     """Write a temporary file and give it its final name, unless that name is taken."""
-    temporary = os.path.join(os.path.dirname(path), f".tmp-{uuid.uuid4().hex}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+    with _temporary(path, data) as temporary:
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -114,6 +129,18 @@ def _link_new(path: str, data: bytes) -> bool:
                 ) from error
             raise
         return True
+
+
+@contextmanager
+def _temporary(path: str, data: bytes) -> Generator[str]:
+    """The path of a file beside `path` with these bytes, on the disk; its name is gone afterwards."""
+    temporary = os.path.join(os.path.dirname(path), f".tmp-{uuid.uuid4().hex}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
     finally:
         if os.path.lexists(temporary):
             os.unlink(temporary)

@@ -1,8 +1,8 @@
 """A store on S3, or on a service with S3's interface, through boto3.
 
-Owns conditional creation, retries and reads that resume where the connection broke. boto3's own retries are off, so
-that only one place retries (retry.py). It knows the deadline, and it knows that a create whose answer was lost finds
-its own object.
+Owns conditional writes, retries and reads that resume where the connection broke. boto3's own retries are off, so that
+only one place retries (retry.py). It knows the deadline, and it knows that a create whose answer was lost finds its own
+object.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from botocore.exceptions import ClientError
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, NotFoundError
 from pipeline.settings import StoreSettings
 from pipeline.storage.retry import Patience, Transient
 from pipeline.storage.s3_errors import making_client, status_of, translated
@@ -82,13 +82,24 @@ class S3Store:
     def put_if_absent(self, uri: str, data: bytes) -> bool:
         """See `Store`. If the store refuses and the object carries this call's token, an earlier try created it and its
         answer was lost: then this call has won."""
+        return self._put(uri, data, IfNoneMatch="*")
+
+    def replace(self, uri: str, data: bytes, *, etag: str) -> bool:
+        """See `Store`. A store that does not know If-Match replaces whatever is there."""
+        try:
+            return self._put(uri, data, IfMatch=f'"{etag}"')
+        except NotFoundError:
+            return False
+
+    def _put(self, uri: str, data: bytes, **condition: str) -> bool:
+        """True if this call has put the object; False if another writer's object does not meet the condition."""
         if len(data) > _LARGEST_PUT:
             raise ConfigError(f"{uri}: {len(data):,} bytes do not fit one put (5 GiB); lower run.images_per_chunk")
         where, token = _where(uri), uuid.uuid4().hex
         request: dict[str, Any] = {
             **where,
+            **condition,
             "Body": data,
-            "IfNoneMatch": "*",
             "Metadata": {"writer": token, "sha256": hashlib.sha256(data).hexdigest()},
         }
         if self._settings.endpoint_url is not None:
@@ -96,7 +107,7 @@ class S3Store:
             digest = hashlib.md5(data, usedforsecurity=False).digest()
             request["ContentMD5"] = base64.b64encode(digest).decode()
 
-        def create() -> bool:
+        def put() -> bool:
             try:
                 self._connected().put_object(**request)
             except ClientError as error:
@@ -105,7 +116,7 @@ class S3Store:
                 return self._writer(where) == token
             return True
 
-        return self._call(uri, create)
+        return self._call(uri, put)
 
     def delete(self, uri: str) -> None:
         """See `Store`."""

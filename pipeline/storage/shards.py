@@ -19,11 +19,13 @@ from pipeline.records import Shard
 from pipeline.storage.globs import glob_matches, has_wildcard, is_glob, split_glob
 from pipeline.storage.indexing import ShardIndex, ShardKind, index_list, index_tar
 from pipeline.storage.kinds import IMAGE_EXTENSIONS, extension, is_compressed, is_image, is_list, is_tar
+from pipeline.storage.local import is_unmounted
 from pipeline.storage.members import FoundMember, IndexBuilder
 from pipeline.storage.store import ObjectInfo, Store
 from pipeline.storage.uris import (
     absolute,
     base_name,
+    is_s3,
     join,
     relative_key,
     sort_key,
@@ -121,12 +123,12 @@ def is_there(uri: str, store: Store) -> bool:
 
 
 def shard_is_there(shard: Shard, member_uri: str, store: Store) -> bool:
-    """Whether the shard that `member_uri` was planned in still shows anything at all.
+    """Whether the place where the member at `member_uri` was planned still shows anything at all.
 
-    A list promises nothing about the places that it names, so it is always there.
+    A list may name places that no longer exist; of these only an empty folder is taken for a place out of reach.
     """
     if shard.kind == ShardKind.LIST:
-        return True
+        return is_s3(member_uri) or not is_unmounted(member_uri)
     is_pattern = has_wildcard(shard.uri) and not member_uri.startswith(f"{shard.uri}/")
     if shard.kind == ShardKind.FOLDER and is_pattern:
         return next(glob_matches(shard.uri, store), None) is not None

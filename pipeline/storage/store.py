@@ -43,6 +43,13 @@ class Store(Protocol):
         """
         ...
 
+    def replace(self, uri: str, data: bytes, *, etag: str) -> bool:
+        """Put other bytes in the place of the object with this etag, whole and durable. Readers see one or the other.
+
+        False, and nothing done, if it is not that object any more.
+        """
+        ...
+
     def delete(self, uri: str) -> None:
         """Remove an object that nobody needs any more. Nothing happens if it is not there."""
         ...

@@ -30,6 +30,7 @@ from tests.fakes_run import (
     drawn_image,
     fake_weights,
     write_folder,
+    write_tar,
 )
 from tests.small_runs import parts_of, rows_at, run, with_run
 
@@ -133,13 +134,19 @@ def test_a_lost_journal_is_replaced_once_however_many_found_it_lost():
 
 
 @pytest.mark.usefixtures("cluster")
-def test_source_that_vanishes_stops_the_run_and_says_where(settings: Settings, store: Store, tmp_path: Path):
-    """Not one `missing` row is committed for it."""
+def test_a_shard_that_vanishes_is_left_for_the_next_command_which_does_it(
+    settings: Settings, store: Store, tmp_path: Path
+):
+    """Not one `missing` row is committed for it, and the other shards are done."""
     folder = write_folder(tmp_path / "mount", {f"{name}.png": drawn_image(ord(name)) for name in "abcd"})
-    settings = with_run(replace(settings, source=str(folder)), chunk_attempts=1)
+    tar = write_tar(tmp_path / "other.tar", {"e.png": drawn_image(1)})
+    settings = replace(settings, source=f"{folder},{tar}")
     create_or_load_plan(OutputSettings.of(settings, weights_sha256="f" * 64), out=settings.out, store=store)
-    for image in folder.iterdir():
-        image.unlink()
-    with pytest.raises(RunError, match="mount shows nothing any more"):
-        run(settings)
-    assert not (Path(settings.out) / "data").exists()
+    away = folder.rename(tmp_path / "away")
+    outcome = run(settings)
+    assert (outcome.exit_code, outcome.committed_chunks, len(outcome.given_up)) == (3, 1, 2)
+    assert "mount shows nothing any more" in summary(outcome)
+    assert [row.status for row in rows_at(settings.out)] == ["ok"]
+    away.rename(folder)
+    assert run(settings).exit_code == 0
+    assert [row.status for row in rows_at(settings.out)] == ["ok"] * 5

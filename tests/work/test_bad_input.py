@@ -108,13 +108,14 @@ def test_a_deleted_subfolder_is_rows(settings: Settings, store: Store, tmp_path:
 
 
 def test_dead_entries_of_a_list_are_rows(settings: Settings, store: Store, tmp_path: Path):
-    """Even if nothing of what the list names is there: a list promises nothing."""
+    """As long as something else that the list names is there."""
     listing = tmp_path / "list.txt"
-    listing.write_text("/nowhere/a.png\nhttp://nowhere/b.png\n/elsewhere/c.png\n")
+    write_folder(tmp_path, {"good.png": drawn_image(1)})
+    listing.write_text("/nowhere/a.png\nhttp://nowhere/b.png\n/elsewhere/c.png\ngood.png\n")
     context = context_of(replace(settings, source=str(listing)), store)
     work(context)
     rows = rows_of(context)
-    assert [str(row.status) for row in rows] == ["missing", "unreadable", "missing"]
+    assert [str(row.status) for row in rows] == ["missing", "unreadable", "missing", "ok"]
     assert "there is no store for http://" in rows[1].error
 
 
