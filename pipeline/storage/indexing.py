@@ -6,6 +6,8 @@ are data: they are passed on and never used as paths. Folders are indexed in sha
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -50,29 +52,62 @@ def index_tar(uri: str, store: Store) -> ShardIndex:
     info = store.head(uri)
     builder = IndexBuilder()
     ignored = 0
+    linked: Iterator[TarEntry | None] | None = None
     try:
-        with store.open(uri, etag=info.etag) as stream:
-            if info.size == 0:
-                raise DamagedTarError(0, "expected a tar, found an empty file")
-            for entry in scan_tar(stream, size=info.size, uri=uri):
-                if entry.kind is EntryKind.FOLDER or not is_image(entry.name):
-                    ignored += 1
-                else:
-                    builder.add(_tar_member(entry, info))
+        for entry in _entries(info, store):
+            if entry.kind is EntryKind.FOLDER or not is_image(entry.name):
+                ignored += 1
+                continue
+            file: TarEntry | None = entry
+            if entry.kind is EntryKind.HARD_LINK:
+                linked = linked or iter(_linked_files(info, store))
+                file = next(linked)
+            builder.add(_tar_member(entry.name, file or entry, info))
     except DamagedTarError as damage:
         reason = f"{uri} is damaged at byte {damage.offset}: {damage.reason}; what follows was not read"
         builder.add(FoundMember(f"{base_name(uri)}@{damage.offset}", uri, damage.offset, 0, info.etag, reason))
     return ShardIndex(builder.finish(), ignored)
 
 
-def _tar_member(entry: TarEntry, tar: ObjectInfo) -> FoundMember:
+def _entries(tar: ObjectInfo, store: Store) -> Iterator[TarEntry]:
+    with store.open(tar.uri, etag=tar.etag) as stream:
+        if tar.size == 0:
+            raise DamagedTarError(0, "expected a tar, found an empty file")
+        yield from scan_tar(stream, size=tar.size, uri=tar.uri)
+
+
+def _linked_files(tar: ObjectInfo, store: Store) -> list[TarEntry | None]:
+    """For each hard link with an image's name, in order, the file that it is; None if no file of that name came before.
+
+    Two more passes over the headers: most tars have no links, and are spared a table of all their names.
+    """
+    targets = {entry.target for entry in _until_damage(tar, store)}
+    files: dict[str, TarEntry] = {}
+    found: list[TarEntry | None] = []
+    for entry in _until_damage(tar, store):
+        file = entry if entry.kind is EntryKind.FILE else files.get(entry.target)
+        if file is not None and entry.name in targets:
+            files[entry.name] = file
+        if entry.kind is EntryKind.HARD_LINK and is_image(entry.name):
+            found.append(file)
+    return found
+
+
+def _until_damage(tar: ObjectInfo, store: Store) -> Iterator[TarEntry]:
+    with suppress(DamagedTarError):
+        yield from _entries(tar, store)
+
+
+def _tar_member(name: str, entry: TarEntry, tar: ObjectInfo) -> FoundMember:
     if entry.kind is EntryKind.FILE and entry.length:
-        return FoundMember(entry.name, tar.uri, entry.offset, entry.length, tar.etag)
+        return FoundMember(name, tar.uri, entry.offset, entry.length, tar.etag)
     if entry.kind is EntryKind.FILE:
         broken = f"it is an empty file in {tar.uri}"
+    elif entry.kind is EntryKind.HARD_LINK:
+        broken = f"it is a hard link in {tar.uri} to {entry.target!r}, of which nothing comes before it"
     else:
         broken = f"it is a {entry.kind} in {tar.uri}; only plain files are read"
-    return FoundMember(entry.name, tar.uri, entry.offset, 0, tar.etag, broken)
+    return FoundMember(name, tar.uri, entry.offset, 0, tar.etag, broken)
 
 
 def index_list(uri: str, store: Store) -> ShardIndex:
