@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.work.weights import FindWeights
 
 LOCAL_RAY = {
-    # A private session needs no token file in the home directory and reports to nobody.
+    # A private session needs no token file in the home directory, and it sends no usage reports.
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -25,11 +25,11 @@ LOCAL_RAY = {
 
 
 def generate(settings: Settings, *, find_weights: FindWeights | None = None) -> int:
-    """Run to the end and print the summary. `find_weights` is the seam for another segmenter."""
+    """Run to the end and print the summary. Tests pass `find_weights` to use another segmenter."""
     if settings.run.address == "local":
         for name, value in LOCAL_RAY.items():
             os.environ.setdefault(name, value)
-    # After the environment: Ray reads it when it is imported.
+    # Imported only now, because Ray reads the environment when it is imported.
     from pipeline.cluster.signals import StopFlag
     from pipeline.progress import progress_on
     from pipeline.run.report import summary

@@ -1,6 +1,6 @@
 """Recount an output from its parts: `python -m jobs.verify out=...`.
 
-Exit codes: 0 complete and sound; 2 wrong configuration; 3 sound as far as it is, but not finished; 4 something wrong.
+Exit codes: 0 complete and sound; 2 wrong configuration; 3 not finished, but sound so far; 4 something is wrong.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class VerifyJob:
 
 
 def verify(job: VerifyJob) -> int:
-    """Print what is there and what is wrong."""
+    """Count the parts, print what was found and what is wrong, return the exit code."""
     if not job.out:
         raise ConfigError("say which output: out=...")
     out, progress = absolute(job.out), progress_on(sys.stderr)

@@ -1,6 +1,6 @@
-"""The door to storage: `connect` gives one store for every URI, local disk and S3 alike.
+"""The way into storage: `connect` returns one store for all URIs, on local disk and on S3.
 
-Owns the choice of the backend. The promises are in store.py, their keeping in local.py and s3.py.
+Owns the choice of the backend. store.py states the promises; local.py and s3.py keep them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipeline.storage.uris import is_s3
 
 
 def connect(settings: StoreSettings) -> Store:
-    """The store for every URI; pickles as its settings alone, and reaches out on first use."""
+    """The store for all URIs. It pickles as its settings alone, and connects on first use."""
     return RoutedStore(settings)
 
 

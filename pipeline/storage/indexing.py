@@ -1,7 +1,7 @@
 """The images of one shard: which they are and where their bytes lie.
 
 Owns the reading of a tar's headers and of a list's lines into a member index. Reads no pixels. The names of images
-are data: they are passed on and never used as paths. What a folder holds is seen when shards are found (shards.py).
+are data: they are passed on and never used as paths. Folders are indexed in shards.py, while shards are found.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class ShardIndex:
 
 
 def index_tar(uri: str, store: Store) -> ShardIndex:
-    """Members before a damage are kept; what follows it is one broken member.
+    """The images of a tar. If the tar is damaged, the members before the damage are kept, and the rest of the tar is
+    one broken member.
 
     raises  ConfigError if the tar is compressed; StorageError
     """
@@ -121,9 +122,9 @@ def _tar_member(name: str, entry: TarEntry, tar: ObjectInfo) -> FoundMember:
 
 
 def index_list(uri: str, store: Store) -> ShardIndex:
-    """Nobody looks whether what a list names exists; an image is a list of itself.
+    """The images that a list names. Whether they exist is not checked. A single image counts as a list of itself.
 
-    raises  ConfigError if this is no list, or one in which no line could name an object; StorageError
+    raises  ConfigError if this is not a list, or if no line in it can name an object; StorageError
     """
     builder = IndexBuilder()
     if is_image(uri):

@@ -1,7 +1,7 @@
-"""A store on a file system: whole files or none, created by hard link.
+"""A store on a file system. A file is created by hard link, so it is there as a whole or not at all.
 
-Owns atomic creation and the meaning of a local etag (modification time and size). Retries nothing: a local error that
-waiting could mend is rare, and the chunk's own retry covers it.
+Owns atomic creation and the meaning of a local etag (modification time and size). Retries nothing: few local errors go
+away by waiting, and the retry of the chunk covers those.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from pipeline.storage.uris import local_path, local_uri
 
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}")
 _ORPHANED_S = 86_400.0
-"""A temporary file lives for the seconds of one write; this old, its writer was killed."""
+"""A temporary file lives for the seconds of one write. If it is this old, its writer was killed."""
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
 
 class LocalStore:
-    """See `Store`. URIs that it returns are canonical: absolute paths, `file://` for names that are no UTF-8."""
+    """See `Store`. URIs that it returns are canonical: absolute paths, or `file://` for names that are not UTF-8."""
 
     def __init__(self) -> None:
         self._swept: set[str] = set()
@@ -45,14 +45,14 @@ class LocalStore:
         """Regular files below a folder, sorted; a folder that is not there is empty.
 
         Each real folder is entered once, so that loops of symbolic links end. A link that leads nowhere is listed
-        with size 0: it was meant to be something, and reading it says what is missing.
+        with size 0, so that it is not lost: reading it says what is missing.
         """
         path = local_path(uri)
         if os.path.isdir(path):
             yield from _walk(path, pattern, unreadable, {_identity(uri, path)})
 
     def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
-        """See `Store`. ChangedError also if the file ends before the range does, or is written to meanwhile."""
+        """See `Store`. Raises ChangedError also if the file ends before the range does, or is written to meanwhile."""
         with self.open(uri, etag=etag) as file, _translated(uri):
             file.seek(offset)
             data = file.read() if length is None else file.read(length)
@@ -78,7 +78,7 @@ class LocalStore:
             return file
 
     def put_if_absent(self, uri: str, data: bytes) -> bool:
-        """See `Store`. True and False are both said only after the folder entry is on the disk."""
+        """See `Store`. It returns only after the folder entry is on the disk, whether it won or not."""
         path = local_path(uri)
         folder = os.path.dirname(path)
         with _translated(uri):
@@ -122,7 +122,7 @@ def _link_new(path: str, data: bytes) -> bool:
         try:
             os.link(temporary, path)
         except FileExistsError:
-            # A network file system may have done the link and lost the answer; the second name then shows.
+            # A network file system may have made the link and lost the answer. Then the file has a second name.
             return os.stat(temporary).st_nlink == 2
         except OSError as error:
             if error.errno in _NO_HARD_LINKS:
@@ -150,9 +150,9 @@ def _temporary(path: str, data: bytes) -> Generator[str]:
 
 
 def _make_folders(folder: str) -> None:
-    """Create what is missing of `folder`, each new entry durable in its parent.
+    """Create `folder` and the missing folders above it. Each new entry is on the disk before the next is made.
 
-    raises  ConfigError if something that is no folder is in the way
+    raises  ConfigError if something that is not a folder is in the way
     """
     missing: list[str] = []
     while not os.path.isdir(folder):
@@ -170,11 +170,11 @@ def _make_folders(folder: str) -> None:
 
 
 def _remove_orphans(folder: str) -> None:
-    """Remove what killed writers left. Should one still live after all, its link fails and it writes again."""
+    """Remove the files that killed writers left. If a writer still lives, its link fails and it writes again."""
     with os.scandir(folder) as scan:
         for entry in scan:
             if _TEMPORARY.fullmatch(entry.name):
-                with suppress(OSError):  # another user's, or another sweeper was faster
+                with suppress(OSError):  # the file is another user's, or another process removed it first
                     if time.time() - entry.stat(follow_symlinks=False).st_mtime > _ORPHANED_S:
                         os.unlink(entry.path)
 
@@ -218,12 +218,12 @@ def _walk(
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Or a link to one; a link that leads nowhere, or in circles, is no folder."""
+    """A folder or a link to one. A link that leads nowhere, or in circles, is not a folder."""
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def _listed(entry: os.DirEntry[str]) -> ObjectInfo | None:
-    """None for what is no file (sockets, FIFOs, devices) and for a file that vanished meanwhile."""
+    """None for what is not a file (sockets, FIFOs, devices), and for a file that vanished meanwhile."""
     with _translated(entry.path):
         try:
             status = entry.stat()
@@ -258,7 +258,7 @@ def _check_etag(uri: str, status: os.stat_result, etag: str) -> None:
 
 @contextmanager
 def _translated(uri: str) -> Generator[None]:
-    """OSErrors as our own, each with what to do."""
+    """Turns every OSError into one of our errors, with a message that says what to do."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:

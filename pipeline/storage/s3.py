@@ -1,7 +1,8 @@
-"""A store on S3 and what speaks its language, through boto3.
+"""A store on S3, or on a service with S3's interface, through boto3.
 
-Owns conditional writes, retries and reads that resume where the line broke. boto3's own retries are off: one place
-tries again, it knows the deadline, and it knows that a create whose answer was lost meets its own object.
+Owns conditional writes, retries and reads that resume where the connection broke. boto3's own retries are off, so that
+only one place retries (retry.py). It knows the deadline, and it knows that a create whose answer was lost finds its own
+object.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -71,7 +72,7 @@ class S3Store:
                 yield ObjectInfo(f"s3://{bucket}/{name}", size, etag)
 
     def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
-        """See `Store`. ChangedError also if the object ends before the range does."""
+        """See `Store`. Raises ChangedError also if the object ends before the range does."""
         if length == 0:
             return b""
         stop = None if length is None else offset + length
@@ -79,11 +80,12 @@ class S3Store:
             return body.readall()
 
     def open(self, uri: str, *, etag: str = "") -> BinaryIO:
-        """See `Store`. Without `etag` the first answer's is held on to, so that a resumed read is of one object."""
+        """See `Store`. Without `etag` the etag of the first answer is used, so that a resumed read is of one object."""
         return cast("BinaryIO", io.BufferedReader(self._body(uri, etag), _BUFFER))
 
     def put_if_absent(self, uri: str, data: bytes) -> bool:
-        """See `Store`. A refusal is ours to win if the object carries this call's token: then an answer was lost."""
+        """See `Store`. If the store refuses and the object carries this call's token, an earlier try created it and its
+        answer was lost: then this call has won."""
         return self._put(uri, data, IfNoneMatch="*")
 
     def replace(self, uri: str, data: bytes, *, etag: str) -> bool:
@@ -94,7 +96,7 @@ class S3Store:
             return False
 
     def _put(self, uri: str, data: bytes, **condition: str) -> bool:
-        """False if the condition does not hold, for another reason than that this call has put the object already."""
+        """True if this call has put the object; False if another writer's object does not meet the condition."""
         if len(data) > _LARGEST_PUT:
             raise ConfigError(f"{uri}: {len(data):,} bytes do not fit one put (5 GiB); lower run.images_per_chunk")
         where, token = _where(uri), uuid.uuid4().hex
@@ -105,7 +107,7 @@ class S3Store:
             "Metadata": {"writer": token, "sha256": hashlib.sha256(data).hexdigest()},
         }
         if self._settings.endpoint_url is not None:
-            # Compatible stores get no CRC from boto3 here (some refuse it), so the old digest guards the upload.
+            # boto3 sends no CRC to these stores (some refuse it), so the older MD5 digest guards the upload.
             digest = hashlib.md5(data, usedforsecurity=False).digest()
             request["ContentMD5"] = base64.b64encode(digest).decode()
 
@@ -126,7 +128,7 @@ class S3Store:
         self._call(uri, lambda: self._connected().delete_object(**where))
 
     def _writer(self, where: dict[str, str]) -> str:
-        """The token in the metadata of the object that is there; some servers capitalise its name."""
+        """The token of the writer that created the object. Some servers capitalise the name `writer`."""
         try:
             answer = self._connected().head_object(**where)
         except ClientError as error:
@@ -160,12 +162,12 @@ class S3Store:
 
 
 def _new_client(settings: StoreSettings) -> Any:
-    # Imported here because it takes a third of a second that runs on local disk need not spend.
+    # Imported here because it takes a third of a second, which runs on local disk need not spend.
     import boto3
     from botocore.config import Config
 
     compatible = settings.endpoint_url is not None
-    # On AWS boto3's default holds, or what the environment says; several others refuse the checksums of that default.
+    # On AWS boto3's default holds, or what the environment says. Several other stores refuse that default's checksums.
     checksums = "when_required" if compatible else None
     config = Config(
         retries={"mode": "standard", "total_max_attempts": 1},
@@ -181,7 +183,7 @@ def _new_client(settings: StoreSettings) -> Any:
     client = boto3.session.Session().client(
         "s3", endpoint_url=settings.endpoint_url, region_name=settings.region, config=config
     )
-    # First and for all of S3, because botocore's own handler there parses every body once more.
+    # Registered first and for all of S3, because botocore's own handler for S3 parses every body once more.
     client.meta.events.register_first("before-parse.s3", take_contents)
     return client
 

@@ -1,4 +1,4 @@
-"""What boto3 raises, told apart by who must act: try again, change the settings, or look at the object.
+"""Turns what boto3 raises into errors by who must act: try again, change the settings, or look at the object.
 
 Owns the list of transient codes (measured against real and fake servers). Makes no request.
 """
@@ -18,7 +18,7 @@ from pipeline.errors import ChangedError, ConfigError, DeniedError, NotFoundErro
 from pipeline.storage.retry import Transient
 from pipeline.storage.uris import split_s3
 
-# 409 is a concurrent creation of the same key: who won is not decided yet.
+# 409 means a concurrent creation of the same key, and who won is not decided yet.
 _TRANSIENT_STATUSES = (408, 409, 429)
 _TRANSIENT_CODES = ("BadDigest", "IncompleteBody", "RequestTimeout", "Throttling", "ThrottlingException")
 _IMPOSSIBLE_NAME = ("KeyTooLongError", "InvalidBucketName", "InvalidURI")
@@ -57,13 +57,13 @@ def translated(uri: str) -> Generator[None]:
     except boto.FlexibleChecksumError as error:
         raise StorageError(f"{uri}: the bytes that came do not match their checksum ({error})") from error
     except (boto.BotoCoreError, ValueError) as error:
-        # The settings were good enough for a client, so it is this one name that cannot be asked for.
+        # The settings were good enough to make a client, so only this one name cannot be asked for.
         raise NotFoundError(f"{uri} cannot exist ({error}); check the name") from error
 
 
 @contextmanager
 def making_client() -> Generator[None]:
-    """raises  ConfigError for settings of which boto3 can make no client; its other errors are `translated`'s."""
+    """raises  ConfigError if boto3 cannot make a client from the settings; other errors are left to `translated`."""
     try:
         yield
     except _NO_IDENTITY:
@@ -95,7 +95,7 @@ def of_answer(uri: str, error: boto.ClientError) -> Exception:
     if status == 501 or code == "NotImplemented":
         return ConfigError(f"{uri}: this store does not implement what is asked ({said}); choose another one")
     if status in (301, 307) or code in ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"):
-        # No ConfigError: a list may name buckets of many regions, and one in another region stops no other.
+        # Not a ConfigError: a list may name buckets of many regions, and one in another region must not stop the rest.
         return DeniedError(f"{uri}: bucket {bucket!r} lives in another region ({error}); set store.region")
     if status >= 500 or status in _TRANSIENT_STATUSES or code in _TRANSIENT_CODES:
         return Transient(f"the store answered {said}")

@@ -1,4 +1,4 @@
-"""What a store is: bytes in, bytes out, by URI.
+"""What a store is: it reads and writes bytes by URI.
 
 Owns the promises that both backends keep. Does not know images, parts or plans.
 """
@@ -21,7 +21,7 @@ class Store(Protocol):
     """URIs are `s3://bucket/key`, `file:///path` or plain paths. Errors are those of pipeline.errors."""
 
     def head(self, uri: str) -> ObjectInfo:
-        """Raises NotFoundError, DeniedError."""
+        """Size and etag of an object. Raises NotFoundError, DeniedError."""
         ...
 
     def list(
@@ -35,17 +35,17 @@ class Store(Protocol):
         ...
 
     def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
-        """All bytes, or a range. With `etag`, ChangedError if the object is another one by now."""
+        """All bytes, or a range. With `etag`, raises ChangedError if the object is a different one by now."""
         ...
 
     def open(self, uri: str, *, etag: str = "") -> BinaryIO:
-        """A forward stream that resumes where a broken connection left it."""
+        """A stream that is read forward. If the connection breaks, it resumes at the same byte."""
         ...
 
     def put_if_absent(self, uri: str, data: bytes) -> bool:
-        """Create the object, whole and durable, or leave the one that is there.
+        """Create the object, whole and durable. If there is one already, leave that one.
 
-        True if the object there now is this call's; False if somebody else's was first.
+        True if this call created the object that is there now; False if another writer was first.
         """
         ...
 
@@ -57,5 +57,5 @@ class Store(Protocol):
         ...
 
     def delete(self, uri: str) -> None:
-        """Remove an object that nobody needs any more; nothing happens if it is not there."""
+        """Remove an object that nobody needs any more. Nothing happens if it is not there."""
         ...
