@@ -51,7 +51,7 @@ class Worker:
         """Load the model. Raises what the loader raises."""
         spec = self._spec
         _fix_torch(spec.threads)
-        store = connect(spec.store)
+        store = connect(spec.store, out=spec.out)
         segmenter = spec.load(store)
         warm_up()
         device = Device(segmenter, spec.plan.settings.recipe)

@@ -26,6 +26,8 @@ def check_settings(settings: Settings) -> None:
     for name, at_least in (("retry_deadline_s", 0.0), ("answer_timeout_s", 0.001)):
         if getattr(settings.store, name) < at_least:
             problems.append(f"store.{name}={getattr(settings.store, name)} must be {at_least:g} or more")
+    if settings.store.anonymous and settings.store.requester_pays:
+        problems.append("store.anonymous=true and store.requester_pays=true: nobody can be billed who is not named")
     device = settings.model.device
     if device not in DEVICES:
         problems.append(f"model.device={device} must be one of {', '.join(DEVICES)}")

@@ -47,7 +47,7 @@ def run_settings(settings: Settings, *, progress: Progress, find_weights: FindWe
             StorageError, RunError if the work cannot go on
     """
     check_settings(settings)
-    store, out = connect(settings.store), absolute(settings.out)
+    store, out = connect(settings.store, out=settings.out), absolute(settings.out)
     weights = find_weights(settings, store)
     with only_run(out, store, creation_at(out, store), say=progress.say):
         return _plan_and_work(settings, out, store, weights, progress, stop)

@@ -18,6 +18,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, BinaryIO, TypeVar, cast
 
 from botocore.exceptions import ClientError
@@ -27,6 +28,7 @@ from pipeline.settings import StoreSettings
 from pipeline.storage.globs import literal_head
 from pipeline.storage.retry import Patience, Transient
 from pipeline.storage.s3_errors import making_client, status_of, translated
+from pipeline.storage.s3_identity import is_unsigned, set_identity
 from pipeline.storage.s3_listing import list_keys, take_contents
 from pipeline.storage.s3_stream import ResumingBody
 from pipeline.storage.store import ObjectInfo
@@ -41,15 +43,16 @@ _BUFFER = 1 << 20
 class S3Store:
     """See `Store`. Pickles as its settings; each process builds its own client, on first use."""
 
-    def __init__(self, settings: StoreSettings) -> None:
+    def __init__(self, settings: StoreSettings, signed_bucket: str = "") -> None:
         self._settings = settings
+        self._signed_bucket = signed_bucket
         self._patience = Patience(settings.retry_deadline_s)
         self._lock = threading.Lock()
         self._client: Any = None
         self._client_pid = 0
 
-    def __reduce__(self) -> tuple[type[S3Store], tuple[StoreSettings]]:
-        return S3Store, (self._settings,)
+    def __reduce__(self) -> tuple[type[S3Store], tuple[StoreSettings, str]]:
+        return S3Store, (self._settings, self._signed_bucket)
 
     def head(self, uri: str) -> ObjectInfo:
         """See `Store`."""
@@ -141,23 +144,28 @@ class S3Store:
         where = _where(uri)
 
         def get(**options: str) -> Any:
-            with translated(uri):
+            with self._translated(uri):
                 return self._connected().get_object(**where, **options)
 
         return ResumingBody(uri, get, self._patience, etag=etag, start=offset, stop=stop)
 
     def _call(self, uri: str, act: Callable[[], T]) -> T:
         def translated_act() -> T:
-            with translated(uri):
+            with self._translated(uri):
                 return act()
 
         return self._patience.insist(uri, translated_act)
+
+    def _translated(self, uri: str) -> AbstractContextManager[None]:
+        unsigned = is_unsigned(self._settings, split_s3(uri)[0], signed_bucket=self._signed_bucket)
+        return translated(uri, unsigned=unsigned)
 
     def _connected(self) -> Any:
         with self._lock:
             if self._client is None or self._client_pid != os.getpid():
                 with making_client():
                     self._client, self._client_pid = _new_client(self._settings), os.getpid()
+                    set_identity(self._client, self._settings, signed_bucket=self._signed_bucket)
             return self._client
 
 

@@ -217,6 +217,7 @@ def test_no_cluster_at_the_address_is_a_configuration_error(tmp_path: Path):
         ({"recipe": Recipe(crop_edge_tolerance=math.inf)}, "recipe.crop_edge_tolerance=inf"),
         ({"run": RunSettings(grace_s=math.inf)}, "run.grace_s=inf"),
         ({"store": StoreSettings(retry_deadline_s=math.nan)}, "store.retry_deadline_s=nan"),
+        ({"store": StoreSettings(anonymous=True, requester_pays=True)}, "store.anonymous=true and store.requester"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(changes: dict[str, object], words: str):
