@@ -93,6 +93,7 @@ CHANGES: dict[str, tuple[Callable[[ImageRow], ImageRow], str]] = {
     "frame": (runs_of_another_frame, "pixels"),
     "counts": (lambda row: with_masks(row, counts="\x7f\x7f"), "run lengths"),
     "image id": (lambda row: replace(row, image_id=12345), "was planned"),
+    "source": (lambda row: replace(row, source=row.source + "x"), "was planned"),
     "file name": (lambda row: replace(row, file_name="other.png"), "was planned"),
     "annotation ids": (lambda row: replace(row, first_annotation_id=row.first_annotation_id + 1), "annotation ids"),
     "status": (lambda row: replace(row, status=Status.MISSING), "missing with"),
