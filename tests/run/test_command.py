@@ -96,6 +96,7 @@ def test_quoted_text_arrives_as_it_is(compose: Compose, text: str):
         ("recipe.points_per_side=16.5", "recipe.points_per_side=16.5 must be a whole number"),
         ("recipe.points_per_side=true", "recipe.points_per_side=true must be a whole number"),
         ("recipe.pred_iou_thresh=high", "recipe.pred_iou_thresh=high must be a number"),
+        ("run.grace_s=true", "run.grace_s=true must be a number"),
         ("run.images_per_chunk=null", "run.images_per_chunk=null must be a whole number"),
         ("run.max_workers=few", "run.max_workers=few must be a whole number"),
         ("format=coco", "format=coco must be one of parquet, coco_rle; did you mean coco_rle?"),

@@ -72,6 +72,23 @@ def test_entries_that_are_no_files_are_ignored_or_recorded(store: Store, tmp_pat
     assert ignored == 2
 
 
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
+def test_a_size_on_an_entry_without_data_is_not_a_jump_over_its_neighbours(
+    store: Store, tmp_path: Path, kind: bytes
+) -> None:
+    """Old writers give a hard link the size of the file that it names; no bytes of its own follow."""
+    entry = tarfile.TarInfo("again.bin")
+    entry.type, entry.linkname, entry.size = kind, "1.jpg", 700
+    header = entry.tobuf(tarfile.USTAR_FORMAT)
+    one, two = (tar_of((name, body * 700), layout=tarfile.USTAR_FORMAT) for name, body in NEIGHBOURS)
+    (tmp_path / "a.tar").write_bytes(one[: 3 * BLOCK] + header + two)
+    members, _ = index(store, tmp_path / "a.tar")
+    assert [(m.key, read_back(store, m)) for m in members] == [(name, body * 700) for name, body in NEIGHBOURS]
+
+
+NEIGHBOURS = [("1.jpg", b"1"), ("2.jpg", b"2")]
+
+
 def test_duplicate_and_hostile_names_in_a_tar_are_kept_as_data(store: Store, tmp_path: Path) -> None:
     """Names go to a column, never to a path; the same name twice is two images."""
     names = [

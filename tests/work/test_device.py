@@ -64,6 +64,15 @@ def test_without_memory_batches_are_halved_until_they_fit_and_the_masks_are_the_
     assert watch.halved == 2, "64 points and 8 crops, 32 and 4, 16 and 2"
 
 
+def test_fewer_crops_at_once_are_enough_where_only_the_encoder_is_short_of_memory():
+    """Each crop of a batch has its own activations; points are decoded one crop at a time."""
+    watch = Stopwatch()
+    short = Short(lambda: torch.OutOfMemoryError("CUDA out of memory"), points=64, crops=3)
+    expected = Device(FakeSegmenter(), RECIPE).generate(IMAGE_HW3, Stopwatch())
+    assert Device(short, RECIPE).generate(IMAGE_HW3, watch) == expected
+    assert watch.halved == 2, "5 crops in batches of 8, of 4, of 2"
+
+
 def test_the_next_image_has_whole_batches_again():
     """A single large image must not slow down all that come after it."""
     short = Short(lambda: torch.OutOfMemoryError("CUDA out of memory"), points=20)
