@@ -56,10 +56,18 @@ class LightWorker:
         from pipeline.cluster.journal import mark_in
 
         spec = self._spec
+        at_work.add(attempt.key)
         context = WorkerContext(
             out=spec.out, plan=spec.plan, store=connect(StoreSettings()), generate=partial(one_mask, meet=spec.meet)
         )
-        return process_chunk(attempt, context, mark=partial(mark_in, journal, attempt.key))
+        try:
+            return process_chunk(attempt, context, mark=partial(mark_in, journal, attempt.key))
+        finally:
+            at_work.remove(attempt.key)
+
+
+at_work: set[str] = set()
+"""Attempts of this process."""
 
 
 def light_actor(*, num_cpus: float, num_gpus: float, chunks_at_once: int) -> Any:
@@ -72,6 +80,12 @@ def light_actor(*, num_cpus: float, num_gpus: float, chunks_at_once: int) -> Any
 
 def at_once(_image_HW3: Image_HW3) -> None:
     """An image that only has its mask."""
+
+
+def one_at_a_time(*, num_cpus: float, num_gpus: float, chunks_at_once: int) -> Any:
+    """As `light_actor`, but a second chunk has not begun while the first is at work."""
+    del chunks_at_once
+    return light_actor(num_cpus=num_cpus, num_gpus=num_gpus, chunks_at_once=1)
 
 
 def one_mask(image_HW3: Image_HW3, watch: Stopwatch, *, meet: Meet) -> ImageMasks:
@@ -104,6 +118,35 @@ class Deadly:
             os.kill(os.getpid(), signal.SIGKILL)
         if first_rgb == self.hangs:
             time.sleep(1e6)
+
+
+@dataclass(frozen=True)
+class Shy:
+    """Images whose first pixel has this colour fail when they are met first; then they watch for company a while."""
+
+    rgb: tuple[int, int, int]
+    folder: Path
+
+    def __call__(self, image_HW3: Image_HW3) -> None:
+        if tuple(int(value) for value in image_HW3[0, 0]) != self.rgb:
+            return
+        if is_new(self.folder / f"{image_HW3.sum()}"):
+            raise RuntimeError("shy")
+        (self.folder / "met again").touch()
+        ends = time.monotonic() + 0.5
+        while time.monotonic() < ends:
+            if len(at_work) > 1:
+                (self.folder / "company").touch()
+            time.sleep(0.01)
+
+
+def is_new(path: Path) -> bool:
+    """Make a file; False if it was there."""
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -151,22 +194,15 @@ class Stumbling:
     said: str
 
     def __call__(self, _image_HW3: Image_HW3) -> None:
-        if self._is_first("stumbled"):
+        if is_new(self.folder / "stumbled"):
             raise RuntimeError("stumbled")
         if poisoned:
             raise DeviceError("AcceleratorError: CUDA error: the context is gone")
         met.append(1)
         # By then the worker's other chunk has said what the exception was.
-        if len(met) > 5 and self._is_first("poisoned"):
+        if len(met) > 5 and is_new(self.folder / "poisoned"):
             poisoned.append(True)
             raise DeviceError(self.said)
-
-    def _is_first(self, name: str) -> bool:
-        try:
-            (self.folder / name).touch(exist_ok=False)
-        except FileExistsError:
-            return False
-        return True
 
 
 poisoned: list[bool] = []

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +30,7 @@ from pipeline.run.report import summary
 from pipeline.settings import Format, Settings
 from pipeline.storage.parts import read_part
 from pipeline.storage.store import Store
-from tests.cluster.light import Deadly, Held, LightSpec, Meet, Slow, Stumbling, at_once, light_actor
+from tests.cluster.light import Deadly, Held, LightSpec, Meet, Shy, Slow, Stumbling, at_once, light_actor, one_at_a_time
 from tests.cluster.test_metrics import Remembering
 from tests.fakes_run import POISON_RGB, TAR_PIT_RGB, Notes, drawn_image, fake_weights, write_folder
 from tests.small_runs import parts_of, rows_at, run, with_run
@@ -57,7 +59,13 @@ class Drive:
 
 
 def drive(
-    settings: Settings, store: Store, meet: Meet = at_once, *, notes: Notes | None = None, stop: StopFlag | None = None
+    settings: Settings,
+    store: Store,
+    meet: Meet = at_once,
+    *,
+    actor_class: Callable[..., Any] = light_actor,
+    notes: Notes | None = None,
+    stop: StopFlag | None = None,
 ) -> Drive:
     """Until the driver's loop ends; `meet` is what each image does to its worker."""
     plan = planned(settings, store)
@@ -65,7 +73,7 @@ def drive(
     made = Drive(ledger, notes or Notes())
     driver = Driver(
         ledger,
-        WorkerKind(light_actor, LightSpec(settings.out, plan, meet), device="cpu"),
+        WorkerKind(actor_class, LightSpec(settings.out, plan, meet), device="cpu"),
         settings.run,
         committed_now=set,
         progress=made.notes,
@@ -124,6 +132,36 @@ def test_images_that_kill_or_hang_their_process_are_rows_and_cost_nobody_else_an
 
 
 DEADLY = {"im2.png": POISON_RGB, "im6.png": TAR_PIT_RGB}
+
+
+def test_deaths_between_finished_chunks_are_those_of_their_images_and_of_no_neighbour(
+    settings: Settings, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A long run survives more bad images than deaths in a row would end it; a chunk that waited behind one is not
+    blamed for what it never began."""
+    monkeypatch.setattr("pipeline.cluster.driver.DEATHS_IN_A_ROW", 2)
+    images = {f"{number}.png": drawn_image(number) for number in range(4)}
+    images |= {f"{number}.png": drawn_image(number, first_rgb=POISON_RGB) for number in (0, 2)}
+    folder = write_folder(tmp_path / "chunks", images)
+    settings = with_run(replace(settings, source=str(folder)), images_per_chunk=1, max_workers=1, chunk_attempts=1)
+    made = drive(settings, store, Deadly(kills=POISON_RGB, hangs=TAR_PIT_RGB), actor_class=one_at_a_time)
+    assert made.ending is Ending.DONE
+    assert made.ledger.given_up.keys() == made.ledger.suspects == {"chunks-00000", "chunks-00002"}
+    assert made.ledger.committed == {"chunks-00001", "chunks-00003"}
+    assert made.series.values[FAILURES.name] == {("worker_died",): 2}
+
+
+def test_a_chunk_that_failed_has_its_worker_to_itself(settings: Settings, store: Store, tmp_path: Path):
+    """If it kills the worker next time, nobody else's work is lost with it; two such chunks are no company either."""
+    images = {f"{number}.png": drawn_image(number) for number in range(6)}
+    images |= {f"{number}.png": drawn_image(number, first_rgb=POISON_RGB) for number in (0, 1)}
+    (tmp_path / "seen").mkdir()
+    settings = replace(settings, source=str(write_folder(tmp_path / "chunks", images)))
+    made = drive(with_run(settings, images_per_chunk=1, max_workers=1), store, Shy(POISON_RGB, tmp_path / "seen"))
+    assert made.ending is Ending.DONE
+    assert made.ledger.suspects == {"chunks-00000", "chunks-00001"}
+    assert (tmp_path / "seen" / "met again").exists()
+    assert not (tmp_path / "seen" / "company").exists()
 
 
 def test_a_chunk_whose_reading_always_fails_is_given_up_and_named(settings: Settings, store: Store):

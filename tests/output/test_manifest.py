@@ -14,6 +14,7 @@ from pipeline.plan.layout import data_uri
 from pipeline.plan.plan import OutputSettings
 from pipeline.plan.planning import create_or_load_plan
 from pipeline.records import Attempt
+from pipeline.run.report import summary
 from pipeline.settings import Settings
 from pipeline.storage.store import Store
 from pipeline.work.chunk import WorkerContext, process_chunk
@@ -64,3 +65,15 @@ def test_the_manifest_says_of_each_part_what_is_in_it(mixed: Settings, store: St
     assert document["images"] == 6
     assert document["failures"] == outcome.manifest.failures
     assert [part["failures"] for part in document["parts"]] == [{"unreadable": 1}, {}]
+
+
+@pytest.mark.parametrize(("fraction", "code"), [(1 / 6, 0), (0.16, 3), (0.0, 3), (1.0, 0)])
+def test_more_failed_images_than_allowed_are_an_exit_code_and_as_many_as_allowed_are_not(
+    mixed: Settings, store: Store, fraction: float, code: int
+):
+    """One of six cannot be read; all is committed either way."""
+    worked_off(mixed, store)
+    outcome = run(with_run(mixed, max_failed_fraction=fraction))
+    assert outcome.exit_code == code
+    assert (Path(mixed.out) / "_SUCCESS").exists()
+    assert ("more than run.max_failed_fraction" in summary(outcome)) == (code == 3)

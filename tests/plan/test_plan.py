@@ -8,7 +8,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from enum import StrEnum
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
@@ -270,6 +272,40 @@ def test_a_source_without_images_is_refused(tmp_path: Path, settings: Settings, 
     with pytest.raises(ConfigError, match="empty"):
         make(replace(settings, source=str(tmp_path / "empty")), store)
     assert not Path(settings.out).exists()
+
+
+def test_a_run_whose_annotation_ids_would_not_fit_is_refused_before_it_is_planned(settings: Settings, store: Store):
+    """Found out by a worker, it would be found out by all of them."""
+    with pytest.raises(ConfigError, match=r"13 images with up to \d+ masks each need annotation ids beyond"):
+        make(replace(settings, recipe=replace(settings.recipe, points_per_side=2**25)), store)
+    assert load_plan(settings.out, store=store) is None
+
+
+def test_entries_that_are_no_images_are_counted_per_shard(settings: Settings, store: Store, tmp_path: Path):
+    """What the summary calls ignored; a source of the wrong kind is noticed by it."""
+    folder = write_folder(tmp_path / "in", {"a.png": drawn_image(1), "a.json": b"", "b.txt.bak": b""})
+    write_tar(folder / "t.tar", {"sa_1.png": drawn_image(2), "sa_1.json": b"", "x": b"", "y": b""})
+    plan = make(replace(settings, source=str(folder)), store)
+    assert {planned.shard.name: planned.shard.ignored_count for planned in plan.shards} == {"in": 2, "t": 3}
+    assert plan.ignored_count == 5
+
+
+@pytest.mark.parametrize(
+    ("tick_s", "said"),
+    [
+        (0.0, []),
+        (10.0, ["planning: 1 of 2 shards indexed, 8 images", "planning: 2 of 2 shards indexed, 13 images"]),
+    ],
+)
+def test_planning_says_how_far_it_is_now_and_then(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch, tick_s: float, said: list[str]
+):
+    """Listing a hundred million images takes an hour; each of a thousand shards of a small run is no news."""
+    ticks = count(step=tick_s)
+    monkeypatch.setattr("pipeline.plan.planning.time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    heard: list[str] = []
+    create_or_load_plan(shape_of(settings), out=settings.out, store=store, say=heard.append)
+    assert heard == said
 
 
 def test_plan_json_is_for_people_too(settings: Settings, store: Store):
