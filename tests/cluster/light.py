@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import DeviceError
+from pipeline.errors import ConfigError, DeviceError
 from pipeline.plan.plan import Plan
 from pipeline.records import Attempt, ChunkReport, Funnel, ImageMasks, Mask
 from pipeline.settings import StoreSettings
@@ -31,13 +31,18 @@ Meet = Callable[[Image_HW3], None]
 """What an image does beside having its one mask: take time, raise, end the process."""
 
 
+Start = Callable[[], None]
+"""What loading the model does."""
+
+
 @dataclass(frozen=True)
 class LightSpec:
-    """As `WorkerSpec`. `meet` is called for every image, in the worker."""
+    """As `WorkerSpec`. `start` is called once and `meet` for every image, in the worker."""
 
     out: str
     plan: Plan
     meet: Meet
+    start: Start
 
 
 class LightWorker:
@@ -50,7 +55,7 @@ class LightWorker:
         return ray.get_runtime_context().get_node_id()
 
     def start(self) -> None:
-        return
+        self._spec.start()
 
     def run(self, attempt: Attempt, journal: Any) -> ChunkReport:
         from pipeline.cluster.journal import mark_in
@@ -76,6 +81,20 @@ def light_actor(*, num_cpus: float, num_gpus: float, chunks_at_once: int) -> Any
 
     remote: Any = ray.remote
     return remote(num_cpus=num_cpus, num_gpus=num_gpus, max_restarts=0, max_concurrency=chunks_at_once)(LightWorker)
+
+
+def nothing() -> None:
+    """A model that is there."""
+
+
+def on_fire() -> None:
+    """A machine that is broken."""
+    raise RuntimeError("the accelerator is on fire")
+
+
+def refuse() -> None:
+    """A checkpoint that is another model's."""
+    raise ConfigError("the checkpoint is not a vit_b: 3 keys differ")
 
 
 def at_once(_image_HW3: Image_HW3) -> None:

@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import ray
@@ -23,12 +22,9 @@ from pipeline.run.outcome import Outcome
 from pipeline.run.session import run_settings
 from pipeline.settings import ModelSettings, RunSettings, Settings
 from pipeline.storage.store import Store
-from pipeline.work.weights import Weights
-from tests.fakes_run import (
-    Notes,
-    broken_weights,
-    fake_weights,
-)
+from tests.cluster.driving import drive
+from tests.cluster.light import on_fire, refuse
+from tests.fakes_run import Notes, fake_weights
 from tests.small_runs import run, with_run
 
 
@@ -87,25 +83,17 @@ def test_more_threads_than_any_node_has_are_refused(settings: Settings):
 
 
 @pytest.mark.usefixtures("cluster")
-def test_workers_that_cannot_start_stop_the_run_with_their_own_error(settings: Settings):
+def test_workers_that_cannot_start_stop_the_run_with_their_own_error(settings: Settings, store: Store):
     """Waiting for ever for workers that cannot be would be a silent hang."""
     with pytest.raises(RunError, match="the accelerator is on fire"):
-        run(settings, find_weights=broken_weights)
+        drive(settings, store, start=on_fire)
 
 
 @pytest.mark.usefixtures("cluster")
-def test_checkpoint_that_a_worker_refuses_is_a_configuration_error(settings: Settings):
+def test_checkpoint_that_a_worker_refuses_is_a_configuration_error(settings: Settings, store: Store):
     """The sentence of the loader reaches the user unwrapped, at the first worker."""
-
-    def refused(settings: Settings, store: Store) -> Weights:
-        return replace(fake_weights(settings, store), load=load_refused)
-
     with pytest.raises(ConfigError, match=r"^the checkpoint is not a vit_b: 3 keys differ$"):
-        run(settings, find_weights=refused)
-
-
-def load_refused(_store: Store) -> Any:
-    raise ConfigError("the checkpoint is not a vit_b: 3 keys differ")
+        drive(settings, store, start=refuse)
 
 
 @pytest.fixture

@@ -7,82 +7,31 @@ finds all chunks committed.
 from __future__ import annotations
 
 import signal
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pipeline.cluster.crew import CHUNKS_IN_FLIGHT, WorkerKind
-from pipeline.cluster.driver import Driver, Ending
+from pipeline.cluster.crew import CHUNKS_IN_FLIGHT
+from pipeline.cluster.driver import Ending
 from pipeline.cluster.journal import JournalKeeper
-from pipeline.cluster.ledger import Ledger
-from pipeline.cluster.metrics import FAILURES, RunMetrics
+from pipeline.cluster.metrics import FAILURES
 from pipeline.cluster.signals import StopFlag
 from pipeline.errors import RunError
 from pipeline.plan.layout import members_uri
-from pipeline.plan.plan import OutputSettings, Plan
-from pipeline.plan.planning import create_or_load_plan
 from pipeline.progress import Standing
 from pipeline.run.report import summary
 from pipeline.settings import Format, Settings
 from pipeline.storage.parts import read_part
 from pipeline.storage.store import Store
-from tests.cluster.light import Deadly, Held, LightSpec, Meet, Shy, Slow, Stumbling, at_once, light_actor, one_at_a_time
-from tests.cluster.test_metrics import Remembering
-from tests.fakes_run import POISON_RGB, TAR_PIT_RGB, Notes, drawn_image, fake_weights, write_folder
+from tests.cluster.driving import Drive, drive, planned
+from tests.cluster.light import Deadly, Held, Shy, Slow, Stumbling, one_at_a_time
+from tests.fakes_run import POISON_RGB, TAR_PIT_RGB, Notes, drawn_image, write_folder
 from tests.small_runs import parts_of, rows_at, run, with_run
 
 ILLEGAL = "AcceleratorError: CUDA error: an illegal memory access was encountered"
 
 pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(120)]
-
-
-def planned(settings: Settings, store: Store) -> Plan:
-    """As the command plans it, which can then go on."""
-    weights = fake_weights(settings, store)
-    output_settings = OutputSettings.of(settings, weights_sha256=weights.sha256)
-    return create_or_load_plan(output_settings, out=settings.out, store=store).plan
-
-
-@dataclass
-class Drive:
-    """What a driver with light workers made of a run."""
-
-    ledger: Ledger
-    notes: Notes = field(default_factory=Notes)
-    series: Remembering = field(default_factory=Remembering)
-    ending: Ending | None = None
-    seconds: float = 0.0
-
-
-def drive(
-    settings: Settings,
-    store: Store,
-    meet: Meet = at_once,
-    *,
-    actor_class: Callable[..., Any] = light_actor,
-    notes: Notes | None = None,
-    stop: StopFlag | None = None,
-) -> Drive:
-    """Until the driver's loop ends; `meet` is what each image does to its worker."""
-    plan = planned(settings, store)
-    ledger = Ledger.open(plan, committed=(), attempts_allowed=settings.run.chunk_attempts, from_the_start=True)
-    made = Drive(ledger, notes or Notes())
-    driver = Driver(
-        ledger,
-        WorkerKind(actor_class, LightSpec(settings.out, plan, meet), device="cpu"),
-        settings.run,
-        committed_now=set,
-        progress=made.notes,
-        metrics=RunMetrics(settings.out, make=made.series.make),
-    )
-    begun = time.monotonic()
-    made.ending = driver.run(stop or StopFlag())
-    made.seconds = time.monotonic() - begun
-    return made
 
 
 def test_an_exception_costs_an_attempt_and_a_poisoned_device_its_process(

@@ -9,6 +9,7 @@ import pickle
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def test_both_layouts_survive_a_round_trip_exactly(name: str) -> None:
 @pytest.fixture
 def tf32() -> Iterator[None]:
     """Somebody has switched it on before."""
-    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]  # types of their own, not told
     before = [backend.allow_tf32 for backend in backends]
     for backend in backends:
         backend.allow_tf32 = True
