@@ -216,6 +216,7 @@ class Stumbling:
         if is_new(self.folder / "stumbled"):
             raise RuntimeError("stumbled")
         if poisoned:
+            time.sleep(5)  # the driver, which has been told, ends the process meanwhile
             raise DeviceError("AcceleratorError: CUDA error: the context is gone")
         met.append(1)
         # By then the worker's other chunk has said what the exception was.
