@@ -4,9 +4,11 @@ MaskmillError
 ├── ConfigError       the user, before a model is loaded (exit code 2)
 ├── InputError        nobody: one image is bad; it becomes a row with a status and the run goes on
 ├── StorageError      the retry: a store did not do what was asked
-│   ├── NotFoundError     the object (or bucket, or file) is not there
+│   ├── NotFoundError     the object or file is not there
+│   │   └── OutOfReachError   nor is the bucket or volume that it would be in
 │   ├── DeniedError       the credentials do not allow it
-│   └── ChangedError      the object is no longer the one that was planned
+│   ├── ChangedError      the object is no longer the one that was planned
+│   └── SourceError       the user: a shard is gone or another one; nothing of it is final, the same command tries again
 ├── DeviceError       the driver: this process cannot use its device any more, another one may
 ├── RunError          whoever runs it: the work cannot go on; what is committed stays (exit code 3)
 └── ContractError     us: a promise between two rooms was broken
@@ -50,12 +52,30 @@ class NotFoundError(StorageError):
     """The named object, file or bucket does not exist."""
 
 
+class OutOfReachError(NotFoundError):
+    """The bucket or volume is not there. This says nothing of the objects in it."""
+
+
 class DeniedError(StorageError):
-    """The store refused the credentials or the permissions."""
+    """The store refused the credentials or the permissions, which the next object would meet as well."""
 
 
 class ChangedError(StorageError):
     """The object's identity differs from the one recorded in the plan."""
+
+
+class SourceError(StorageError):
+    """A part of the source cannot be read as it was planned, through no fault of any image in it.
+
+    shard  its name if all of it is concerned; "" if only the chunk is
+    """
+
+    def __init__(self, message: str, shard: str = "") -> None:
+        super().__init__(message)
+        self.shard = shard
+
+    def __reduce__(self) -> tuple[type[SourceError], tuple[str, str]]:
+        return SourceError, (str(self), self.shard)
 
 
 class DeviceError(MaskmillError):

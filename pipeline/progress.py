@@ -1,4 +1,4 @@
-"""What a run shows while it works: a bar on a terminal, a line every ten seconds elsewhere.
+"""What a run or a recount shows while it works: a bar on a terminal, a line every ten seconds elsewhere.
 
 Owns the pace and the wording. Where the lines go is the caller's.
 """

@@ -63,6 +63,15 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Ignored:
+    """Entries of the source of one kind that are not worked on, and the name of the first."""
+
+    kind: str
+    count: int
+    first: str
+
+
+@dataclass(frozen=True, slots=True)
 class Shard:
     """One entry of the source: a folder or prefix, a tar, or a list. `name` is unique in the run and safe in a path."""
 
@@ -71,7 +80,7 @@ class Shard:
     kind: str
     member_count: int
     ignored_count: int
-    """Entries that are no images by their names (json, txt, directories)."""
+    """Entries that are not worked on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +104,14 @@ class Attempt:
     number    counts from 1, over all workers of one driver
     careful   one image after the other and nothing ahead, so that a death has one image to blame
     crashed   ordinals of images that are not to be touched, and the sentence for their rows
+    again     the part is there, and its failed rows are to be tried once more
     """
 
     chunk: Chunk
     number: int = 1
     careful: bool = False
     crashed: Mapping[int, str] = field(default_factory=dict[int, str])
+    again: bool = False
 
     @property
     def key(self) -> str:
@@ -188,6 +199,7 @@ class ImageRow:
     source: str
     status: Status
     error: str = ""
+    """Why there are no masks; of an image that is ok, what was odd about its file."""
     width: int = 0
     height: int = 0
     exif_orientation: int = 1

@@ -124,6 +124,9 @@ class RunSettings:
     chunk_attempts: int = 5
     """Tries of a chunk before it is given up for this run. Careful ones that end at one image, which may then be left
     out as a `crashed` row, do not count, nor does the loss of a machine."""
+    retry_failed: bool = False
+    """Try the images of failed rows once more, in a finished run or an unfinished one. Parts without failed rows, and
+    the rows of the other images, stay as they are."""
     image_timeout_s: float = 3600.0
     """Seconds at the same image after which its worker is taken for hung and replaced."""
     grace_s: float = 30.0

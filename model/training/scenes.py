@@ -69,6 +69,11 @@ def draw_scene(seed: int, index: int, *, size_hw: tuple[int, int] = (384, 384)) 
     return Scene(canvas.finish(), canvas.labels_3HW)
 
 
+def held_out_scene(number: int, *, size_hw: tuple[int, int] = (384, 384)) -> Scene:
+    """A scene that no training sees."""
+    return draw_scene(0, HELD_OUT_FROM + number, size_hw=size_hw)
+
+
 class _Canvas:
     """The picture while it is drawn; later things hide earlier ones on every level."""
 

@@ -1,6 +1,6 @@
 """Ray for as long as a run lasts.
 
-Owns connecting and leaving, and the signal handler that both would take away.
+Owns connecting and leaving, and keeps the caller's SIGTERM handler, which Ray replaces at both.
 """
 
 from __future__ import annotations

@@ -63,13 +63,13 @@ class Manifest:
 
 @dataclass(frozen=True)
 class FoundParts:
-    """What lies below data/: the ids of the chunks whose part is there, and the names of what is no part of this run.
+    """What lies below data/: the ids of the chunks whose part is there, and the names of files that are not this run's.
 
-    A part counts at its own place alone: a copy of it in a folder below data/ is a stranger.
+    A part counts only at its own place: a copy of it in a folder below data/ is not of this run.
     """
 
     committed: set[str]
-    strangers: list[str]
+    foreign: list[str]
 
 
 def find_parts(plan: Plan, *, out: str, store: Store) -> FoundParts:

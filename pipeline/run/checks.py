@@ -1,6 +1,6 @@
 """Values that no run can work with, said before anything is read.
 
-Owns the ranges. What the types allow is checked where settings are read; what the model and source allow, there.
+Owns the ranges. Types are checked where settings are read, the model and the source where they are opened.
 """
 
 from __future__ import annotations

@@ -1,19 +1,24 @@
-"""The summary at the end of a run, for a person.
+"""What a person reads at the end of a run, and after a recount.
 
-Owns the wording. Counts come from the manifest (the parts), speeds from this command's own workers.
+Owns the wording. Counts come from the manifest. Speeds, and counts before there is a manifest, are those of this
+command's own workers.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import islice
 
 from pipeline.output.verify import Verification
 from pipeline.plan.layout import data_uri
 from pipeline.records import Funnel, Stage
 from pipeline.run.outcome import Outcome
 from pipeline.settings import Format
+
+SHOWN_KINDS = 5
+"""Of what was ignored; plan.json has all of them."""
 
 
 def summary(outcome: Outcome) -> str:
@@ -49,8 +54,12 @@ def _images(outcome: Outcome) -> Iterator[str]:
     failed = sum(failures.values())
     reasons = f" ({', '.join(f'{count} {status}' for status, count in failures.items())})" if failed else ""
     yield f"  images   {images - failed:,} ok, {failed:,} failed{reasons}{of}"
-    if outcome.plan.ignored_count:
-        yield f"  ignored  {outcome.plan.ignored_count:,} entries of the source that are no images by name"
+    if outcome.plan.ignored:
+        kinds = ", ".join(
+            f"{each.count:,} {each.kind} (first: {each.first})" for each in outcome.plan.ignored[:SHOWN_KINDS]
+        )
+        more = sum(each.count for each in outcome.plan.ignored[SHOWN_KINDS:])
+        yield f"  ignored  {kinds}{f' and {more:,} more' if more else ''}"
     mean = masks / (images - failed) if images > failed else 0.0
     yield f"  masks    {masks:,}, {mean:.1f} per image{of}"
     if outcome.too_many_failed:
@@ -91,10 +100,14 @@ def _funnel(outcome: Outcome) -> str:
 def _failures(outcome: Outcome) -> Iterator[str]:
     for sentence in outcome.avoided:
         yield f"  avoided  {sentence}"
-    for given_up in outcome.given_up[:10]:
-        yield f"  given up {given_up.chunk.chunk_id}: {given_up.why}"
-    if len(outcome.given_up) > 10:
-        yield f"  given up {len(outcome.given_up) - 10} more"
+    by_reason: defaultdict[str, list[str]] = defaultdict(list)
+    for given_up in outcome.given_up:
+        by_reason[given_up.why].append(given_up.chunk.chunk_id)
+    for why, chunks in islice(by_reason.items(), 10):
+        more = f" and {len(chunks) - 1:,} more chunks" if len(chunks) > 1 else ""
+        yield f"  given up {chunks[0]}{more}: {why}"
+    if len(by_reason) > 10:
+        yield f"  given up {sum(map(len, islice(by_reason.values(), 10, None))):,} more chunks"
 
 
 def _next(outcome: Outcome) -> Iterator[str]:

@@ -5,7 +5,7 @@ Owns the choice of the backend. The promises are in store.py, their keeping in l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 from pipeline.settings import StoreSettings
@@ -35,9 +35,11 @@ class RoutedStore:
         """See `Store`."""
         return self._backend(uri).head(uri)
 
-    def list(self, uri: str) -> Iterator[ObjectInfo]:
+    def list(
+        self, uri: str, *, pattern: Sequence[str] = (), unreadable: Callable[[str], object] | None = None
+    ) -> Iterator[ObjectInfo]:
         """See `Store`."""
-        return self._backend(uri).list(uri)
+        return self._backend(uri).list(uri, pattern=pattern, unreadable=unreadable)
 
     def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
         """See `Store`."""
@@ -50,6 +52,10 @@ class RoutedStore:
     def put_if_absent(self, uri: str, data: bytes) -> bool:
         """See `Store`."""
         return self._backend(uri).put_if_absent(uri, data)
+
+    def replace(self, uri: str, data: bytes, *, etag: str) -> bool:
+        """See `Store`."""
+        return self._backend(uri).replace(uri, data, etag=etag)
 
     def delete(self, uri: str) -> None:
         """See `Store`."""

@@ -12,8 +12,9 @@ import re
 import stat
 import time
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from typing import BinaryIO
 
 from pipeline.errors import ChangedError, ConfigError, DeniedError, NotFoundError, StorageError
@@ -38,7 +39,9 @@ class LocalStore:
         with _translated(uri):
             return ObjectInfo(local_uri(path), *_size_and_etag(uri, os.stat(path)))
 
-    def list(self, uri: str) -> Iterator[ObjectInfo]:
+    def list(
+        self, uri: str, *, pattern: Sequence[str] = (), unreadable: Callable[[str], object] | None = None
+    ) -> Iterator[ObjectInfo]:
         """Regular files below a folder, sorted; a folder that is not there is empty.
 
         Each real folder is entered once, so that loops of symbolic links end. A link that leads nowhere is listed
@@ -46,7 +49,7 @@ class LocalStore:
         """
         path = local_path(uri)
         if os.path.isdir(path):
-            yield from _walk(path, {_identity(uri, path)})
+            yield from _walk(path, pattern, unreadable, {_identity(uri, path)})
 
     def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
         """See `Store`. ChangedError also if the file ends before the range does, or is written to meanwhile."""
@@ -87,20 +90,35 @@ class LocalStore:
             _sync_folder(folder)
         return won
 
+    def replace(self, uri: str, data: bytes, *, etag: str) -> bool:
+        """See `Store`. Of two that replace the same file at the same moment, both may be told True; the last stays."""
+        path = local_path(uri)
+        with suppress(NotFoundError, ChangedError), _translated(uri):
+            with _temporary(path, data) as temporary:
+                _check_etag(uri, os.stat(path), etag)
+                os.replace(temporary, path)
+            _sync_folder(os.path.dirname(path))
+            return True
+        return False
+
     def delete(self, uri: str) -> None:
         """See `Store`."""
         with _translated(uri), suppress(FileNotFoundError):
             os.unlink(local_path(uri))
 
 
+def is_unmounted(uri: str) -> bool:
+    """Whether the nearest folder above a file that is not there is empty, as the folder of an unmounted volume is."""
+    folder = os.path.dirname(local_path(uri))
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    with _translated(folder), os.scandir(folder) as scan:
+        return next(scan, None) is None
+
+
 def _link_new(path: str, data: bytes) -> bool:
     """Write a temporary file and give it its final name, unless that name is taken."""
-    temporary = os.path.join(os.path.dirname(path), f".tmp-{uuid.uuid4().hex}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+    with _temporary(path, data) as temporary:
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -114,6 +132,18 @@ def _link_new(path: str, data: bytes) -> bool:
                 ) from error
             raise
         return True
+
+
+@contextmanager
+def _temporary(path: str, data: bytes) -> Generator[str]:
+    """The path of a file beside `path` with these bytes, on the disk; its name is gone afterwards."""
+    temporary = os.path.join(os.path.dirname(path), f".tmp-{uuid.uuid4().hex}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
     finally:
         if os.path.lexists(temporary):
             os.unlink(temporary)
@@ -157,18 +187,31 @@ def _sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
-def _walk(folder: str, seen: set[tuple[int, int]]) -> Iterator[ObjectInfo]:
+def _walk(
+    folder: str,
+    pattern: Sequence[str],
+    unreadable: Callable[[str], object] | None,
+    seen: set[tuple[int, int]],
+) -> Iterator[ObjectInfo]:
     """Files in byte order of their paths, which needs a folder to sort as its name with the slash."""
-    with _translated(folder), os.scandir(folder) as scan:
-        entries = [(_is_folder(entry), entry) for entry in scan]
+    try:
+        with _translated(folder), os.scandir(folder) as scan:
+            entries = [
+                (_is_folder(entry), entry) for entry in scan if not pattern or fnmatchcase(entry.name, pattern[0])
+            ]
+    except DeniedError:
+        if unreadable is None:
+            raise
+        unreadable(local_uri(folder))
+        return
     entries.sort(key=lambda pair: os.fsencode(pair[1].name) + b"/" * pair[0])
     for is_folder, entry in entries:
         if is_folder:
             identity = _identity(entry.path, entry.path)
             if identity not in seen:
                 seen.add(identity)
-                yield from _walk(entry.path, seen)
-        elif not _TEMPORARY.fullmatch(entry.name):
+                yield from _walk(entry.path, pattern[1:], unreadable, seen)
+        elif len(pattern) < 2 and not _TEMPORARY.fullmatch(entry.name):
             info = _listed(entry)
             if info is not None:
                 yield info

@@ -1,6 +1,6 @@
 """A store on S3 and what speaks its language, through boto3.
 
-Owns conditional creation, retries and reads that resume where the line broke. boto3's own retries are off: one place
+Owns conditional writes, retries and reads that resume where the line broke. boto3's own retries are off: one place
 tries again, it knows the deadline, and it knows that a create whose answer was lost meets its own object.
 """
 
@@ -16,13 +16,14 @@ import io
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, TypeVar, cast
 
 from botocore.exceptions import ClientError
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, NotFoundError
 from pipeline.settings import StoreSettings
+from pipeline.storage.globs import literal_head
 from pipeline.storage.retry import Patience, Transient
 from pipeline.storage.s3_errors import making_client, status_of, translated
 from pipeline.storage.s3_listing import list_keys, take_contents
@@ -55,14 +56,17 @@ class S3Store:
         answer = self._call(uri, lambda: self._connected().head_object(**where))
         return ObjectInfo(uri, int(answer["ContentLength"]), _bare(answer["ETag"]))
 
-    def list(self, uri: str) -> Iterator[ObjectInfo]:
+    def list(
+        self, uri: str, *, pattern: Sequence[str] = (), unreadable: Callable[[str], object] | None = None
+    ) -> Iterator[ObjectInfo]:
         """See `Store`; keys that end in a slash (folder markers) are left out."""
         bucket, key = split_s3(absolute(uri))
+        prefix = (f"{key}/" if key else "") + (literal_head(pattern[0]) if pattern else "")
 
         def list_page(**query: Any) -> Any:
             return self._call(uri, lambda: self._connected().list_objects_v2(Bucket=bucket, **query))
 
-        for name, size, etag in list_keys(list_page, f"{key}/" if key else ""):
+        for name, size, etag in list_keys(list_page, prefix):
             if not name.endswith("/"):
                 yield ObjectInfo(f"s3://{bucket}/{name}", size, etag)
 
@@ -80,13 +84,24 @@ class S3Store:
 
     def put_if_absent(self, uri: str, data: bytes) -> bool:
         """See `Store`. A refusal is ours to win if the object carries this call's token: then an answer was lost."""
+        return self._put(uri, data, IfNoneMatch="*")
+
+    def replace(self, uri: str, data: bytes, *, etag: str) -> bool:
+        """See `Store`. A store that does not know If-Match replaces whatever is there."""
+        try:
+            return self._put(uri, data, IfMatch=f'"{etag}"')
+        except NotFoundError:
+            return False
+
+    def _put(self, uri: str, data: bytes, **condition: str) -> bool:
+        """False if the condition does not hold, for another reason than that this call has put the object already."""
         if len(data) > _LARGEST_PUT:
             raise ConfigError(f"{uri}: {len(data):,} bytes do not fit one put (5 GiB); lower run.images_per_chunk")
         where, token = _where(uri), uuid.uuid4().hex
         request: dict[str, Any] = {
             **where,
+            **condition,
             "Body": data,
-            "IfNoneMatch": "*",
             "Metadata": {"writer": token, "sha256": hashlib.sha256(data).hexdigest()},
         }
         if self._settings.endpoint_url is not None:
@@ -94,7 +109,7 @@ class S3Store:
             digest = hashlib.md5(data, usedforsecurity=False).digest()
             request["ContentMD5"] = base64.b64encode(digest).decode()
 
-        def create() -> bool:
+        def put() -> bool:
             try:
                 self._connected().put_object(**request)
             except ClientError as error:
@@ -103,7 +118,7 @@ class S3Store:
                 return self._writer(where) == token
             return True
 
-        return self._call(uri, create)
+        return self._call(uri, put)
 
     def delete(self, uri: str) -> None:
         """See `Store`."""

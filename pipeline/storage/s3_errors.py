@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from botocore import exceptions as boto
 
-from pipeline.errors import ChangedError, ConfigError, DeniedError, NotFoundError, StorageError
+from pipeline.errors import ChangedError, ConfigError, DeniedError, NotFoundError, OutOfReachError, StorageError
 from pipeline.storage.retry import Transient
 from pipeline.storage.uris import split_s3
 
@@ -22,6 +22,10 @@ from pipeline.storage.uris import split_s3
 _TRANSIENT_STATUSES = (408, 409, 429)
 _TRANSIENT_CODES = ("BadDigest", "IncompleteBody", "RequestTimeout", "Throttling", "ThrottlingException")
 _IMPOSSIBLE_NAME = ("KeyTooLongError", "InvalidBucketName", "InvalidURI")
+_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired")
+_REFUSED = ("InvalidToken", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidObjectState", "RequestTimeTooSkewed")
+_UNSAID = "400"
+"""All that the answer to a HEAD says of an expired token or a key that may not be used: it has no body."""
 _NO_IDENTITY = (
     boto.NoCredentialsError,
     boto.PartialCredentialsError,
@@ -79,14 +83,11 @@ def of_answer(uri: str, error: boto.ClientError) -> Exception:
     said = f"{status} {code}" if code != str(status) else code
     bucket, _ = split_s3(uri)
     if code == "NoSuchBucket":
-        return NotFoundError(f"{uri}: there is no bucket {bucket!r}; create it, or check the name and store.region")
+        return OutOfReachError(f"{uri}: there is no bucket {bucket!r}; create it, or check the name and store.region")
     if status == 404:
         return NotFoundError(f"{uri} does not exist (or bucket {bucket!r} does not); check the name")
-    if status == 403 or code in ("ExpiredToken", "InvalidToken", "InvalidAccessKeyId"):
-        return DeniedError(
-            f"{uri}: refused ({said}); check the credentials and their rights on bucket {bucket!r} "
-            "(without the right to list, a missing object is refused as well)"
-        )
+    if status in (401, 403) or code in (*_EXPIRED, *_REFUSED, _UNSAID) or code.startswith("KMS"):
+        return DeniedError(f"{uri}: refused ({said}); {_cure(code, bucket)}")
     if code in _IMPOSSIBLE_NAME:
         return NotFoundError(f"{uri[:200]} cannot exist ({said}); check the name")
     if status in (412, 416):
@@ -94,8 +95,26 @@ def of_answer(uri: str, error: boto.ClientError) -> Exception:
     if status == 501 or code == "NotImplemented":
         return ConfigError(f"{uri}: this store does not implement what is asked ({said}); choose another one")
     if status in (301, 307) or code in ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"):
-        # No ConfigError: a list may name buckets of many regions, and one that is out of reach must not stop the rest.
+        # No ConfigError: a list may name buckets of many regions, and one in another region stops no other.
         return DeniedError(f"{uri}: bucket {bucket!r} lives in another region ({error}); set store.region")
     if status >= 500 or status in _TRANSIENT_STATUSES or code in _TRANSIENT_CODES:
         return Transient(f"the store answered {said}")
     return StorageError(f"{uri}: the store answered {said} ({error})")
+
+
+def _cure(code: str, bucket: str) -> str:
+    """What to do about a refusal."""
+    if code in _EXPIRED:
+        return "the credentials have expired; renew them and repeat the command"
+    if code == _UNSAID:
+        return "the answer does not say why; most often the credentials have expired: renew them and repeat the command"
+    if code == "InvalidObjectState":
+        return "it is archived; restore it from the archive and repeat the command"
+    if code.startswith("KMS"):
+        return "it is encrypted with a key that is out of reach; make the key usable with these credentials"
+    if code == "RequestTimeTooSkewed":
+        return "set this machine's clock"
+    return (
+        f"check the credentials and their rights on bucket {bucket!r} "
+        "(without the right to list, a missing object is refused as well)"
+    )

@@ -21,28 +21,29 @@ from pipeline import __version__
 from pipeline.errors import (
     ChangedError,
     ContractError,
-    DeniedError,
     InputError,
     NotFoundError,
-    StorageError,
+    OutOfReachError,
+    SourceError,
 )
 from pipeline.plan.layout import part_uri
 from pipeline.plan.member_index import MemberIndex
-from pipeline.plan.plan import Plan, canonical_json
-from pipeline.records import Attempt, Chunk, ChunkReport, Funnel, ImageMasks, ImageRow, Member, Shard, Stage, Status
+from pipeline.plan.plan import Plan, PlannedShard, canonical_json
+from pipeline.records import Attempt, Chunk, ChunkReport, Funnel, ImageMasks, ImageRow, Member, Stage, Status
 from pipeline.storage.images import DecodedImage, decode_image
 from pipeline.storage.parts import write_part
-from pipeline.storage.shards import shard_is_there
 from pipeline.storage.store import Store
+from pipeline.work.earlier_part import earlier_part
 from pipeline.work.prefetch import prefetch
+from pipeline.work.source_check import SourceCheck
 from pipeline.work.stopwatch import Stopwatch
 
 PREFETCH_DEPTH = 1
-"""Decoded images held ready, beside the one at work and the one that is being decoded. A worker has two chunks at once:
-six images at most, and one of the default max_pixels is 0.8 GB."""
+"""Decoded images that wait, beside the one that is segmented and the one that is being decoded. A worker has two
+chunks, so it holds six images at most; one of the default max_pixels takes 0.8 GB."""
 
 GenerateMasks = Callable[[npt.NDArray[np.uint8], Stopwatch], ImageMasks]
-"""An RGB image (H, W, 3) in, its result out; what the time went into is the stopwatch's."""
+"""An RGB image (H, W, 3) -> its masks. The stopwatch gets the seconds of each stage."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,22 @@ class WorkerContext:
     def index(self) -> MemberIndex:
         return MemberIndex(self.plan, out=self.out, store=self.store)
 
+    @cached_property
+    def source(self) -> SourceCheck:
+        return SourceCheck(self.index, self.store)
+
 
 Mark = Callable[[int | None], None]
-"""Told the ordinal of the image that comes next, or None if what comes next is no image's."""
+"""Called with an image's ordinal before the work on it, and with None before the index is read or the part written."""
 
 
 def no_mark(_ordinal: int | None) -> None:
-    """For those whom nobody watches."""
+    """For callers that keep no journal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A member after reading: its pixels, or the word and sentence why there are none."""
+    """A member after reading: its pixels, or the status and the reason why there are none."""
 
     member: Member
     sha256: str = ""
@@ -84,17 +89,21 @@ class Loaded:
 def process_chunk(attempt: Attempt, context: WorkerContext, *, mark: Mark = no_mark) -> ChunkReport:
     """Read, decode, segment and commit one chunk.
 
-    raises  StorageError if the whole shard is gone or the part cannot be written
+    raises  SourceError if the source is not what was planned; DeniedError if it may not be read
+            StorageError if the part cannot be written
             ContractError if a row is lost, or the plan and its member index disagree
     """
     plan, watch, chunk = context.plan, Stopwatch(), attempt.chunk
     mark(None)
     members = context.index.read(chunk.shard, chunk.start, chunk.stop)
+    earlier = earlier_part(plan, chunk, out=context.out, store=context.store) if attempt.again else None
     _expect(len(members) == chunk.stop - chunk.start, chunk, f"its index holds {len(members)} members")
-    rows: list[ImageRow] = []
-    funnel = Funnel()
+    rows = list(earlier.kept) if earlier else []
+    done = {row.image_id for row in rows}
+    funnel = earlier.funnel if earlier else Funnel()
     bytes_read = 0
-    with closing(_loading(members, attempt, context, watch, mark)) as loading:
+    to_do = [member for member in members if member.image_id not in done]
+    with closing(_loading(to_do, attempt, context, watch, mark)) as loading:
         for loaded in loading:
             if not attempt.careful:
                 mark(loaded.member.ordinal)
@@ -103,11 +112,16 @@ def process_chunk(attempt: Attempt, context: WorkerContext, *, mark: Mark = no_m
             funnel += image_funnel
             bytes_read += loaded.byte_count
     mark(None)
+    order = {member.image_id: number for number, member in enumerate(members)}
+    rows.sort(key=lambda row: order.get(row.image_id, -1))
     _expect([row.image_id for row in rows] == [member.image_id for member in members], chunk, "rows were lost")
-    _expect_source(plan.planned(chunk.shard).shard, rows, context.store)
+    context.source.expect_source(plan.planned(chunk.shard), chunk, rows)
     with watch.stage(Stage.WRITE):
         data = write_part(rows, format=plan.settings.format, metadata=_metadata(plan, funnel))
-        won = context.store.put_if_absent(part_uri(context.out, plan, chunk), data)
+        if earlier:
+            won = earlier.replace(data, context.store)
+        else:
+            won = context.store.put_if_absent(part_uri(context.out, plan, chunk), data)
     return ChunkReport(
         chunk_id=chunk.chunk_id,
         won=won,
@@ -132,6 +146,7 @@ def _loading(
 def _load(
     members: Sequence[Member], attempt: Attempt, context: WorkerContext, watch: Stopwatch, mark: Mark
 ) -> Generator[Loaded]:
+    planned = context.plan.planned(attempt.chunk.shard)
     for member in members:
         if member.ordinal in attempt.crashed:
             yield Loaded(member, status=Status.CRASHED, error=attempt.crashed[member.ordinal])
@@ -143,10 +158,10 @@ def _load(
             mark(None)  # a store that does not answer is no image's fault
         try:
             with watch.stage(Stage.READ):
-                data = context.store.read(
-                    member.uri, offset=member.offset, length=member.length or None, etag=member.etag
-                )
-        except (NotFoundError, DeniedError) as error:
+                data = _read(member, planned, context)
+        except OutOfReachError as error:
+            raise SourceError(f"{error}; then repeat the command", planned.shard.name) from error
+        except NotFoundError as error:
             yield Loaded(member, status=Status.MISSING, error=str(error))
         except ChangedError as error:
             yield Loaded(member, status=Status.CHANGED, error=str(error))
@@ -156,6 +171,18 @@ def _load(
             with watch.stage(Stage.DECODE):
                 loaded = _decode(member, data, max_pixels=context.plan.settings.max_pixels)
             yield loaded
+
+
+def _read(member: Member, planned: PlannedShard, context: WorkerContext) -> bytes:
+    """raises  NotFoundError, ChangedError for the image alone; DeniedError, SourceError, StorageError for its chunk"""
+    length = member.length or None
+    try:
+        return context.store.read(member.uri, offset=member.offset, length=length, etag=member.etag)
+    except ChangedError:
+        etag = context.source.etag_of_changed(planned, member)
+        if etag is None:
+            raise
+        return context.store.read(member.uri, offset=member.offset, length=length, etag=etag)
 
 
 def _decode(member: Member, data: bytes, *, max_pixels: int) -> Loaded:
@@ -199,6 +226,7 @@ def _row(loaded: Loaded, context: WorkerContext, watch: Stopwatch) -> tuple[Imag
         file_name=member.key,
         source=member.uri,
         status=Status.OK,
+        error=image.note,
         width=width,
         height=height,
         exif_orientation=image.exif_orientation,
@@ -223,19 +251,6 @@ def _metadata(plan: Plan, funnel: Funnel) -> dict[str, str]:
         "plan_sha256": plan.sha256,
         "funnel": json.dumps(asdict(funnel), separators=(",", ":")),
     }
-
-
-def _expect_source(shard: Shard, rows: Sequence[ImageRow], store: Store) -> None:
-    """Images that are gone are rows; a source that is gone would make rows of the whole run, so it stops.
-
-    raises  StorageError if an image is missing and its shard shows nothing at all
-    """
-    missing = next((row for row in rows if row.status is Status.MISSING), None)
-    if missing is not None and not shard_is_there(shard, missing.source, store):
-        raise StorageError(
-            f"{shard.uri} shows nothing any more, {missing.file_name} was to be read from it ({missing.error}); "
-            "bring the source back and repeat the command"
-        )
 
 
 def _expect(condition: bool, chunk: Chunk, what: str) -> None:  # noqa: FBT001  # reads as an assertion

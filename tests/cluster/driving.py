@@ -12,6 +12,7 @@ from pipeline.cluster.driver import Driver, Ending
 from pipeline.cluster.ledger import Ledger
 from pipeline.cluster.metrics import RunMetrics
 from pipeline.cluster.signals import StopFlag
+from pipeline.output.manifest import find_parts
 from pipeline.plan.plan import OutputSettings, Plan
 from pipeline.plan.planning import create_or_load_plan
 from pipeline.settings import Settings
@@ -51,7 +52,8 @@ def drive(
 ) -> Drive:
     """Until the driver's loop ends; `meet` is what each image does to its worker, `start` what loading does."""
     plan = planned(settings, store)
-    ledger = Ledger.open(plan, committed=(), attempts_allowed=settings.run.chunk_attempts, from_the_start=True)
+    committed = find_parts(plan, out=settings.out, store=store).committed
+    ledger = Ledger.open(plan, committed=committed, attempts_allowed=settings.run.chunk_attempts, from_the_start=True)
     made = Drive(ledger, notes or Notes())
     driver = Driver(
         ledger,

@@ -26,7 +26,7 @@ from pipeline.storage.parts import read_part
 from pipeline.storage.store import Store
 from tests.cluster.driving import Drive, drive, planned
 from tests.cluster.light import Deadly, Held, Shy, Slow, Stumbling, one_at_a_time
-from tests.fakes_run import POISON_RGB, TAR_PIT_RGB, Notes, drawn_image, write_folder
+from tests.fakes_run import POISON_RGB, TAR_PIT_RGB, Notes, drawn_image, write_folder, write_tar
 from tests.small_runs import parts_of, rows_at, run, with_run
 
 ILLEGAL = "AcceleratorError: CUDA error: an illegal memory access was encountered"
@@ -125,16 +125,25 @@ def test_a_chunk_whose_reading_always_fails_is_given_up_and_named(settings: Sett
     assert "is given up: ChangedError" in said[-1]
 
 
-def test_source_that_vanishes_stops_the_run_and_says_where(settings: Settings, store: Store, tmp_path: Path):
-    """Not one `missing` row is committed for it."""
+def test_a_shard_that_vanishes_is_left_for_the_next_command_which_does_it(
+    settings: Settings, store: Store, tmp_path: Path
+):
+    """Not one `missing` row is committed for it, and the other shards are done."""
     folder = write_folder(tmp_path / "mount", {f"{name}.png": drawn_image(ord(name)) for name in "abcd"})
-    settings = with_run(replace(settings, source=str(folder)), chunk_attempts=1)
+    tar = write_tar(tmp_path / "other.tar", {"e.png": drawn_image(1)})
+    settings = replace(settings, source=f"{folder},{tar}")
     planned(settings, store)
-    for image in folder.iterdir():
-        image.unlink()
-    with pytest.raises(RunError, match="mount shows nothing any more"):
-        drive(settings, store)
-    assert not (Path(settings.out) / "data").exists()
+    away = folder.rename(tmp_path / "away")
+    made = drive(settings, store)
+    assert made.ending is Ending.DONE
+    assert made.ledger.committed == {"other-00000"}
+    assert made.ledger.given_up.keys() == {"mount-00000", "mount-00001"}
+    assert all("mount shows nothing any more" in given_up.why for given_up in made.ledger.given_up.values())
+    assert [row.status for row in rows_at(settings.out)] == ["ok"]
+    away.rename(folder)
+    assert drive(settings, store).ledger.is_complete
+    assert run(settings).exit_code == 0
+    assert [row.status for row in rows_at(settings.out)] == ["ok"] * 5
 
 
 def test_a_lost_journal_is_replaced_once_however_many_found_it_lost():

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from benchmarks.reference.official import OfficialSegmenter
 from pipeline.errors import ConfigError, ContractError
 from pipeline.masks import generator
 from pipeline.masks.generator import generate_masks
@@ -18,7 +19,6 @@ from pipeline.settings import CropRank, Recipe
 from tests.fakes import Painted, PaintedSegmenter, always, paint, same_colour
 from tests.masks.conftest import scene
 from tests.masks.oracle import decode_counts
-from tests.official import OfficialSegmenter
 
 SA1B = Recipe(
     points_per_side=8,

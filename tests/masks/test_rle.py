@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.reference.official import segment_anything
 from pipeline.masks.rle import Rle, rle_problem
 from tests.masks.oracle import decode_counts, decode_mask, encode_mask, mask_boxes
-from tests.official import segment_anything
 
 amg = segment_anything.utils.amg
 Mask_HW = npt.NDArray[np.bool_]

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.reference.official import segment_anything
 from pipeline.masks.compiled import compiled
 from pipeline.masks.measure import Measures, measure_masks
 from pipeline.masks.rle import lengths
@@ -26,7 +27,6 @@ from pipeline.masks.tiles import evaluate, make_workspace
 from pipeline.masks.trace import UntracedMask
 from pipeline.masks.upscaling import Upscaling
 from tests.masks.oracle import count_above, encode_mask, mask_boxes, upscale_logits
-from tests.official import segment_anything
 
 Floats = npt.NDArray[np.float32]
 ROOT = Path(__file__).parent.parent.parent

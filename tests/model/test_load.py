@@ -19,10 +19,16 @@ from torch import Tensor
 
 from model.config import CONFIGS
 from model.layouts import from_hugging_face, infer_config, to_hugging_face
-from model.load import CheckpointError, checked_sha256, load_sam, load_segmenter, resolve_device
+from model.load import PRECISIONS, CheckpointError, checked_sha256, load_sam, load_segmenter, resolve_device
 from model.sam import Sam
+from pipeline.settings import Precision
 
 TINY = CONFIGS["tiny"]
+
+
+def test_the_precisions_of_the_settings_are_those_of_the_loader() -> None:
+    """A setting that the loader does not know would end a run in a KeyError on every worker."""
+    assert list(PRECISIONS) == list(Precision)
 
 
 def released_state(config=TINY) -> dict[str, Tensor]:

@@ -158,7 +158,7 @@ def test_every_flipped_bit_of_a_published_part_is_found(settings: Settings, stor
         assert path.name in whats(verified(settings.out, store)), position
 
 
-def test_strangers_gone_parts_and_a_foreign_index_are_found(settings: Settings, store: Store):
+def test_files_of_no_run_gone_parts_and_a_changed_index_are_found(settings: Settings, store: Store):
     """A glob over data/ reads whatever lies there."""
     context = run_without_a_cluster(settings, store)
     data = Path(settings.out) / "data"

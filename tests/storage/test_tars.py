@@ -67,7 +67,7 @@ def test_entries_that_are_no_files_are_ignored_or_recorded(store: Store, tmp_pat
     (tmp_path / "a.tar").write_bytes(tar_of((folder, b""), (link, b""), ("empty.jpg", b""), ("._a.jpg", b"fork")))
     members, ignored = index(store, tmp_path / "a.tar")
     assert [(member.key, member.length) for member in members] == [("link.jpg", 0), ("empty.jpg", 0)]
-    assert "it is a link" in members[0].broken
+    assert "it is a symbolic link" in members[0].broken
     assert "empty file" in members[1].broken
     assert ignored == 2
 
@@ -201,3 +201,54 @@ def test_a_compressed_tar_under_a_plain_name_is_refused_with_the_cure(store: Sto
         tar.addfile(tarfile.TarInfo("1.jpg"))
     with pytest.raises(ConfigError, match=r"compressed \(gzip\).*unpack it"):
         index(store, tmp_path / "a.tar")
+
+
+def test_times_in_a_gnu_header_are_no_part_of_the_name(store: Store, tmp_path: Path) -> None:
+    """GNU tar keeps access and change times where POSIX keeps the beginning of a long name (`tar --format=gnu -g`)."""
+    header = bytearray(tar_of(("photos/a.jpg", b"a"), layout=tarfile.GNU_FORMAT)[:BLOCK])
+    header[345:369] = b"15301631103\0" + b"15301631104\0"
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "a.tar").write_bytes(bytes(header) + b"a".ljust(BLOCK, b"\0") + bytes(2 * BLOCK))
+    members, _ = index(store, tmp_path / "a.tar")
+    assert [(member.key, read_back(store, member)) for member in members] == [("photos/a.jpg", b"a")]
+
+
+def hard_link(name: str, target: str) -> tarfile.TarInfo:
+    link = tarfile.TarInfo(name)
+    link.type, link.linkname = tarfile.LNKTYPE, target
+    return link
+
+
+@pytest.mark.parametrize("layout", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_hard_link_is_the_file_that_it_names(store: Store, tmp_path: Path, layout: int) -> None:
+    """The bytes are in the archive: what tar made of two names of one file is two images."""
+    target = f"{'d' * 120}/first.jpg" if layout != tarfile.USTAR_FORMAT else "first.jpg"
+    data = tar_of(
+        (target, b"one"),
+        (hard_link("second.jpg", target), b""),
+        ("data.bin", b"raw"),
+        (hard_link("third.jpg", "second.jpg"), b""),
+        (hard_link("fourth.jpg", "data.bin"), b""),
+        (target, b"another one"),
+        (hard_link("fifth.jpg", target), b""),
+        layout=layout,
+    )
+    (tmp_path / "a.tar").write_bytes(data)
+    members, ignored = index(store, tmp_path / "a.tar")
+    contents = {member.key: read_back(store, member) for member in members if member.key != target}
+    assert contents == {"second.jpg": b"one", "third.jpg": b"one", "fourth.jpg": b"raw", "fifth.jpg": b"another one"}
+    assert ignored == 1
+
+
+def test_a_hard_link_to_nothing_is_one_broken_member(store: Store, tmp_path: Path) -> None:
+    """A name out of the archive is not followed, nor is one that comes later."""
+    links = [(hard_link("a.jpg", "../../etc/passwd"), b""), (hard_link("b.jpg", "late.jpg"), b"")]
+    (tmp_path / "a.tar").write_bytes(tar_of(*links, ("late.jpg", b"x")))
+    members, _ = index(store, tmp_path / "a.tar")
+    assert [(member.key, bool(member.broken)) for member in members] == [
+        ("a.jpg", True),
+        ("b.jpg", True),
+        ("late.jpg", False),
+    ]
+    assert "to '../../etc/passwd', of which nothing comes before it" in members[0].broken

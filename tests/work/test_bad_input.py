@@ -56,6 +56,18 @@ def test_bad_images_are_rows_and_their_neighbours_are_untouched(settings: Settin
     assert rows[2].sha256 == hashlib.sha256(b"not an image").hexdigest()
 
 
+def test_a_jpeg_without_its_end_is_an_image_and_says_so(settings: Settings, store: Store, tmp_path: Path):
+    """Downloads break off at the last bytes; every row of the picture is there."""
+    sink = io.BytesIO()
+    Image.open(io.BytesIO(drawn_image(2))).save(sink, "JPEG")
+    whole = sink.getvalue()
+    context = context_of(from_folder(settings, tmp_path / "in", {"a.jpg": whole, "b.jpg": whole[:-2]}), store)
+    work(context)
+    first, second = rows_of(context)
+    assert first.masks == second.masks
+    assert (first.error, second.error) == ("", "the JPEG lacks its end marker; every row is there")
+
+
 def test_images_that_went_or_changed_after_planning_are_rows(settings: Settings, store: Store, tmp_path: Path):
     """Hours lie between plan and read in a large run."""
     folder = tmp_path / "images"
@@ -74,30 +86,31 @@ def replaced_on_disk(image: bytes, path: Path) -> None:
     os.utime(path, ns=(1, 1))
 
 
-@pytest.mark.parametrize("place", ["disk", "tar", "s3"])
+def of_one_size(*images: bytes) -> list[bytes]:
+    """The same images; PNG readers stop at its end mark."""
+    return [image.ljust(max(map(len, images)), b"\0") for image in images]
+
+
+@pytest.mark.parametrize("place", ["disk", "s3"])
 def test_an_image_replaced_by_one_of_the_same_size_is_a_row(
     settings: Settings, store: Store, tmp_path: Path, request: pytest.FixtureRequest, place: str
 ):
     """Its time, or its ETag, is all that tells; masks of another image under this name would be believed."""
-    before, after = drawn_image(1), drawn_image(2)
-    size = max(len(before), len(after))
-    before, after = before.ljust(size, b"\0"), after.ljust(size, b"\0")  # PNG readers stop at its end mark
+    before, after = of_one_size(drawn_image(1), drawn_image(2))
     if place == "s3":
         client, bucket = request.getfixturevalue("s3_client"), request.getfixturevalue("s3_bucket")
         store = connect(StoreSettings(endpoint_url=request.getfixturevalue("s3_endpoint")))
-        client.put_object(Bucket=bucket, Key="in/a.png", Body=before)
+        for name in ("a", "b"):
+            client.put_object(Bucket=bucket, Key=f"in/{name}.png", Body=before)
         context = context_of(replace(settings, source=f"s3://{bucket}/in"), store)
         client.put_object(Bucket=bucket, Key="in/a.png", Body=after)
-    elif place == "tar":
-        tar = write_tar(tmp_path / "a.tar", {"a.png": before})
-        context = context_of(replace(settings, source=str(tar)), store)
-        replaced_on_disk(write_tar(tmp_path / "b.tar", {"a.png": after}).read_bytes(), tar)
     else:
-        context = context_of(from_folder(settings, tmp_path / "in", {"a.png": before}), store)
+        context = context_of(from_folder(settings, tmp_path / "in", {"a.png": before, "b.png": before}), store)
         replaced_on_disk(after, tmp_path / "in" / "a.png")
     work(context)
-    [row] = rows_of(context)
-    assert (row.status, row.masks) == ("changed", ())
+    rows = rows_of(context)
+    assert [str(row.status) for row in rows] == ["changed", "ok"]
+    assert rows[0].masks == ()
 
 
 def test_a_source_that_is_gone_altogether_stops_the_chunk(settings: Settings, store: Store, tmp_path: Path):
@@ -140,13 +153,14 @@ def test_a_deleted_subfolder_is_rows(settings: Settings, store: Store, tmp_path:
 
 
 def test_dead_entries_of_a_list_are_rows(settings: Settings, store: Store, tmp_path: Path):
-    """Even if nothing of what the list names is there: a list promises nothing."""
+    """As long as something else that the list names is there."""
     listing = tmp_path / "list.txt"
-    listing.write_text("/nowhere/a.png\nhttp://nowhere/b.png\n/elsewhere/c.png\n")
+    write_folder(tmp_path, {"good.png": drawn_image(1)})
+    listing.write_text("/nowhere/a.png\nhttp://nowhere/b.png\n/elsewhere/c.png\ngood.png\n")
     context = context_of(replace(settings, source=str(listing)), store)
     work(context)
     rows = rows_of(context)
-    assert [str(row.status) for row in rows] == ["missing", "unreadable", "missing"]
+    assert [str(row.status) for row in rows] == ["missing", "unreadable", "missing", "ok"]
     assert "there is no store for http://" in rows[1].error
 
 
