@@ -148,6 +148,18 @@ def test_any_sizes_and_logits_on_the_cuts_give_full_size_results(
     assert_equals_full_size(logits_Nhw, side=48, resized_hw=resized_hw, crop_hw=crop_hw, offset=offset)
 
 
+@pytest.mark.parametrize(("cells", "side", "crop_hw"), [(64, 256, (60, 68)), (7, 100, (333, 257))])
+@pytest.mark.parametrize("logit", [0.7, -0.7])
+def test_a_plateau_at_a_cut_is_decided_pixel_by_pixel(
+    cells: int, side: int, crop_hw: tuple[int, int], logit: float
+) -> None:
+    """Interpolation of equal logits rounds up here and down there: what bounds decide must have room for that."""
+    logits_1hw = torch.full((1, cells, cells), logit)
+    full_1HW = upscale_logits(logits_1hw, input_side=side, resized_hw=resized(crop_hw, side), crop_hw=crop_hw)
+    assert {-1, 1} <= set((full_1HW - torch.tensor(logit)).sign().flatten().tolist())
+    assert_equals_full_size(logits_1hw, side=side, resized_hw=resized(crop_hw, side), crop_hw=crop_hw, offset=0.7)
+
+
 def test_cells_of_the_padding_are_never_read() -> None:
     """A segmenter may leave anything there. `used_hw` says what it must not leave out."""
     for cells, side, crop_hw in SIZES:
