@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import torch
 from boto3.session import Session
 
@@ -80,9 +81,6 @@ def cluster(s3_endpoint: str) -> Iterator[str]:
 
     After the S3 server: its credentials are in the environment that the workers inherit.
     """
-    # Not at the top: Ray reads the environment above when it is imported.
-    import ray
-
     init: Any = ray.init
     context = init(
         address="local",
