@@ -6,7 +6,7 @@ Owns the choice of the backend. store.py states the promises; local.py and s3.py
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pipeline.settings import StoreSettings
 from pipeline.storage.local import LocalStore
@@ -32,7 +32,7 @@ class RoutedStore:
         self._local = LocalStore()
         self._s3 = S3Store(settings, split_s3(out)[0] if is_s3(out) else "")
 
-    def __reduce__(self) -> tuple[type[RoutedStore], tuple[StoreSettings, str]]:
+    def __reduce__(self) -> tuple[type[RoutedStore], tuple[Any, ...]]:
         return RoutedStore, (self._settings, self._out)
 
     def head(self, uri: str) -> ObjectInfo:
