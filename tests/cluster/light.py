@@ -141,13 +141,18 @@ class Deadly:
 
 @dataclass(frozen=True)
 class Shy:
-    """Images whose first pixel has this colour fail when they are met first; then they watch for company a while."""
+    """Images whose first pixel has this colour fail when they are met first; then they watch for company a while.
+
+    The others take turns at taking little time and more, so that one of them is at work when another ends.
+    """
 
     rgb: tuple[int, int, int]
     folder: Path
 
     def __call__(self, image_HW3: Image_HW3) -> None:
         if tuple(int(value) for value in image_HW3[0, 0]) != self.rgb:
+            met.append(1)
+            time.sleep(0.7 if len(met) % 2 else 0.3)
             return
         if is_new(self.folder / f"{image_HW3.sum()}"):
             raise RuntimeError("shy")
