@@ -27,6 +27,7 @@ from pipeline.output.labelled import UsableImages, open_labelled
 from pipeline.settings import StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.uris import absolute
+from pipeline.texts import printable
 
 MAX_PIXELS = 2**26
 """Largest number of pixels of an image to train on. Larger images are not read."""
@@ -52,7 +53,7 @@ def train(job: TrainJob) -> int:
 
     raises  ConfigError if this torch or device cannot train, or train.source holds nothing to train on
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr, force=True)
+    log_to_stderr()
     torch.set_num_threads(job.threads)
     checkpoint = Path(job.checkpoint)
     scenes = scenes_of(job)
@@ -64,6 +65,20 @@ def train(job: TrainJob) -> int:
         raise ConfigError(str(error)) from error
     sys.stdout.write(f"{export_training(training, Path(job.export))}\n")
     return 0
+
+
+class PrintableFormatter(logging.Formatter):
+    """One line a message, whatever names stand in it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+
+def log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 def scenes_of(job: TrainJob) -> SceneSource:

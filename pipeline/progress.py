@@ -11,6 +11,8 @@ from typing import Any, Protocol, TextIO
 
 from tqdm import tqdm
 
+from pipeline.texts import printable
+
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -58,7 +60,7 @@ class Lines:
         self.say(f"{standing_line(standing)}, {rate:.2f} images/s")
 
     def say(self, sentence: str) -> None:
-        self._stream.write(sentence + "\n")
+        self._stream.write(printable(sentence) + "\n")
         self._stream.flush()
 
     def close(self) -> None:
@@ -84,7 +86,7 @@ class Bar:
         self._bar.refresh()
 
     def say(self, sentence: str) -> None:
-        tqdm.write(sentence, file=self._stream)
+        tqdm.write(printable(sentence), file=self._stream)
 
     def close(self) -> None:
         if self._bar is not None:

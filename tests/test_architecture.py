@@ -17,7 +17,7 @@ import pipeline
 ROOT = Path(__file__).parent.parent
 ROOMS = ("model", "pipeline", "jobs", "conf", "tests", "benchmarks")
 
-SHARED = {"pipeline.records", "pipeline.settings", "pipeline.errors", "pipeline.progress", "pipeline"}
+SHARED = {"pipeline.records", "pipeline.settings", "pipeline.errors", "pipeline.progress", "pipeline.texts", "pipeline"}
 BELOW: dict[str, tuple[str, ...]] = {
     "model": (),
     "pipeline.masks": (),
@@ -34,7 +34,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline.records": set(),
     "pipeline.settings": set(),
     "pipeline.errors": {"pipeline.records"},
-    "pipeline.progress": set(),
+    "pipeline.progress": {"pipeline.texts"},
+    "pipeline.texts": set(),
     "jobs": {"jobs", *BELOW} | SHARED,
     "benchmarks": {"benchmarks", *BELOW} | SHARED,
 } | {room: {room, *below} | (SHARED if room != "model" else set()) for room, below in BELOW.items()}

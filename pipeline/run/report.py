@@ -16,15 +16,16 @@ from pipeline.plan.layout import data_uri
 from pipeline.records import Funnel, Stage
 from pipeline.run.outcome import Outcome
 from pipeline.settings import Format
+from pipeline.texts import printable
 
 SHOWN_KINDS = 5
 """Of what was ignored; plan.json has all of them."""
 
 
 def summary(outcome: Outcome) -> str:
-    """Several lines, no line break at the end."""
+    """Several lines, fit for a terminal, no line break at the end."""
     lines = [_headline(outcome), *_images(outcome), *_speed(outcome), *_failures(outcome), *_next(outcome)]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _headline(outcome: Outcome) -> str:
