@@ -1,4 +1,4 @@
-"""One run from settings to result: plan, work, recount.
+"""One run from settings to result: plan, work, finish.
 
 Owns the order of the steps, so that everything that can be refused is refused before Ray starts. Does not print.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from pipeline.cluster.crew import WorkerKind
 from pipeline.cluster.driver import Driver, Ending
@@ -16,7 +17,9 @@ from pipeline.cluster.ray_session import ray_session
 from pipeline.cluster.signals import StopFlag
 from pipeline.cluster.worker import WorkerSpec, worker_actor
 from pipeline.errors import ConfigError, DeniedError, NotFoundError, RunError
-from pipeline.output.manifest import Manifest, count_parts, find_manifest, find_parts, publish
+from pipeline.output.finish import count_parts
+from pipeline.output.manifest import Manifest, find_manifest, find_parts, publish
+from pipeline.output.summaries import kept, summary_of
 from pipeline.plan.plan import OutputSettings
 from pipeline.plan.planning import Planned, create_or_load_plan
 from pipeline.progress import Progress
@@ -104,7 +107,7 @@ class _Work:
         return Outcome(
             out=self.out,
             plan=plan,
-            manifest=self._finish() if ledger.is_complete else None,
+            manifest=self._finish(ledger) if ledger.is_complete else None,
             found_chunks=found,
             committed_chunks=len(ledger.committed),
             given_up=tuple(ledger.given_up.values()),
@@ -138,7 +141,9 @@ class _Work:
                 progress=self.progress,
                 metrics=RunMetrics(self.out),
             )
-            ending = driver.run(stop)
+            to_summary = partial(summary_of, plan=plan)
+            with kept(ledger.reports, to_summary, plan, out=self.out, store=self.store):
+                ending = driver.run(stop)
             drive = _Drive(ending, time.monotonic() - begun, driver.crew.worked_s, driver.crew.avoided)
         if ending is Ending.DONE:
             # What others committed meanwhile counts as well. A stopped process has no time for a slow store.
@@ -148,7 +153,9 @@ class _Work:
     def _committed_now(self) -> set[str]:
         return find_parts(self.planned.plan, out=self.out, store=self.store).committed
 
-    def _finish(self) -> Manifest:
-        manifest = count_parts(self.planned.plan, out=self.out, store=self.store)
+    def _finish(self, ledger: Ledger) -> Manifest:
+        manifest = count_parts(
+            self.planned.plan, out=self.out, store=self.store, progress=self.progress, reports=ledger.reports
+        )
         publish(manifest, out=self.out, store=self.store)
         return manifest

@@ -47,7 +47,7 @@ class RoutedStore:
         """See `Store`."""
         return self._backend(uri).open(uri, etag=etag)
 
-    def put_if_absent(self, uri: str, data: bytes) -> bool:
+    def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
         """See `Store`."""
         return self._backend(uri).put_if_absent(uri, data)
 

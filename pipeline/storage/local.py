@@ -74,8 +74,8 @@ class LocalStore:
                 raise
             return file
 
-    def put_if_absent(self, uri: str, data: bytes) -> bool:
-        """See `Store`. True and False are both said only after the folder entry is on the disk."""
+    def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
+        """See `Store`. Either answer is given only after the folder entry is on the disk."""
         path = local_path(uri)
         folder = os.path.dirname(path)
         with _translated(uri):
@@ -83,9 +83,9 @@ class LocalStore:
             if folder not in self._swept:
                 self._swept.add(folder)
                 _remove_orphans(folder)
-            won = not os.path.lexists(path) and _link_new(path, data)
+            status = None if os.path.lexists(path) else _link_new(path, data)
             _sync_folder(folder)
-        return won
+        return None if status is None else ObjectInfo(local_uri(path), *_size_and_etag(uri, status))
 
     def delete(self, uri: str) -> None:
         """See `Store`."""
@@ -102,8 +102,8 @@ def is_unmounted(uri: str) -> bool:
         return next(scan, None) is None
 
 
-def _link_new(path: str, data: bytes) -> bool:
-    """Write a temporary file and give it its final name, unless that name is taken."""
+def _link_new(path: str, data: bytes) -> os.stat_result | None:
+    """Write a temporary file and give it its final name; what it is then, or None if that name is taken."""
     temporary = os.path.join(os.path.dirname(path), f".tmp-{uuid.uuid4().hex}")
     try:
         with open(temporary, "xb") as file:
@@ -114,7 +114,8 @@ def _link_new(path: str, data: bytes) -> bool:
             os.link(temporary, path)
         except FileExistsError:
             # A network file system may have done the link and lost the answer; the second name then shows.
-            return os.stat(temporary).st_nlink == 2
+            if os.stat(temporary).st_nlink != 2:
+                return None
         except OSError as error:
             if error.errno in _NO_HARD_LINKS:
                 raise ConfigError(
@@ -122,7 +123,7 @@ def _link_new(path: str, data: bytes) -> bool:
                     "could overwrite each other; choose an output folder on a local disk or NFS, or an s3:// prefix"
                 ) from error
             raise
-        return True
+        return os.stat(temporary)
     finally:
         if os.path.lexists(temporary):
             os.unlink(temporary)

@@ -78,7 +78,7 @@ class S3Store:
         """See `Store`. Without `etag` the first answer's is held on to, so that a resumed read is of one object."""
         return cast("BinaryIO", io.BufferedReader(self._body(uri, etag), _BUFFER))
 
-    def put_if_absent(self, uri: str, data: bytes) -> bool:
+    def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
         """See `Store`. A refusal is ours to win if the object carries this call's token: then an answer was lost."""
         if len(data) > _LARGEST_PUT:
             raise ConfigError(f"{uri}: {len(data):,} bytes do not fit one put (5 GiB); lower run.images_per_chunk")
@@ -94,14 +94,16 @@ class S3Store:
             digest = hashlib.md5(data, usedforsecurity=False).digest()
             request["ContentMD5"] = base64.b64encode(digest).decode()
 
-        def create() -> bool:
+        def create() -> ObjectInfo | None:
             try:
-                self._connected().put_object(**request)
+                answer = self._connected().put_object(**request)
             except ClientError as error:
                 if status_of(error) != 412:
                     raise
-                return self._writer(where) == token
-            return True
+                answer = self._refuser(where)
+                if _writer(answer) != token:
+                    return None
+            return ObjectInfo(uri, len(data), _bare(answer.get("ETag", "")))
 
         return self._call(uri, create)
 
@@ -110,15 +112,14 @@ class S3Store:
         where = _where(uri)
         self._call(uri, lambda: self._connected().delete_object(**where))
 
-    def _writer(self, where: dict[str, str]) -> str:
-        """The token in the metadata of the object that is there; some servers capitalise its name."""
+    def _refuser(self, where: dict[str, str]) -> Any:
+        """The head of the object that is there."""
         try:
-            answer = self._connected().head_object(**where)
+            return self._connected().head_object(**where)
         except ClientError as error:
             if status_of(error) == 404:
                 raise Transient("the object was there and is gone") from error
             raise
-        return next((value for name, value in answer["Metadata"].items() if name.lower() == "writer"), "")
 
     def _body(self, uri: str, etag: str, *, offset: int = 0, stop: int | None = None) -> ResumingBody:
         where = _where(uri)
@@ -174,6 +175,11 @@ def _new_client(settings: StoreSettings) -> Any:
 def _where(uri: str) -> dict[str, str]:
     bucket, key = split_s3_object(uri)
     return {"Bucket": bucket, "Key": key}
+
+
+def _writer(head: Any) -> str:
+    """The token in an object's metadata; some servers capitalise its name."""
+    return next((value for name, value in head["Metadata"].items() if name.lower() == "writer"), "")
 
 
 def _bare(etag: str) -> str:

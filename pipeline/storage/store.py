@@ -36,10 +36,11 @@ class Store(Protocol):
         """A forward stream that resumes where a broken connection left it."""
         ...
 
-    def put_if_absent(self, uri: str, data: bytes) -> bool:
+    def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
         """Create the object, whole and durable, or leave the one that is there.
 
-        True if the object there now is this call's; False if somebody else's was first.
+        The object if it is this call's, as a listing will show it as long as nobody replaces it; None if somebody
+        else's was first.
         """
         ...
 

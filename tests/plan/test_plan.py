@@ -57,7 +57,7 @@ class LateStore(Store):
     def open(self, uri: str, *, etag: str = "") -> BinaryIO:
         return self._inner.open(uri, etag=etag)
 
-    def put_if_absent(self, uri: str, data: bytes) -> bool:
+    def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
         if uri == self._uri:
             self._inner.put_if_absent(uri, self._data)
         return self._inner.put_if_absent(uri, data)
