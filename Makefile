@@ -5,12 +5,17 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 SHARD ?= jobs/sample/scenes.tar
-OUT ?= $(if $(findstring *,$(SHARD))$(findstring $(comma),$(SHARD))$(filter . .. /,$(SHARD)),\
-  $(error name the output: OUT=...),out/$(basename $(notdir $(patsubst %/,%,$(SHARD)))))
+OUT ?= $(if $(findstring *,$(shard))$(findstring $(comma),$(shard))$(filter . .. /,$(shard)),\
+  $(error name the output: OUT=...),out/$(basename $(notdir $(patsubst %/,%,$(shard)))))
 ARGS ?=
 comma := ,
-# A value for Hydra inside a shell word: quotes and backslashes of the value itself survive both.
-quoted = '$(1)="$(subst ','\'',$(subst ",\",$(2)))"'
+# As it was given: a dollar in it is no reference to a variable. Only what stands in this file is expanded.
+given = $(if $(filter file,$(origin $(1))),$($(1)),$(value $(1)))
+shard = $(call given,SHARD)
+# Not into the environment of the commands, for which make would expand them after all.
+unexport SHARD OUT ADDRESS
+# A value for Hydra inside a shell word: quotes, backslashes and dollars in the value survive both.
+quoted = '$(1)="$(subst ','\'',$(subst $${,\$${,$(subst ",\",$(call given,$(2)))))"'
 
 .PHONY: help setup generate submit verify test chaos lint fmt train evaluate bench clean
 
@@ -28,25 +33,25 @@ $(BIN)/python:
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-setup: .venv/.dev-ready  ## make the venv with everything that tests and lint need
+setup: .venv/.dev-ready  ## make the venv with all that tests and lint need
 
-generate: .venv/.run-ready  ## masks for SHARD=folder|s3://...|.tar|list into OUT=..., with ARGS='any=override'
-	$(BIN)/python -m jobs.generate $(call quoted,source,$(SHARD)) $(call quoted,out,$(OUT)) $(ARGS)
+generate: .venv/.run-ready  ## make masks for SHARD=folder|s3://...|.tar|list in OUT=..., with settings as ARGS='recipe=fast ...'
+	$(BIN)/python -m jobs.generate $(call quoted,source,SHARD) $(call quoted,out,OUT) $(ARGS)
 
-submit: .venv/.run-ready  ## the same on a cluster: SHARD=s3://... OUT=s3://... ADDRESS=http://HEAD:8265
-	$(BIN)/python -m jobs.submit $(if $(ADDRESS),$(call quoted,submit.address,$(ADDRESS))) \
-	  $(call quoted,source,$(SHARD)) $(call quoted,out,$(OUT)) $(ARGS)
+submit: .venv/.run-ready  ## the same on a Ray cluster: SHARD=s3://... OUT=s3://... ADDRESS=http://HEAD:8265
+	$(BIN)/python -m jobs.submit $(if $(value ADDRESS),$(call quoted,submit.address,ADDRESS)) \
+	  $(call quoted,source,SHARD) $(call quoted,out,OUT) $(ARGS)
 
-verify: .venv/.run-ready  ## recount the output at OUT=... from its parts
-	$(BIN)/python -m jobs.verify $(call quoted,out,$(OUT)) $(ARGS)
+verify: .venv/.run-ready  ## recount the output at OUT=... from its parts alone
+	$(BIN)/python -m jobs.verify $(call quoted,out,OUT) $(ARGS)
 
 test: .venv/.dev-ready  ## run the test suite
 	$(BIN)/python -m pytest
 
-chaos: .venv/.dev-ready  ## kill and harm everything for a quarter of an hour, and compare with an undisturbed run
+chaos: .venv/.dev-ready  ## kill workers, nodes and drivers for a quarter of an hour, and compare with an undisturbed run
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-lint: .venv/.dev-ready  ## ruff and pyright
+lint: .venv/.dev-ready  ## check the code with ruff and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
@@ -55,13 +60,13 @@ fmt: .venv/.dev-ready  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-train: .venv/.run-ready  ## train the bundled tiny model anew (hours on a CPU), with ARGS='any=override'
+train: .venv/.run-ready  ## train a small model like the bundled one (hours on a CPU), with ARGS='train.steps=...'
 	$(BIN)/python -m jobs.train $(ARGS)
 
-evaluate: .venv/.run-ready  ## measure the tiny model on held-out scenes, with ARGS='model.checkpoint=... any=override'
+evaluate: .venv/.run-ready  ## measure the tiny model, or another with ARGS='model.checkpoint=...', on held-out scenes
 	$(BIN)/python -m jobs.evaluate $(ARGS)
 
-bench: .venv/.dev-ready  ## measure the generator beside its peers, with ARGS='--models tiny ...' (--help lists all)
+bench: .venv/.dev-ready  ## compare the generator with its peers, with ARGS='--models tiny ...' (--help lists all)
 	$(BIN)/python -m benchmarks.compare $(ARGS)
 
 clean:  ## delete the venv and caches

@@ -1,11 +1,12 @@
-"""From a command line to frozen settings, and from errors to an exit code. Hydra's objects end here.
+"""From a command line to frozen settings, and from errors to an exit code. Hydra's objects do not leave this file.
 
-Owns the strictness: an unknown key or a value of another type stops the job with the name of what was meant.
+Owns the strictness: an unknown key, or a value of another type, stops the job. The message says what was meant.
 """
 
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.errors import ConfigError, MaskmillError
+from pipeline.texts import printable
 
 S = TypeVar("S")
 
@@ -36,8 +38,12 @@ _WORDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: 
 
 def run_command(config_name: str, settings_type: type[S], action: Callable[[S], int]) -> int:
     """Compose conf/<config_name>.yaml with the command line, hand `action` its settings, return the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A stream whose encoding lacks a character spells it: a finished run must not end in a traceback.
+            stream.reconfigure(errors="backslashreplace")
     ConfigStore.instance().store(name="settings", node=plain_defaults(settings_type))
-    # Without it Hydra prints its own errors and exits with 1; with it they arrive here as exceptions.
+    # Without this Hydra prints its own errors and exits with 1. With it they arrive here as exceptions.
     os.environ["HYDRA_FULL_ERROR"] = "1"
 
     def task(config: DictConfig) -> None:
@@ -62,7 +68,7 @@ def _act(config: DictConfig, settings_type: type[S], action: Callable[[S], int])
     except ConfigError as error:
         return _refuse(str(error))
     except MaskmillError as error:
-        sys.stderr.write(f"Maskmill stopped: {type(error).__name__}: {error}\n")
+        sys.stderr.write(printable(f"Maskmill stopped: {type(error).__name__}: {error}") + "\n")
         return UNFINISHED
     except KeyboardInterrupt:
         sys.stderr.write("Maskmill: interrupted; repeat the same command to go on\n")
@@ -70,7 +76,7 @@ def _act(config: DictConfig, settings_type: type[S], action: Callable[[S], int])
 
 
 def _refuse(sentence: str) -> int:
-    sys.stderr.write(f"Maskmill: {sentence}\n")
+    sys.stderr.write(printable(f"Maskmill: {sentence}") + "\n")
     return WRONG_CONFIGURATION
 
 
@@ -92,7 +98,7 @@ def _plain(value: Any) -> Any:
 
 
 def known_keys(settings_type: type, prefix: str = "") -> list[str]:
-    """Every key that may be overridden, dotted, groups included."""
+    """Every key that may be overridden, as a dotted name. The names of groups are among them."""
     keys: list[str] = []
     hints = get_type_hints(settings_type)
     for setting in fields(settings_type):
@@ -103,7 +109,7 @@ def known_keys(settings_type: type, prefix: str = "") -> list[str]:
 
 
 def check_overrides(arguments: Sequence[str], settings_type: type) -> None:
-    """raises ConfigError for an override that cannot be read, or whose key nobody knows"""
+    """raises ConfigError for an override that cannot be read, or whose key is not a setting"""
     parser = OverridesParser.create()
     known = known_keys(settings_type)
     if {"-m", "--multirun"} & set(arguments):
@@ -127,9 +133,9 @@ def check_overrides(arguments: Sequence[str], settings_type: type) -> None:
 
 
 def to_settings(settings_type: type[S], values: Mapping[str, Any], *, prefix: str = "") -> S:
-    """A frozen dataclass from plain values; what is not said keeps its default.
+    """A frozen dataclass from plain values. Settings without a value keep their default.
 
-    raises  ConfigError naming the key, and for a wrong value also the value and what it should be
+    raises  ConfigError with the key, and for a wrong value also with the value and what it should be
     """
     hints = get_type_hints(settings_type)
     for key in values:
@@ -182,7 +188,8 @@ def _unknown(key: str, known: Sequence[str]) -> ConfigError:
 
 
 def _nearest(word: str, words: Sequence[str]) -> str:
-    """A question with the nearest of `words`, by the whole dotted name or by its last part; empty if none is near."""
+    """The question `did you mean ...?` with the nearest of `words`; empty if none is near. The whole dotted names are
+    compared first, then their last parts."""
     close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     last = {known.rpartition(".")[2]: known for known in words}
     close = close or [last[name] for name in difflib.get_close_matches(word.rpartition(".")[2], list(last), n=1)]

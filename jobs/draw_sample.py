@@ -1,4 +1,4 @@
-"""Write the bundled sample shard again: `python -m jobs.draw_sample`. The same pixels on every call."""
+"""Write the bundled sample shard anew: `python -m jobs.draw_sample`. It has the same pixels on every call."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from model.training.scenes import HELD_OUT_FROM, draw_scene
 SHARD = Path(__file__).parent / "sample" / "scenes.tar"
 IMAGES = 8
 FIRST_SCENE = HELD_OUT_FROM + 1_000_000
-"""Neither trained on nor evaluated on."""
+"""The model was neither trained nor evaluated on these scenes."""
 
 
 def sample_shard(*, images: int = IMAGES) -> bytes:
-    """A tar of drawn scenes named as SA-1B names its images: sa_1.jpg and on; 640 x 480, without times or owners."""
+    """A tar of drawn scenes of 640 x 480, without times or owners. Names are as in SA-1B: sa_1.jpg, sa_2.jpg, ..."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as shard:
         for number in range(images):
@@ -30,7 +30,7 @@ def sample_shard(*, images: int = IMAGES) -> bytes:
 
 
 def main() -> None:
-    """Replace the shard beside this file."""
+    """Replace the shard at `SHARD`."""
     SHARD.parent.mkdir(exist_ok=True)
     SHARD.write_bytes(sample_shard())
     sys.stdout.write(f"{SHARD}: {SHARD.stat().st_size} bytes\n")

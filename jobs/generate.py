@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def generate(settings: Settings, *, find_weights: FindWeights | None = None) -> int:
-    """Run to the end and print the summary. `find_weights` is the seam for another segmenter."""
+    """Run to the end and print the summary. Tests pass `find_weights` to use another segmenter."""
     # Ray reads the environment when it is imported: whoever has imported it before has decided.
     if settings.run.address == "local" and "ray" not in sys.modules:
         os.environ.update(private_environment())

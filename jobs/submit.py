@@ -1,7 +1,8 @@
-"""A run on a cluster that this machine is no part of: `python -m jobs.submit submit.address=... source=... out=...`.
+"""A run on a cluster, started from outside of it: `python -m jobs.submit submit.address=... source=... out=...`.
 
-Takes what jobs.generate takes, checks it here, sends the code, and shows the job's log. Exit codes are the job's: 0
-every chunk committed; 2 wrong configuration; 3 unfinished, or more images failed than allowed; 130 stopped, resumable.
+Takes the settings of jobs.generate, checks them here, sends the code, and shows the job's log. The exit code is the
+job's: 0 every chunk committed; 2 wrong configuration; 3 unfinished, or more images failed than allowed; 130 stopped,
+resumable.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from pipeline.errors import ConfigError
 from pipeline.run.checks import check_settings
 from pipeline.settings import Settings, SubmitJob
 from pipeline.storage.uris import is_s3
+from pipeline.texts import printable, printable_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAVING_S = 15
-"""Seconds beyond the grace time for a driver that was told to stop to end its workers and leave Ray."""
+"""Seconds after the grace time in which a driver that was told to stop ends its workers and leaves Ray."""
 
 
 def submit_job(job: SubmitJob) -> int:
-    """Check, hand over, follow."""
+    """Check the settings, hand the job over and follow it."""
     check_settings(job)
     if job.run.address == "local":
         raise ConfigError("run=local would make a cluster of its own inside the job; leave run=cluster")
@@ -41,18 +43,18 @@ def submit_job(job: SubmitJob) -> int:
         env={"RAY_JOB_STOP_WAIT_TIME_S": stop_wait(job)},
     )
     about = f"--address {job.submit.address} {submission.id}"
-    sys.stdout.write(f"Maskmill: job {submission.id}; `ray job stop {about}` stops it, resumable\n")
+    sys.stdout.write(printable(f"Maskmill: job {submission.id}; `ray job stop {about}` stops it, resumable") + "\n")
     if not job.submit.follow:
         return 0
     try:
         return submission.follow(_write)
     except KeyboardInterrupt:
-        sys.stderr.write(f"Maskmill: the job goes on; `ray job logs --follow {about}` shows it\n")
+        sys.stderr.write(printable(f"Maskmill: the job goes on; `ray job logs --follow {about}` shows it") + "\n")
         return INTERRUPTED
 
 
 def command(overrides: Sequence[str]) -> list[str]:
-    """What the head runs for these overrides of this command."""
+    """The command that the head runs, for these overrides of this command."""
     passed = [argument for argument in overrides if not argument.lstrip("+").startswith("submit.")]
     run = [] if any(argument.startswith("run=") for argument in passed) else ["run=cluster"]
     return ["python", "-m", "jobs.generate", *run, *passed]
@@ -64,7 +66,7 @@ def stop_wait(settings: Settings) -> str:
 
 
 def _places_that_differ(settings: Settings) -> Iterator[str]:
-    """Relative paths: each machine would have its own."""
+    """A sentence for each relative path. It would be another place on every machine."""
     places = {"source": settings.source, "out": settings.out, "model.checkpoint": settings.model.checkpoint}
     for key, uri in places.items():
         if uri and not (is_s3(uri) or uri.startswith("file://") or os.path.isabs(uri)):
@@ -72,7 +74,8 @@ def _places_that_differ(settings: Settings) -> Iterator[str]:
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text)
+    # The lines are the job's. What stands in them may come from anywhere, Ray's own lines among them.
+    sys.stdout.write(printable_lines(text))
     sys.stdout.flush()
 
 

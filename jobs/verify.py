@@ -1,6 +1,6 @@
 """Recount an output from its parts: `python -m jobs.verify out=...`.
 
-Exit codes: 0 complete and sound; 2 wrong configuration; 3 sound as far as it is, but not finished; 4 something wrong.
+Exit codes: 0 complete and sound; 2 wrong configuration; 3 not finished, but sound so far; 4 something is wrong.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pipeline.run.report import verification_lines
 from pipeline.settings import StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.uris import absolute
+from pipeline.texts import printable
 
 UNSOUND = 4
 
@@ -30,7 +31,7 @@ class VerifyJob:
 
 
 def verify(job: VerifyJob) -> int:
-    """Print what is there and what is wrong."""
+    """Count the parts, print what was found and what is wrong, return the exit code."""
     if not job.out:
         raise ConfigError("say which output: out=...")
     out, progress = absolute(job.out), progress_on(sys.stderr)
@@ -38,7 +39,7 @@ def verify(job: VerifyJob) -> int:
         found = verify_output(out, connect(job.store), progress)
     finally:
         progress.close()
-    sys.stdout.write("\n".join(verification_lines(found, out=out)) + "\n")
+    sys.stdout.write("\n".join(map(printable, verification_lines(found, out=out))) + "\n")
     if found.problems:
         return UNSOUND
     return 0 if found.finished else 3

@@ -2,7 +2,7 @@
 
 MaskmillError
 ├── ConfigError       the user, before a model is loaded (exit code 2)
-├── InputError        nobody: one image is bad; it becomes a row with a status and the run goes on
+├── InputError        nobody: one image is bad; it becomes a row with a status, and the run goes on
 ├── StorageError      the retry: a store did not do what was asked
 │   ├── NotFoundError     the object or file is not there
 │   │   └── OutOfReachError   nor is the bucket or volume that it would be in
@@ -10,8 +10,8 @@ MaskmillError
 │   ├── ChangedError      the object is no longer the one that was planned
 │   └── SourceError       the user: a shard is gone or another one; nothing of it is final, the same command tries again
 ├── DeviceError       the driver: this process cannot use its device any more, another one may
-├── RunError          whoever runs it: the work cannot go on; what is committed stays (exit code 3)
-└── ContractError     us: a promise between two rooms was broken
+├── RunError          the user: the work cannot go on; what is committed stays (exit code 3)
+└── ContractError     us, the developers: a promise between two rooms was broken
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class ConfigError(MaskmillError):
 
 
 class InputError(MaskmillError):
-    """One image cannot be used; `status` is the word its row gets, `reason` the sentence beside it.
+    """One image cannot be used. Its row gets `status` as its status and `reason` as its error.
 
-    `width` and `height` are those of the file, not yet turned by its EXIF orientation; 0 if they are not known.
+    `width` and `height` are those of the file, before its EXIF orientation is applied; 0 if they are not known.
     """
 
     def __init__(self, status: Status, reason: str, width: int = 0, height: int = 0) -> None:
@@ -45,7 +45,7 @@ class InputError(MaskmillError):
 
 
 class StorageError(MaskmillError):
-    """A read or write failed after the store's own retries; doing it again later may work."""
+    """A read or write failed after the store's own retries. Trying again later may work."""
 
 
 class NotFoundError(StorageError):
@@ -83,8 +83,8 @@ class DeviceError(MaskmillError):
 
 
 class RunError(MaskmillError):
-    """The run stopped before its end, for a reason that the same command may not meet again."""
+    """The run stopped before its end. The cause may be gone when the same command is repeated."""
 
 
 class ContractError(MaskmillError):
-    """Maskmill contradicted itself; always a bug, never the user's fault."""
+    """Maskmill contradicted itself. This is always a bug and never the user's fault."""

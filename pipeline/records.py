@@ -1,7 +1,7 @@
 """The records that cross a border between two rooms, and nothing else.
 
-Frames: pixels are (x, y) with the origin at the top left of the decoded, EXIF-rotated image; boxes are XYXY or XYWH
-as their names say.
+Frames: pixels are (x, y), with the origin at the top left of the image after decoding and EXIF rotation. Boxes are XYXY
+or XYWH, as their names say.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Status(StrEnum):
 
     OK = "ok"
     UNREADABLE = "unreadable"
-    """The bytes are no image that can be decoded (or the tar around them is broken)."""
+    """The bytes cannot be decoded as an image, or the tar around them is broken."""
     TOO_LARGE = "too_large"
     """More pixels than `run.max_pixels`, judged by the header."""
     MISSING = "missing"
@@ -24,24 +24,24 @@ class Status(StrEnum):
     CHANGED = "changed"
     """The object is not the one that was planned."""
     CRASHED = "crashed"
-    """Three times the process that worked on it died, hung or failed there."""
+    """Three times the process that worked on this image died, hung or failed."""
 
 
 class Stage(StrEnum):
-    """What a worker's time goes into, in the order in which an image meets them."""
+    """What a worker spends its time on, in the order in which an image passes the stages."""
 
     READ = "read"
-    """Bytes from the store."""
+    """Reading bytes from the store."""
     DECODE = "decode"
-    """Bytes to pixels."""
+    """Turning bytes into pixels."""
     TURN = "turn"
     """Waiting for the device while another chunk has it."""
     COMPUTE = "compute"
-    """On the device."""
+    """Working on the device."""
     RLE = "rle"
-    """From predictions to run lengths, on the CPU."""
+    """Turning predictions into run lengths, on the CPU."""
     WRITE = "write"
-    """The part made and uploaded."""
+    """Making the part and uploading it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Member:
     """One image inside a shard, as planned.
 
     `offset` and `length` are bytes within the object at `uri`; a whole object has offset 0.
-    `broken` is a reason why the shard has no usable bytes here (the tail of a cut tar); it is empty for real members.
+    `broken` says why the shard has no usable bytes here (the rest of a cut tar, say). It is empty for real images.
     """
 
     ordinal: int
@@ -63,6 +63,15 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Ignored:
+    """Entries of the source of one kind that are not worked on, and the name of the first."""
+
+    kind: str
+    count: int
+    first: str
+
+
+@dataclass(frozen=True, slots=True)
 class Shard:
     """One entry of the source: a folder or prefix, a tar, or a list. `name` is unique in the run and safe in a path."""
 
@@ -71,7 +80,7 @@ class Shard:
     kind: str
     member_count: int
     ignored_count: int
-    """Entries that are no images by their names (json, txt, directories)."""
+    """Entries that are not worked on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +99,12 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A chunk as it is sent to a worker.
+    """One try of a chunk, as it is sent to a worker.
 
     number    counts from 1, over all workers of one driver
-    careful   one image after the other and nothing ahead, so that a death has one image to blame
-    crashed   ordinals of images that are not to be touched, and the sentence for their rows
-    again     the part is there, and its failed rows are to be tried once more
+    careful   the worker does one image after the other and prepares none ahead, so that a death can be blamed on one
+    crashed   ordinals of images that the worker must not touch, and the sentence for their rows
+    again     the chunk has a part already, and its failed rows are to be tried once more
     """
 
     chunk: Chunk
@@ -106,14 +115,18 @@ class Attempt:
 
     @property
     def key(self) -> str:
-        """Of this attempt, in the journal."""
+        """The name of this attempt in the journal."""
         return f"{self.chunk.chunk_id}#{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """What is known of an attempt: the image that it is at (None: none yet, or none any more), how many it has begun,
-    and for how long it has been at this."""
+    """What the journal knows of an attempt.
+
+    ordinal  the image that it works on; None before the first image and after the last one
+    images   how many images it has begun
+    age_s    for how long it has been there
+    """
 
     ordinal: int | None
     images: int
@@ -156,7 +169,8 @@ class Mask:
 
 @dataclass(frozen=True, slots=True)
 class Funnel:
-    """How many candidates entered, how many each step removed, how many masks are left. Sums add up."""
+    """How many candidates there were, how many each step removed, and how many were kept. The removed and the kept add
+    up to `candidates`."""
 
     candidates: int = 0
     low_predicted_iou: int = 0
@@ -175,7 +189,7 @@ class Funnel:
 
 @dataclass(frozen=True, slots=True)
 class ImageMasks:
-    """What the generator says of one image."""
+    """What the generator returns for one image."""
 
     masks: tuple[Mask, ...]
     funnel: Funnel
@@ -183,27 +197,28 @@ class ImageMasks:
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """One row of the output: a member and what became of it. `width` and `height` are 0 when never known."""
+    """One row of the output: a member and what became of it. `width` and `height` are 0 if they were never known."""
 
     image_id: int
     file_name: str
     source: str
     status: Status
     error: str = ""
+    """Why there are no masks; of an image that is ok, what was odd about its file."""
     width: int = 0
     height: int = 0
     exif_orientation: int = 1
     sha256: str = ""
     masks: tuple[Mask, ...] = ()
     first_annotation_id: int = 0
-    """The masks' ids are this one and the following."""
+    """The id of the first mask; the following masks have the following ids."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkReport:
     """What a worker tells the driver about a committed chunk: small, no pixels, no masks.
 
-    `won` is False when another writer had committed the same part before; the counts are those of this writer.
+    `won` is False if another writer had committed the same part before. The counts are those of this writer either way.
     """
 
     chunk_id: str
@@ -215,5 +230,10 @@ class ChunkReport:
     """Wall seconds per stage."""
     bytes_read: int = 0
     bytes_written: int = 0
+    """The part's size."""
+    sha256: str = ""
+    """Of the part's bytes."""
+    etag: str = ""
+    """The store's, of the object that this writer created; empty if it created none, or the store has none."""
     halved: int = 0
-    """Times that a batch was halved because the device, or the machine, had no memory for it."""
+    """How often a batch was halved because the device or the machine had no memory for it."""

@@ -1,6 +1,6 @@
-"""Every setting of a run, with its default, its unit and its source. The only home of a default.
+"""Every setting of a run, with its default, its unit and its source. A run's defaults stand nowhere else.
 
-YAML under conf/ states differences from what stands here; Hydra's own objects end in jobs/.
+YAML files under conf/ state only differences from these defaults. Hydra's own objects do not leave jobs/.
 """
 
 from __future__ import annotations
@@ -10,31 +10,32 @@ from enum import StrEnum
 
 
 class Format(StrEnum):
-    """What a part is."""
+    """The file format of a part."""
 
     PARQUET = "parquet"
-    """One row per image, masks nested in it."""
+    """One row per image, with its masks nested in it."""
     COCO_RLE = "coco_rle"
     """A tar with one SA-1B annotation JSON per image."""
 
 
 class CropRank(StrEnum):
-    """Which of two duplicates from different crops stays."""
+    """Which of two duplicate masks from different crops is kept."""
 
     CROP_AREA = "crop_area"
-    """The one from the smaller crop; ties in input order. The released code."""
+    """The one from the smaller crop; ties in input order. The released code does this."""
     LAYER = "layer"
-    """The more zoomed-in layer, then the higher predicted IoU, then input order. The paper, appendix B."""
+    """The one from the more zoomed-in layer, then the one with the higher predicted IoU, then input order. The paper
+    does this (appendix B)."""
 
 
 class Precision(StrEnum):
-    """What the image encoder computes in; prompts, scores and masks are always float32."""
+    """The number format in which the image encoder computes. Prompts, scores and masks are always float32."""
 
     FP32 = "fp32"
-    """float32 throughout, TF32 off: the masks of the released generator."""
+    """float32 throughout, with TF32 off. This gives the masks of the released generator."""
     BF16 = "bf16"
-    """bfloat16 matrix products. Faster where the hardware has them (GPUs since 2020, CPUs with avx512_bf16 or AMX),
-    and other masks; docs/cost.md says how much."""
+    """Matrix products in bfloat16. It is faster where the hardware has them (GPUs since 2020, CPUs with avx512_bf16 or
+    AMX), and it changes some masks; docs/cost.md has the numbers for both."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,13 @@ class Recipe:
     points_per_side: int = 32
     """Points along one side of layer 0's grid."""
     points_per_batch: int = 64
-    """Prompts decoded at once; changes memory and speed, and masks by no more than rounding."""
+    """Prompts decoded at once. It changes memory and speed; masks change only by rounding."""
     pred_iou_thresh: float = 0.88
     """A candidate must have a predicted IoU above this (strictly)."""
     stability_score_thresh: float = 0.95
     """A candidate must be at least this stable, in [0, 1]."""
     stability_score_offset: float = 1.0
-    """Logits by which the cut-off is moved to measure stability."""
+    """Logits by which the cut-off is moved up and down to measure stability."""
     box_nms_thresh: float = 0.7
     """Box IoU above which two masks of one crop are duplicates."""
     crop_n_layers: int = 0
@@ -64,13 +65,15 @@ class Recipe:
     min_mask_region_area: int = 0
     """Holes and islands smaller than this many pixels are removed; 0 leaves masks as they are."""
     crop_edge_tolerance: float = 20.0
-    """Pixels: a box this near to a crop's edge, and not to the image's, is dropped. Fixed in the released code."""
+    """Pixels: a mask whose box is this near to the crop's edge, and not this near to the image's edge, is dropped. In
+    the released code this number is fixed."""
     crop_rank: CropRank = CropRank.CROP_AREA
-    """Which duplicate stays across crops."""
+    """Which of two duplicates from different crops is kept."""
     drop_if_largest_below: int = 0
-    """Pixels: a mask whose largest component is smaller is dropped whole; 0 never. Paper, appendix B."""
+    """Pixels: a mask whose largest component is smaller than this is dropped as a whole; 0 drops none. From the paper,
+    appendix B."""
     max_area_fraction: float | None = None
-    """Masks covering this share of the image or more are dropped; null never. Paper, appendix B: 0.95."""
+    """Masks that cover this share of the image or more are dropped; null drops none. The paper: 0.95."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,12 @@ class ModelSettings:
     name: str = "tiny"
     """tiny (bundled), vit_b, vit_l or vit_h."""
     checkpoint: str | None = None
-    """Path or s3:// URI of the weights; null takes the bundled ones, which exist for `tiny` alone."""
+    """Path or s3:// URI of the weights. null takes the bundled ones, which exist only for `tiny`."""
     device: str = "auto"
-    """auto (cuda if there is one), cpu or cuda. The same run gives the same bytes on every machine of one device class;
-    another class rounds float sums in another way."""
+    """auto (cuda if there is one), cpu or cuda. The same run gives the same bytes on every machine of one device class.
+    Another device class rounds float sums differently."""
     precision: Precision = Precision.FP32
-    """fp32 or bf16. Shapes the output, and may not change when a run is resumed."""
+    """fp32 or bf16. It shapes the output, so it may not change when a run is resumed."""
 
 
 @dataclass(frozen=True)
@@ -96,41 +99,45 @@ class StoreSettings:
     """For MinIO, R2, Ceph and others; null is AWS."""
     region: str | None = None
     """null leaves it to the environment."""
+    anonymous: bool = False
+    """Requests are sent unsigned, as public buckets take them; those to the bucket of a run's out= stay signed."""
+    requester_pays: bool = False
+    """Requests say that whoever asks pays for them, without which a requester-pays bucket refuses."""
     retry_deadline_s: float = 900.0
-    """Seconds for which a failing request is tried again before the chunk is given back."""
+    """Seconds for which a failing request is tried again. After that the chunk goes back to the driver."""
     answer_timeout_s: float = 60.0
     """Seconds without a byte from the store after which a request counts as broken and is sent again."""
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How the work is cut and spread. Of these `images_per_chunk`, `max_pixels` and `threads_per_worker` shape the
-    output, and may not change when a run is resumed."""
+    """How the work is cut into chunks and spread over workers. `images_per_chunk`, `max_pixels` and
+    `threads_per_worker` shape the output, so they may not change when a run is resumed."""
 
     address: str = "local"
     """Ray cluster: `local` starts one in this process, `auto` joins the one that is running."""
     images_per_chunk: int = 64
-    """Images of one part at most; a chunk is the unit of retry and commit."""
+    """Largest number of images in a chunk, and so in a part. A chunk is the unit of retry and commit."""
     max_workers: int | None = None
-    """Actors at most; null is one per GPU, else one per CPU, and on a cluster as many again (16 at most) that wait for
-    nodes to join."""
+    """Largest number of workers. null means one per GPU, or one per CPU where there is no GPU. On a cluster null asks
+    for as many again (16 more at most), which wait for nodes to join."""
     threads_per_worker: int = 1
-    """torch threads of a worker on the CPU. Float sums depend on it, so it is fixed, not taken from the machine."""
+    """torch threads of a worker on the CPU. Float sums depend on it, so it is fixed and not taken from the machine."""
     max_pixels: int = 268_435_456
-    """Width x height above which an image is a `too_large` row (default 16,384 squared). A worker holds six decoded
-    images at most, 3 bytes a pixel, and takes 42 bytes a pixel in all (measured; docs/cluster.md)."""
+    """Width x height above which an image becomes a `too_large` row. The default is 16,384 squared. A worker holds at
+    most six decoded images of 3 bytes a pixel each, and takes 42 bytes a pixel in all (measured; docs/cluster.md)."""
     max_failed_fraction: float = 0.01
     """Share of images that may fail before the run exits with 3."""
     chunk_attempts: int = 5
-    """Tries of a chunk before it is given up for this run. Careful ones that end at one image, which may then be left
-    out as a `crashed` row, do not count, nor does the loss of a machine."""
+    """How often a chunk may fail before it is given up for this run. Two kinds of failure do not count: the loss of a
+    machine, and a careful attempt that ends at one image (that image may become a `crashed` row)."""
     retry_failed: bool = False
-    """Try the images of failed rows once more, in a finished run or an unfinished one. Parts without failed rows, and
-    the rows of the other images, stay as they are."""
+    """true tries the images of failed rows once more, in a finished run or an unfinished one. Parts without failed
+    rows, and the rows of the other images, stay as they are."""
     image_timeout_s: float = 3600.0
-    """Seconds at the same image after which its worker is taken for hung and replaced."""
+    """Seconds at the same image after which the worker counts as hung and is replaced."""
     grace_s: float = 30.0
-    """Seconds after SIGTERM or SIGINT for chunks in flight to finish."""
+    """Seconds that chunks in flight have to finish after SIGTERM or SIGINT."""
 
 
 @dataclass(frozen=True)
@@ -155,11 +162,11 @@ class SubmitSettings:
     address: str = "http://127.0.0.1:8265"
     """The jobs API of the cluster's head; Ray's dashboard serves it, on this port by default."""
     follow: bool = True
-    """Show the job's log until it ends and exit as it does; false only hands it over."""
+    """true shows the job's log until the job ends, and exits with the job's code. false only hands the job over."""
 
 
 @dataclass(frozen=True)
 class SubmitJob(Settings):
-    """One run, on a cluster that this machine is no part of."""
+    """One run on a cluster that this machine does not belong to."""
 
     submit: SubmitSettings = field(default_factory=SubmitSettings)

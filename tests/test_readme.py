@@ -1,4 +1,4 @@
-"""What the README tells a reader to type."""
+"""What the README tells a reader to type, and where it and the pages in docs/ lead."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pipeline.storage.parts import write_part
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -87,8 +88,36 @@ def test_every_make_target_that_the_readme_names_exists() -> None:
     assert named <= targets
 
 
-def test_every_file_that_the_readme_links_exists() -> None:
-    """Links inside the repository."""
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, as GitHub makes them: `With real weights` is with-real-weights."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_inside_the_repository_leads_to_a_file_and_a_heading(page: Path) -> None:
+    """A page that was moved, or a heading that was renamed, leaves links behind."""
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in link]
     assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    for path, _, heading in (link.partition("#") for link in links):
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        assert not heading or heading in headings(target), heading
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_place_in_the_code_that_a_page_names_exists(page: Path) -> None:
+    """A file or a folder that was moved or renamed leaves its old name behind in prose."""
+    named = re.findall(r"`((?:model|pipeline|jobs|conf|benchmarks|tests)/[\w./]*)`", page.read_text())
+    assert [place for place in named if not (ROOT / place).exists()] == []
+
+
+def test_the_readme_lists_every_room() -> None:
+    """A room that is missing from the layout is not found."""
+    rooms = {f"pipeline/{path.parent.name}/" for path in (ROOT / "pipeline").glob("*/__init__.py")}
+    assert [room for room in sorted(rooms) if f"| `{room}` |" not in README] == []
+
+
+def test_the_readme_links_every_page() -> None:
+    """A page that nothing leads to is not read."""
+    assert [page.name for page in PAGES[1:] if f"](docs/{page.name}" not in README] == []

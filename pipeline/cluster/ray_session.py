@@ -1,6 +1,6 @@
 """Ray for as long as a run lasts.
 
-Owns connecting and leaving, what is said when that fails, and the signal handler that both would take away.
+Owns connecting and leaving, what is said when that fails, and the caller's SIGTERM handler, which Ray replaces at both.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""The summary at the end of a run, for a person.
+"""What a person reads at the end of a run, and after a recount.
 
-Owns the wording. Counts come from the manifest (the parts), speeds from this command's own workers.
+Owns the wording. Counts come from the manifest. Speeds, and counts before there is a manifest, are those of this
+command's own workers.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from pipeline.plan.layout import data_uri
 from pipeline.records import Funnel, Stage
 from pipeline.run.outcome import Outcome
 from pipeline.settings import Format
+from pipeline.texts import printable
+
+SHOWN_KINDS = 5
+"""Of what was ignored; plan.json has all of them."""
 
 
 def summary(outcome: Outcome) -> str:
-    """Several lines, no line break at the end."""
+    """Several lines, fit for a terminal, no line break at the end."""
     lines = [_headline(outcome), *_images(outcome), *_speed(outcome), *_failures(outcome), *_next(outcome)]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _headline(outcome: Outcome) -> str:
@@ -30,7 +35,9 @@ def _headline(outcome: Outcome) -> str:
         why = "stopped by a signal" if outcome.stopped else "not finished"
         return f"Maskmill: {why}, {outcome.committed_chunks} of {total} chunks committed, {left} left"
     if found == total:
-        return f"Maskmill: nothing to do: all {total} chunks were already committed"
+        failed = outcome.manifest.failures
+        again = "; run.retry_failed=true tries the failed images once more" if failed else ""
+        return f"Maskmill: nothing to do: all {total} chunks were already committed{again}"
     resumed = f" ({found} were already committed)" if found else ""
     return f"Maskmill: finished, all {total} chunks committed{resumed}"
 
@@ -50,8 +57,12 @@ def _images(outcome: Outcome) -> Iterator[str]:
     failed = sum(failures.values())
     reasons = f" ({', '.join(f'{count} {status}' for status, count in failures.items())})" if failed else ""
     yield f"  images   {images - failed:,} ok, {failed:,} failed{reasons}{of}"
-    if outcome.plan.ignored_count:
-        yield f"  ignored  {outcome.plan.ignored_count:,} entries of the source that are no images by name"
+    if outcome.plan.ignored:
+        kinds = ", ".join(
+            f"{each.count:,} {each.kind} (first: {each.first})" for each in outcome.plan.ignored[:SHOWN_KINDS]
+        )
+        more = sum(each.count for each in outcome.plan.ignored[SHOWN_KINDS:])
+        yield f"  ignored  {kinds}{f' and {more:,} more' if more else ''}"
     mean = masks / (images - failed) if images > failed else 0.0
     yield f"  masks    {masks:,}, {mean:.1f} per image{of}"
     if outcome.too_many_failed:

@@ -1,4 +1,4 @@
-"""pyarrow, which has no types: said once here, for everything in storage/ that needs it."""
+"""pyarrow as Any, because it has no types. Everything in storage/ that needs pyarrow takes it from here."""
 
 # pyright: reportMissingTypeStubs=false
 

@@ -1,8 +1,8 @@
-"""A part as a tar of SA-1B annotation files: one JSON per image that has masks, and a contents of all images.
+"""A part as a tar of SA-1B annotation files: one JSON per image that has masks, and a list of all images.
 
-Owns the tar and its contents; what stands in a JSON is sa1b.py's. Images without masks have no JSON, because several
-readers fail on an empty list; the contents names them. Names are made of image ids alone: the tars of a run unpack into
-one folder, and SAM 2's trainer reads a number there.
+Owns the tar and its table of contents. The content of a JSON is made in sa1b.py. Images without masks have no JSON,
+because several readers fail on an empty list; the table of contents names them. File names are made of image ids alone.
+So all tars of a run can be unpacked into one folder, and SAM 2's trainer finds the number that it expects in a name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.records import ImageRow, Status
 from pipeline.storage.sa1b import mask_of, sa1b_annotation
 
 CONTENTS = "__maskmill__"
-"""The first member: WebDataset readers skip names of this form."""
+"""Name of the tar's first member, the table of contents. WebDataset readers skip names of this form."""
 _SA_STEM = re.compile(r"sa_([0-9]{1,16})")
 
 
@@ -53,7 +53,7 @@ def read_coco_rle(data: bytes, name: str) -> tuple[tuple[ImageRow, ...], dict[st
 
 
 def count_coco_rle(data: bytes, name: str) -> tuple[dict[str, int], int, dict[str, str]]:
-    """Rows by status, masks, metadata, as the contents has them; of the JSONs only that they are there.
+    """Rows by status, masks and metadata, from the table of contents. Of the JSONs only their presence is checked.
 
     raises  as `read_coco_rle`
     """
@@ -77,7 +77,7 @@ def _opened(data: bytes) -> tarfile.TarFile:
 
 
 def _opened_contents(tar: tarfile.TarFile) -> tuple[dict[str, Any], dict[str, tarfile.TarInfo]]:
-    """The contents and the other members, which are the ones that it names."""
+    """The table of contents, and the other members of the tar. Raises ValueError if it names others than these."""
     members = {info.name: info for info in tar}
     contents = _load(tar, members.pop(CONTENTS))
     named = {each["json"] for each in contents["images"]} - {None}
@@ -87,7 +87,7 @@ def _opened_contents(tar: tarfile.TarFile) -> tuple[dict[str, Any], dict[str, ta
 
 
 def _contents_entry(row: ImageRow, name: str | None) -> dict[str, Any]:
-    """What the strict JSON has no place for; `json` is the member that holds the rest, null without masks."""
+    """What SA-1B's strict JSON has no place for. `json` is the member that holds the rest; null for no masks."""
     return {
         "image_id": row.image_id,
         "file_name": row.file_name,
@@ -115,7 +115,7 @@ def _names(rows: Sequence[ImageRow]) -> list[str | None]:
 
 
 def _name(row: ImageRow) -> str:
-    """The stem of an image whose own name holds its id (the zeros before it kept), else `sa_<image_id>`."""
+    """The image's own stem if that is `sa_` and its id (leading zeros are kept), else `sa_<image_id>`; then `.json`."""
     stem = posixpath.splitext(posixpath.basename(row.file_name))[0]
     number = _SA_STEM.fullmatch(stem)
     is_own = number is not None and int(number[1]) == row.image_id

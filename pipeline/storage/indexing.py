@@ -1,17 +1,21 @@
 """The images of one shard: which they are and where their bytes lie.
 
 Owns the reading of a tar's headers and of a list's lines into a member index. Reads no pixels. The names of images
-are data: they are passed on and never used as paths. What a folder holds is seen when shards are found (shards.py).
+are data: they are passed on and never used as paths. Folders are indexed in shards.py, while shards are found.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
 from pipeline.errors import ConfigError
+from pipeline.records import Ignored
+from pipeline.storage.ignored import IgnoredEntries, is_hidden
 from pipeline.storage.kinds import is_image
-from pipeline.storage.lists import read_list
+from pipeline.storage.lists import SkippedLine, read_list
 from pipeline.storage.members import FoundMember, IndexBuilder, IndexPiece
 from pipeline.storage.store import ObjectInfo, Store
 from pipeline.storage.tars import DamagedTarError, EntryKind, TarEntry, scan_tar
@@ -31,10 +35,14 @@ class ShardKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShardIndex:
-    """The images of a shard, and how many other entries lie beside them."""
+    """The images of a shard, and what lies beside them."""
 
     pieces: tuple[IndexPiece, ...]
-    ignored_count: int
+    ignored: tuple[Ignored, ...]
+
+    @property
+    def ignored_count(self) -> int:
+        return sum(each.count for each in self.ignored)
 
     @property
     def member_count(self) -> int:
@@ -42,54 +50,97 @@ class ShardIndex:
 
 
 def index_tar(uri: str, store: Store) -> ShardIndex:
-    """Members before a damage are kept; what follows it is one broken member.
+    """The images of a tar. If the tar is damaged, the members before the damage are kept, and the rest of the tar is
+    one broken member.
 
     raises  ConfigError if the tar is compressed; StorageError
     """
     info = store.head(uri)
     builder = IndexBuilder()
-    ignored = 0
+    ignored = IgnoredEntries()
+    linked: Iterator[TarEntry | None] | None = None
     try:
-        with store.open(uri, etag=info.etag) as stream:
-            if info.size == 0:
-                raise DamagedTarError(0, "expected a tar, found an empty file")
-            for entry in scan_tar(stream, size=info.size, uri=uri):
-                if entry.kind is EntryKind.FOLDER or not is_image(entry.name):
-                    ignored += 1
-                else:
-                    builder.add(_tar_member(entry, info))
+        for entry in _entries(info, store):
+            if entry.kind is EntryKind.FOLDER or not is_wanted(entry.name):
+                ignored.note(entry.name, kind="folder" if entry.kind is EntryKind.FOLDER else "")
+                continue
+            file: TarEntry | None = entry
+            if entry.kind is EntryKind.HARD_LINK:
+                linked = linked or iter(_linked_files(info, store))
+                file = next(linked)
+            builder.add(_tar_member(entry.name, file or entry, info))
     except DamagedTarError as damage:
         reason = f"{uri} is damaged at byte {damage.offset}: {damage.reason}; what follows was not read"
         builder.add(FoundMember(f"{base_name(uri)}@{damage.offset}", uri, damage.offset, 0, info.etag, reason))
-    return ShardIndex(builder.finish(), ignored)
+    return ShardIndex(builder.finish(), ignored.counted())
 
 
-def _tar_member(entry: TarEntry, tar: ObjectInfo) -> FoundMember:
+def is_wanted(key: str) -> bool:
+    """An image by its name below the source."""
+    return is_image(key) and not is_hidden(key)
+
+
+def _entries(tar: ObjectInfo, store: Store) -> Iterator[TarEntry]:
+    with store.open(tar.uri, etag=tar.etag) as stream:
+        if tar.size == 0:
+            raise DamagedTarError(0, "expected a tar, found an empty file")
+        yield from scan_tar(stream, size=tar.size, uri=tar.uri)
+
+
+def _linked_files(tar: ObjectInfo, store: Store) -> list[TarEntry | None]:
+    """For each hard link with an image's name, in order, the file that it is; None if no file of that name came before.
+
+    Two more passes over the headers: most tars have no links, and are spared a table of all their names.
+    """
+    targets = {entry.target for entry in _until_damage(tar, store)}
+    files: dict[str, TarEntry] = {}
+    found: list[TarEntry | None] = []
+    for entry in _until_damage(tar, store):
+        file = entry if entry.kind is EntryKind.FILE else files.get(entry.target)
+        if file is not None and entry.name in targets:
+            files[entry.name] = file
+        if entry.kind is EntryKind.HARD_LINK and is_wanted(entry.name):
+            found.append(file)
+    return found
+
+
+def _until_damage(tar: ObjectInfo, store: Store) -> Iterator[TarEntry]:
+    with suppress(DamagedTarError):
+        yield from _entries(tar, store)
+
+
+def _tar_member(name: str, entry: TarEntry, tar: ObjectInfo) -> FoundMember:
     if entry.kind is EntryKind.FILE and entry.length:
-        return FoundMember(entry.name, tar.uri, entry.offset, entry.length, tar.etag)
+        return FoundMember(name, tar.uri, entry.offset, entry.length, tar.etag)
     if entry.kind is EntryKind.FILE:
         broken = f"it is an empty file in {tar.uri}"
+    elif entry.kind is EntryKind.HARD_LINK:
+        broken = f"it is a hard link in {tar.uri} to {entry.target!r}, of which nothing comes before it"
     else:
         broken = f"it is a {entry.kind} in {tar.uri}; only plain files are read"
-    return FoundMember(entry.name, tar.uri, entry.offset, 0, tar.etag, broken)
+    return FoundMember(name, tar.uri, entry.offset, 0, tar.etag, broken)
 
 
 def index_list(uri: str, store: Store) -> ShardIndex:
-    """Nobody looks whether what a list names exists; an image is a list of itself.
+    """The images that a list names. Whether they exist is not checked. A single image counts as a list of itself.
 
-    raises  ConfigError if this is no list, or one in which no line could name an object; StorageError
+    raises  ConfigError if this is not a list, or if no line in it can name an object; StorageError
     """
     builder = IndexBuilder()
     if is_image(uri):
         info = store.head(uri)
         builder.add(FoundMember(base_name(uri), uri, 0, info.size, info.etag))
-        return ShardIndex(builder.finish(), 0)
+        return ShardIndex(builder.finish(), ())
     is_any_usable, broken = False, ""
+    ignored = IgnoredEntries()
     with store.open(uri) as stream:
         for entry in read_list(stream, uri):
+            if isinstance(entry, SkippedLine):
+                ignored.note(entry.text, kind=entry.kind)
+                continue
             builder.add(FoundMember(entry.key, entry.uri, 0, 0, "", entry.broken))
             is_any_usable = is_any_usable or not entry.broken
             broken = broken or entry.broken
     if broken and not is_any_usable:
         raise ConfigError(f"source: none of the {len(builder)} entries can be used; the first one: {broken}")
-    return ShardIndex(builder.finish(), 0)
+    return ShardIndex(builder.finish(), ignored.counted())

@@ -1,7 +1,7 @@
-"""A store on a file system: whole files or none, created by hard link.
+"""A store on a file system. A file is created by hard link, so it is there as a whole or not at all.
 
-Owns atomic creation and the meaning of a local etag (modification time and size). Retries nothing: a local error that
-waiting could mend is rare, and the chunk's own retry covers it.
+Owns atomic creation and the meaning of a local etag (modification time and size). Retries nothing: few local errors go
+away by waiting, and the retry of the chunk covers those.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import re
 import stat
 import time
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from typing import BinaryIO
 
 from pipeline.errors import ChangedError, ConfigError, DeniedError, NotFoundError, StorageError
@@ -22,12 +23,12 @@ from pipeline.storage.uris import local_path, local_uri
 
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}")
 _ORPHANED_S = 86_400.0
-"""A temporary file lives for the seconds of one write; this old, its writer was killed."""
+"""A temporary file lives for the seconds of one write. If it is this old, its writer was killed."""
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
 
 class LocalStore:
-    """See `Store`. URIs that it returns are canonical: absolute paths, `file://` for names that are no UTF-8."""
+    """See `Store`. URIs that it returns are canonical: absolute paths, or `file://` for names that are not UTF-8."""
 
     def __init__(self) -> None:
         self._swept: set[str] = set()
@@ -38,18 +39,20 @@ class LocalStore:
         with _translated(uri):
             return ObjectInfo(local_uri(path), *_size_and_etag(uri, os.stat(path)))
 
-    def list(self, uri: str) -> Iterator[ObjectInfo]:
+    def list(
+        self, uri: str, *, pattern: Sequence[str] = (), unreadable: Callable[[str], object] | None = None
+    ) -> Iterator[ObjectInfo]:
         """Regular files below a folder, sorted; a folder that is not there is empty.
 
         Each real folder is entered once, so that loops of symbolic links end. A link that leads nowhere is listed
-        with size 0: it was meant to be something, and reading it says what is missing.
+        with size 0, so that it is not lost: reading it says what is missing.
         """
         path = local_path(uri)
         if os.path.isdir(path):
-            yield from _walk(path, {_identity(uri, path)})
+            yield from _walk(path, pattern, unreadable, {_identity(uri, path)})
 
     def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
-        """See `Store`. ChangedError also if the file ends before the range does, or is written to meanwhile."""
+        """See `Store`. Raises ChangedError also if the file ends before the range does, or is written to meanwhile."""
         with self.open(uri, etag=etag) as file, _translated(uri):
             file.seek(offset)
             data = file.read() if length is None else file.read(length)
@@ -74,8 +77,8 @@ class LocalStore:
                 raise
             return file
 
-    def put_if_absent(self, uri: str, data: bytes) -> bool:
-        """See `Store`. True and False are both said only after the folder entry is on the disk."""
+    def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
+        """See `Store`. It returns only after the folder entry is on the disk, whether it won or not."""
         path = local_path(uri)
         folder = os.path.dirname(path)
         with _translated(uri):
@@ -83,20 +86,21 @@ class LocalStore:
             if folder not in self._swept:
                 self._swept.add(folder)
                 _remove_orphans(folder)
-            won = not os.path.lexists(path) and _link_new(path, data)
+            status = None if os.path.lexists(path) else _link_new(path, data)
             _sync_folder(folder)
-        return won
+        return None if status is None else ObjectInfo(local_uri(path), *_size_and_etag(uri, status))
 
-    def replace(self, uri: str, data: bytes, *, etag: str) -> bool:
-        """See `Store`. Of two that replace the same file at the same moment, both may be told True; the last stays."""
+    def replace(self, uri: str, data: bytes, *, etag: str) -> ObjectInfo | None:
+        """See `Store`. Of two that replace the same file at the same moment, both may be told so; the last stays."""
         path = local_path(uri)
         with suppress(NotFoundError, ChangedError), _translated(uri):
             with _temporary(path, data) as temporary:
                 _check_etag(uri, os.stat(path), etag)
+                status = os.stat(temporary)
                 os.replace(temporary, path)
             _sync_folder(os.path.dirname(path))
-            return True
-        return False
+            return ObjectInfo(local_uri(path), *_size_and_etag(uri, status))
+        return None
 
     def delete(self, uri: str) -> None:
         """See `Store`."""
@@ -113,14 +117,15 @@ def is_unmounted(uri: str) -> bool:
         return next(scan, None) is None
 
 
-def _link_new(path: str, data: bytes) -> bool:
-    """Write a temporary file and give it its final name, unless that name is taken."""
+def _link_new(path: str, data: bytes) -> os.stat_result | None:
+    """Write a temporary file and give it its final name. What it is then, or None if that name is taken."""
     with _temporary(path, data) as temporary:
         try:
             os.link(temporary, path)
         except FileExistsError:
-            # A network file system may have done the link and lost the answer; the second name then shows.
-            return os.stat(temporary).st_nlink == 2
+            # A network file system may have made the link and lost the answer. Then the file has a second name.
+            if os.stat(temporary).st_nlink != 2:
+                return None
         except OSError as error:
             if error.errno in _NO_HARD_LINKS:
                 raise ConfigError(
@@ -128,7 +133,7 @@ def _link_new(path: str, data: bytes) -> bool:
                     "could overwrite each other; choose an output folder on a local disk or NFS, or an s3:// prefix"
                 ) from error
             raise
-        return True
+        return os.stat(temporary)
 
 
 @contextmanager
@@ -147,9 +152,9 @@ def _temporary(path: str, data: bytes) -> Generator[str]:
 
 
 def _make_folders(folder: str) -> None:
-    """Create what is missing of `folder`, each new entry durable in its parent.
+    """Create `folder` and the missing folders above it. Each new entry is on the disk before the next is made.
 
-    raises  ConfigError if something that is no folder is in the way
+    raises  ConfigError if something that is not a folder is in the way
     """
     missing: list[str] = []
     while not os.path.isdir(folder):
@@ -167,11 +172,11 @@ def _make_folders(folder: str) -> None:
 
 
 def _remove_orphans(folder: str) -> None:
-    """Remove what killed writers left. Should one still live after all, its link fails and it writes again."""
+    """Remove the files that killed writers left. If a writer still lives, its link fails and it writes again."""
     with os.scandir(folder) as scan:
         for entry in scan:
             if _TEMPORARY.fullmatch(entry.name):
-                with suppress(OSError):  # another user's, or another sweeper was faster
+                with suppress(OSError):  # the file is another user's, or another process removed it first
                     if time.time() - entry.stat(follow_symlinks=False).st_mtime > _ORPHANED_S:
                         os.unlink(entry.path)
 
@@ -184,30 +189,43 @@ def _sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
-def _walk(folder: str, seen: set[tuple[int, int]]) -> Iterator[ObjectInfo]:
+def _walk(
+    folder: str,
+    pattern: Sequence[str],
+    unreadable: Callable[[str], object] | None,
+    seen: set[tuple[int, int]],
+) -> Iterator[ObjectInfo]:
     """Files in byte order of their paths, which needs a folder to sort as its name with the slash."""
-    with _translated(folder), os.scandir(folder) as scan:
-        entries = [(_is_folder(entry), entry) for entry in scan]
+    try:
+        with _translated(folder), os.scandir(folder) as scan:
+            entries = [
+                (_is_folder(entry), entry) for entry in scan if not pattern or fnmatchcase(entry.name, pattern[0])
+            ]
+    except DeniedError:
+        if unreadable is None:
+            raise
+        unreadable(local_uri(folder))
+        return
     entries.sort(key=lambda pair: os.fsencode(pair[1].name) + b"/" * pair[0])
     for is_folder, entry in entries:
         if is_folder:
             identity = _identity(entry.path, entry.path)
             if identity not in seen:
                 seen.add(identity)
-                yield from _walk(entry.path, seen)
-        elif not _TEMPORARY.fullmatch(entry.name):
+                yield from _walk(entry.path, pattern[1:], unreadable, seen)
+        elif len(pattern) < 2 and not _TEMPORARY.fullmatch(entry.name):
             info = _listed(entry)
             if info is not None:
                 yield info
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Or a link to one; a link that leads nowhere, or in circles, is no folder."""
+    """A folder or a link to one. A link that leads nowhere, or in circles, is not a folder."""
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def _listed(entry: os.DirEntry[str]) -> ObjectInfo | None:
-    """None for what is no file (sockets, FIFOs, devices) and for a file that vanished meanwhile."""
+    """None for what is not a file (sockets, FIFOs, devices), and for a file that vanished meanwhile."""
     with _translated(entry.path):
         try:
             status = entry.stat()
@@ -242,7 +260,7 @@ def _check_etag(uri: str, status: os.stat_result, etag: str) -> None:
 
 @contextmanager
 def _translated(uri: str) -> Generator[None]:
-    """OSErrors as our own, each with what to do."""
+    """Turns every OSError into one of our errors, with a message that says what to do."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -1,7 +1,8 @@
 """The member index: the images of one shard, as planned, in Parquet files of at most `PIECE_ROWS` rows.
 
-Owns the columns and the cutting into pieces. What only the whole run knows (ordinals, the ids of images without a
-number of their own) is not in a piece but told when it is read, so a piece is final as soon as its rows are known.
+Owns the columns and the cutting into pieces. Ordinals, and the ids of images without a number of their own, are known
+only for the whole run. They are not in a piece but are given when it is read. So a piece is final as soon as its rows
+are known.
 
 Legend: N rows.
 """
@@ -22,7 +23,8 @@ from pipeline.storage.arrow import UNREADABLE, pa, pq
 from pipeline.storage.kinds import sa_number
 
 PIECE_ROWS = 65_536
-"""Rows of a piece: what a worker reads for a chunk, and all that planning holds as objects. Part of the plan format."""
+"""Rows of a piece. A worker reads one piece for a chunk, and planning never holds more rows than this as objects. The
+number is part of the plan format."""
 _ROW_GROUP = 4096
 _SCHEMA: Any = pa.schema(
     [
@@ -42,7 +44,7 @@ class FoundMember(NamedTuple):
 
     key     its name inside the shard; keys may repeat
     offset  first byte in the object at `uri`
-    length  bytes; 0 is the whole object, of a size that is not known yet (or no bytes at all, if `broken` is set)
+    length  bytes; 0 means the whole object, whose size is not known yet (or no bytes at all, if `broken` is set)
     etag    the object's identity; "" if unknown
     broken  why there are no usable bytes here; "" for real members
     """
@@ -57,7 +59,8 @@ class FoundMember(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IndexPiece:
-    """Consecutive members of a shard as one Parquet file. `numbers_N` has the numbers among its rows, in any order."""
+    """Consecutive members of a shard as one Parquet file. `numbers_N` has the n of all `sa_<n>` names in it, in any
+    order."""
 
     data: bytes
     rows: int
@@ -65,7 +68,7 @@ class IndexPiece:
 
 
 class IndexBuilder:
-    """Takes members one by one, keeps them packed; the same members give the same pieces in any process."""
+    """Takes members one by one and keeps them packed. The same members give the same pieces in any process."""
 
     def __init__(self) -> None:
         self._pieces: list[IndexPiece] = []
@@ -80,7 +83,7 @@ class IndexBuilder:
             self._pack()
 
     def finish(self) -> tuple[IndexPiece, ...]:
-        """All of `PIECE_ROWS` rows but the last."""
+        """The pieces. All but the last have `PIECE_ROWS` rows."""
         if self._waiting:
             self._pack()
         return tuple(self._pieces)
@@ -97,7 +100,7 @@ class IndexBuilder:
 
 
 def without_numbers(piece: IndexPiece, shared_N: npt.NDArray[np.int64]) -> IndexPiece:
-    """The piece with those numbers taken from its rows: they belong to several images, hence to none."""
+    """The piece without these numbers: several images have them, so none may use them as its id."""
     table = pq.read_table(io.BytesIO(piece.data), schema=_SCHEMA)
     numbers_N = table.column("number").fill_null(-1).to_numpy()
     numbers = pa.array(numbers_N, mask=(numbers_N < 0) | np.isin(numbers_N, shared_N))
@@ -127,7 +130,7 @@ def read_members(
 
     first_ordinal  the ordinal of the piece's first row
     id_base        an image without a number of its own has this plus its ordinal as its id
-    raises  StorageError if `data` is no piece of a member index, or was damaged
+    raises  StorageError if `data` is not a piece of a member index, or was damaged
     """
     try:
         file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
@@ -144,7 +147,7 @@ def read_members(
 
 
 def _groups(file: Any, start: int, stop: int | None) -> tuple[int, Sequence[int]]:
-    """The first row of the first row group that is needed, and the numbers of all of them."""
+    """The first row of the first row group that is needed, and the indices of all row groups that are needed."""
     first_row, end, groups = start, 0, list[int]()
     for number in range(file.num_row_groups):
         begin, end = end, end + file.metadata.row_group(number).num_rows

@@ -1,7 +1,7 @@
 """A part as Parquet: one row per image, its masks nested in it.
 
-Owns the schema (version 1) and how the file is laid out. Lossless, but for the first annotation id of a row that has
-no annotations.
+Owns the schema (version 1) and the layout of the file. One thing is lost: the first annotation id of a row without
+annotations.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.storage.arrow import UNREADABLE, pa, pq
 from pipeline.storage.sa1b import mask_of
 
 ROW_GROUP_IMAGES = 128
-"""Row groups of 100 to 256 images cost under 1 % in size, and a reader can still fetch few images."""
+"""Row groups of 100 to 256 images cost under 1 % in size, and a reader can still fetch a few images alone."""
 
 
 def _list_of(kind: Any) -> Any:
@@ -75,13 +75,13 @@ def write_parquet(rows: Sequence[ImageRow], metadata: Mapping[str, str]) -> byte
 
 
 def read_parquet(data: bytes, name: str) -> tuple[tuple[ImageRow, ...], dict[str, str]]:
-    """raises  StorageError if `data` is no part of this schema, or was damaged."""
+    """raises  StorageError if `data` is not a part of this schema, or was damaged."""
     table, said = _table(data, name)
     return _rows(table), said
 
 
 def count_parquet(data: bytes, name: str) -> tuple[dict[str, int], int, dict[str, str]]:
-    """Rows by status, masks, metadata. Every page is read and checked, and none of it becomes a Python object.
+    """Rows by status, masks and metadata. Every page is read and checked, but no mask becomes a Python object.
 
     raises  as `read_parquet`
     """
@@ -108,7 +108,7 @@ def _column(kind: Any, items: Sequence[Any], value: Callable[[Any], Any]) -> Any
 
 
 def _annotations(rows: Sequence[ImageRow]) -> Any:
-    """Built column by column: from dictionaries it takes six times as long."""
+    """The masks, built column by column. Building them from dictionaries takes six times as long."""
     masks = [mask for row in rows for mask in row.masks]
     sizes = [(row.height, row.width) for row in rows for _ in row.masks]
     ids = [row.first_annotation_id + index for row in rows for index in range(len(row.masks))]
@@ -135,7 +135,7 @@ def _annotations(rows: Sequence[ImageRow]) -> Any:
 
 
 def _fixed(kind: Any, items: Sequence[Sequence[float]]) -> Any:
-    """A list array whose items need not be of one length, but are."""
+    """A list array. Its type allows items of any length; here all have the same."""
     offsets = pa.array([0, *accumulate(map(len, items))], pa.int32())
     return pa.ListArray.from_arrays(offsets, pa.array([v for item in items for v in item], kind), type=_list_of(kind))
 

@@ -1,6 +1,6 @@
-"""The one object that a chunk becomes: rows to bytes and back, in the format that the run asks for.
+"""The part, the one object that a chunk becomes: rows to bytes and back, in the format that the run asks for.
 
-Owns the choice of the format and what every part says of itself. Knows no store and no names of objects.
+Owns the choice of the format and the metadata that every part has. Knows no store and no names of objects.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _OF_EVERY_PART = {
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part as it was written: its rows, in order, and what it says of how they were made."""
+    """A part as it was written: its rows, in order, and the metadata about how they were made."""
 
     rows: tuple[ImageRow, ...]
     metadata: dict[str, str]
@@ -30,7 +30,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class PartCounts:
-    """How many rows a part has of each status, how many masks in all, and what it says of how they were made."""
+    """How many rows a part has of each status, how many masks in all, and the metadata about how they were made."""
 
     statuses: dict[str, int]
     masks: int
@@ -52,9 +52,9 @@ def write_part(rows: Sequence[ImageRow], *, format: Format, metadata: Mapping[st
 
 
 def read_part(data: bytes, *, format: Format, name: str = "this part") -> Part:
-    """What `write_part` was given; only the first annotation id of a row without masks is not kept (0).
+    """What `write_part` was given. Only the first annotation id of a row without masks is not kept; it is 0.
 
-    raises  StorageError, with `name` in it, if the bytes are no such part, or were damaged
+    raises  StorageError, with `name` in it, if the bytes are not such a part, or were damaged
     """
     match format:
         case Format.PARQUET:
@@ -66,8 +66,8 @@ def read_part(data: bytes, *, format: Format, name: str = "this part") -> Part:
 def count_part(data: bytes, *, format: Format, name: str = "this part") -> PartCounts:
     """The rows counted, without making objects of their masks.
 
-    raises  StorageError, with `name` in it, if the bytes are no such part, or were damaged; damage inside a mask shows
-            in Parquet alone, which has checksums
+    raises  StorageError, with `name` in it, if the bytes are not such a part, or were damaged; damage inside a mask is
+            found only in Parquet, which has checksums
     """
     match format:
         case Format.PARQUET:

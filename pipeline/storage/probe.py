@@ -1,6 +1,6 @@
-"""What a store does when several writers create the same object: the one promise that commits stand on, tried out.
+"""A trial of a store: what happens when several writers create the same object? Commits depend on the answer.
 
-Owns the trial and its objects, which it removes. What follows from the result is preflight.py's.
+Owns the trial and its objects, which it removes. preflight.py decides what follows from the result.
 """
 
 from __future__ import annotations
@@ -16,36 +16,38 @@ from pipeline.storage.store import Store
 
 ROUNDS = 5
 WRITERS = 16
-"""At once, per round. A store known to race let several of so many win in 22 of 25 rounds; one in 1 of 25."""
+"""Writers at once in a round. Of two stores known to race, one let several of 16 writers win in 22 of 25 rounds, the
+other in 1 of 25."""
 
 
 class Creation(StrEnum):
-    """How a store treats a second creation of an object."""
+    """What a store does when an object is created a second time."""
 
     EXCLUSIVE = "exclusive"
-    """The first writer wins. All that a trial can say: it has not seen the others."""
+    """The first writer wins. A trial can say only that it saw no other behaviour."""
     OVERWRITES = "overwrites"
-    """The condition is ignored: the last writer wins."""
+    """The store ignores the condition, and the last writer wins."""
     RACES = "races"
-    """Writers at the same moment can all be told that they won."""
+    """The store can tell several writers at the same moment that they won."""
 
 
 def try_creation(folder: str, store: Store, *, rounds: int = ROUNDS) -> Creation:
-    """Create objects below `folder` as competing workers would, one after the other and at once.
+    """Create objects below `folder` as competing workers would: first one after the other, then at once.
 
     raises  NotFoundError, DeniedError if nothing can be written there; ConfigError if the store knows no conditions;
             StorageError
     """
     names = [f"{folder}/probe-{uuid.uuid4().hex}" for _ in range(1 + rounds)]
     try:
-        if [store.put_if_absent(names[0], b"first"), store.put_if_absent(names[0], b"second")] != [True, False]:
+        first, second = (store.put_if_absent(names[0], data) for data in (b"first", b"second"))
+        if first is None or second is not None:
             return Creation.OVERWRITES
         with ThreadPoolExecutor(WRITERS) as pool:
             is_exclusive = all(_winners(name, store, pool) == 1 for name in names[1:])
         return Creation.EXCLUSIVE if is_exclusive else Creation.RACES
     finally:
         for name in names:
-            with suppress(StorageError):  # not everybody who may write may delete
+            with suppress(StorageError):  # some credentials may write and not delete
                 store.delete(name)
 
 
@@ -54,6 +56,6 @@ def _winners(name: str, store: Store, pool: ThreadPoolExecutor) -> int:
 
     def create(writer: int) -> bool:
         gate.wait()
-        return store.put_if_absent(name, b"%d" % writer)
+        return store.put_if_absent(name, b"%d" % writer) is not None
 
     return sum(pool.map(create, range(WRITERS)))

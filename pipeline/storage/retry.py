@@ -1,6 +1,6 @@
-"""The one place that tries again: full jitter, capped, until a deadline.
+"""The only place that retries: with random pauses (full jitter) up to a limit, until a deadline.
 
-Owns waiting. What is worth another try is the caller's word, said by raising `Transient`.
+Owns the waiting. The caller decides what is worth another try, by raising `Transient`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 20.0
 FIRST_CONTACT_S = 30.0
-"""Patience with a store that never answered in this process: a wrong address should be said soon."""
+"""Seconds to retry while a store has never answered in this process, so that a wrong address is reported soon."""
 
 
 class Transient(Exception):
@@ -32,15 +32,15 @@ class Transient(Exception):
 
 @dataclass
 class Patience:
-    """How long one store is borne with; learns whether it has ever answered."""
+    """How long requests to one store are retried. Remembers whether the store has ever answered."""
 
     deadline_s: float
     was_reached: bool = False
 
     def insist(self, what: str, act: Callable[[], T]) -> T:
-        """`act` until it does not raise Transient.
+        """Call `act` until it does not raise Transient, and return its result.
 
-        raises  StorageError once the next pause would end after the deadline; whatever else `act` raises, at once
+        raises  StorageError if the next pause would end after the deadline; everything else that `act` raises, at once
         """
         begun = time.monotonic()
         tries = 0

@@ -1,7 +1,8 @@
-"""A store on S3 and what speaks its language, through boto3.
+"""A store on S3, or on a service with S3's interface, through boto3.
 
-Owns conditional writes, retries and reads that resume where the line broke. boto3's own retries are off: one place
-tries again, it knows the deadline, and it knows that a create whose answer was lost meets its own object.
+Owns conditional writes, retries and reads that resume where the connection broke. boto3's own retries are off, so that
+only one place retries (retry.py). It knows the deadline, and it knows that a create whose answer was lost finds its own
+object.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -16,15 +17,18 @@ import io
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, BinaryIO, TypeVar, cast
 
 from botocore.exceptions import ClientError
 
 from pipeline.errors import ConfigError, NotFoundError
 from pipeline.settings import StoreSettings
+from pipeline.storage.globs import literal_head
 from pipeline.storage.retry import Patience, Transient
 from pipeline.storage.s3_errors import making_client, status_of, translated
+from pipeline.storage.s3_identity import is_unsigned, set_identity
 from pipeline.storage.s3_listing import list_keys, take_contents
 from pipeline.storage.s3_stream import ResumingBody
 from pipeline.storage.store import ObjectInfo
@@ -39,15 +43,16 @@ _BUFFER = 1 << 20
 class S3Store:
     """See `Store`. Pickles as its settings; each process builds its own client, on first use."""
 
-    def __init__(self, settings: StoreSettings) -> None:
+    def __init__(self, settings: StoreSettings, signed_bucket: str = "") -> None:
         self._settings = settings
+        self._signed_bucket = signed_bucket
         self._patience = Patience(settings.retry_deadline_s)
         self._lock = threading.Lock()
         self._client: Any = None
         self._client_pid = 0
 
-    def __reduce__(self) -> tuple[type[S3Store], tuple[StoreSettings]]:
-        return S3Store, (self._settings,)
+    def __reduce__(self) -> tuple[type[S3Store], tuple[StoreSettings, str]]:
+        return S3Store, (self._settings, self._signed_bucket)
 
     def head(self, uri: str) -> ObjectInfo:
         """See `Store`."""
@@ -55,19 +60,22 @@ class S3Store:
         answer = self._call(uri, lambda: self._connected().head_object(**where))
         return ObjectInfo(uri, int(answer["ContentLength"]), _bare(answer["ETag"]))
 
-    def list(self, uri: str) -> Iterator[ObjectInfo]:
+    def list(
+        self, uri: str, *, pattern: Sequence[str] = (), unreadable: Callable[[str], object] | None = None
+    ) -> Iterator[ObjectInfo]:
         """See `Store`; keys that end in a slash (folder markers) are left out."""
         bucket, key = split_s3(absolute(uri))
+        prefix = (f"{key}/" if key else "") + (literal_head(pattern[0]) if pattern else "")
 
         def list_page(**query: Any) -> Any:
             return self._call(uri, lambda: self._connected().list_objects_v2(Bucket=bucket, **query))
 
-        for name, size, etag in list_keys(list_page, f"{key}/" if key else ""):
+        for name, size, etag in list_keys(list_page, prefix):
             if not name.endswith("/"):
                 yield ObjectInfo(f"s3://{bucket}/{name}", size, etag)
 
     def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
-        """See `Store`. ChangedError also if the object ends before the range does."""
+        """See `Store`. Raises ChangedError also if the object ends before the range does."""
         if length == 0:
             return b""
         stop = None if length is None else offset + length
@@ -75,22 +83,23 @@ class S3Store:
             return body.readall()
 
     def open(self, uri: str, *, etag: str = "") -> BinaryIO:
-        """See `Store`. Without `etag` the first answer's is held on to, so that a resumed read is of one object."""
+        """See `Store`. Without `etag` the etag of the first answer is used, so that a resumed read is of one object."""
         return cast("BinaryIO", io.BufferedReader(self._body(uri, etag), _BUFFER))
 
-    def put_if_absent(self, uri: str, data: bytes) -> bool:
-        """See `Store`. A refusal is ours to win if the object carries this call's token: then an answer was lost."""
+    def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
+        """See `Store`. If the store refuses and the object carries this call's token, an earlier try created it and its
+        answer was lost: then this call has won."""
         return self._put(uri, data, IfNoneMatch="*")
 
-    def replace(self, uri: str, data: bytes, *, etag: str) -> bool:
+    def replace(self, uri: str, data: bytes, *, etag: str) -> ObjectInfo | None:
         """See `Store`. A store that does not know If-Match replaces whatever is there."""
         try:
             return self._put(uri, data, IfMatch=f'"{etag}"')
         except NotFoundError:
-            return False
+            return None
 
-    def _put(self, uri: str, data: bytes, **condition: str) -> bool:
-        """False if the condition does not hold, for another reason than that this call has put the object already."""
+    def _put(self, uri: str, data: bytes, **condition: str) -> ObjectInfo | None:
+        """The object if this call has put it; None if another writer's object does not meet the condition."""
         if len(data) > _LARGEST_PUT:
             raise ConfigError(f"{uri}: {len(data):,} bytes do not fit one put (5 GiB); lower run.images_per_chunk")
         where, token = _where(uri), uuid.uuid4().hex
@@ -101,18 +110,20 @@ class S3Store:
             "Metadata": {"writer": token, "sha256": hashlib.sha256(data).hexdigest()},
         }
         if self._settings.endpoint_url is not None:
-            # Compatible stores get no CRC from boto3 here (some refuse it), so the old digest guards the upload.
+            # boto3 sends no CRC to these stores (some refuse it), so the older MD5 digest guards the upload.
             digest = hashlib.md5(data, usedforsecurity=False).digest()
             request["ContentMD5"] = base64.b64encode(digest).decode()
 
-        def put() -> bool:
+        def put() -> ObjectInfo | None:
             try:
-                self._connected().put_object(**request)
+                answer = self._connected().put_object(**request)
             except ClientError as error:
                 if status_of(error) != 412:
                     raise
-                return self._writer(where) == token
-            return True
+                answer = self._refuser(where)
+                if _writer(answer) != token:
+                    return None
+            return ObjectInfo(uri, len(data), _bare(answer.get("ETag", "")))
 
         return self._call(uri, put)
 
@@ -121,47 +132,51 @@ class S3Store:
         where = _where(uri)
         self._call(uri, lambda: self._connected().delete_object(**where))
 
-    def _writer(self, where: dict[str, str]) -> str:
-        """The token in the metadata of the object that is there; some servers capitalise its name."""
+    def _refuser(self, where: dict[str, str]) -> Any:
+        """The head of the object that is there."""
         try:
-            answer = self._connected().head_object(**where)
+            return self._connected().head_object(**where)
         except ClientError as error:
             if status_of(error) == 404:
                 raise Transient("the object was there and is gone") from error
             raise
-        return next((value for name, value in answer["Metadata"].items() if name.lower() == "writer"), "")
 
     def _body(self, uri: str, etag: str, *, offset: int = 0, stop: int | None = None) -> ResumingBody:
         where = _where(uri)
 
         def get(**options: str) -> Any:
-            with translated(uri):
+            with self._translated(uri):
                 return self._connected().get_object(**where, **options)
 
         return ResumingBody(uri, get, self._patience, etag=etag, start=offset, stop=stop)
 
     def _call(self, uri: str, act: Callable[[], T]) -> T:
         def translated_act() -> T:
-            with translated(uri):
+            with self._translated(uri):
                 return act()
 
         return self._patience.insist(uri, translated_act)
+
+    def _translated(self, uri: str) -> AbstractContextManager[None]:
+        unsigned = is_unsigned(self._settings, split_s3(uri)[0], signed_bucket=self._signed_bucket)
+        return translated(uri, unsigned=unsigned)
 
     def _connected(self) -> Any:
         with self._lock:
             if self._client is None or self._client_pid != os.getpid():
                 with making_client():
                     self._client, self._client_pid = _new_client(self._settings), os.getpid()
+                    set_identity(self._client, self._settings, signed_bucket=self._signed_bucket)
             return self._client
 
 
 def _new_client(settings: StoreSettings) -> Any:
-    # Imported here because it takes a third of a second that runs on local disk need not spend.
+    # Imported here because it takes a third of a second, which runs on local disk need not spend.
     import boto3
     from botocore.config import Config
 
     compatible = settings.endpoint_url is not None
-    # On AWS boto3's default holds, or what the environment says; several others refuse the checksums of that default.
+    # On AWS boto3's default holds, or what the environment says. Several other stores refuse that default's checksums.
     checksums = "when_required" if compatible else None
     config = Config(
         retries={"mode": "standard", "total_max_attempts": 1},
@@ -177,7 +192,7 @@ def _new_client(settings: StoreSettings) -> Any:
     client = boto3.session.Session().client(
         "s3", endpoint_url=settings.endpoint_url, region_name=settings.region, config=config
     )
-    # First and for all of S3, because botocore's own handler there parses every body once more.
+    # Registered first and for all of S3, because botocore's own handler for S3 parses every body once more.
     client.meta.events.register_first("before-parse.s3", take_contents)
     return client
 
@@ -185,6 +200,11 @@ def _new_client(settings: StoreSettings) -> Any:
 def _where(uri: str) -> dict[str, str]:
     bucket, key = split_s3_object(uri)
     return {"Bucket": bucket, "Key": key}
+
+
+def _writer(head: Any) -> str:
+    """The token in an object's metadata; some servers capitalise its name."""
+    return next((value for name, value in head["Metadata"].items() if name.lower() == "writer"), "")
 
 
 def _bare(etag: str) -> str:

@@ -1,8 +1,8 @@
-"""Listing a prefix of any size: page after page while it is small, many pages at once when it is not.
+"""Listing a prefix of any size: page after page if it is small, many pages at once if it is large.
 
-Owns the cutting of a large prefix into ranges, which needs no knowledge of the keys: it asks with which characters
-they go on. Ranges are given back in byte order, so the result is that of one long listing. Makes its requests through
-the `ListPage` that it is given, which tries again by itself.
+Owns the cutting of a large prefix into ranges. This needs no knowledge of the keys: it asks the store with which
+characters they go on. Ranges are returned in byte order, so the result is that of one long listing. Makes its requests
+through the `ListPage` that it is given, which retries by itself.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from typing import Any, Protocol
 from urllib.parse import unquote_plus
 
 FIRST_PAGES = 16
-"""Pages read one after the other before it is worth finding out how to cut the rest."""
+"""Pages read one after the other before the rest is cut into ranges."""
 RANGE_PAGES = 128
-"""Pages of a range after which what is left of it is cut again; with the threads, the bound on memory."""
+"""Pages of a range after which the rest of the range is cut again. Together with `THREADS` this bounds the memory."""
 RANGES = 32
 """Ranges to cut a prefix into, at least."""
 THREADS = 16
 _LONGEST_KEY = 1024
 _HIGH = "\ufffd"
-"""Comes after nearly every character that a key goes on with; a key that it does not come after is noticed."""
+"""Sorts after nearly every character that a key goes on with. A key that sorts after it is noticed, and its range is
+not cut."""
 
 
 _CONTENTS = re.compile(rb"<Contents>.*?</Contents>", re.DOTALL)
@@ -33,11 +34,11 @@ _KEY, _SIZE, _ETAG = (re.compile(b"<%s>([^<]*)</%s>" % (name, name)) for name in
 _URL_ENCODED = b"<EncodingType>url</EncodingType>"
 
 Found = tuple[str, int, str]
-"""Key, size, etag. Plain tuples, because there are millions of them."""
+"""Key, size, etag. A plain tuple, because there are millions of them."""
 
 
 class ListPage(Protocol):
-    """ListObjectsV2 with these parameters; its errors translated."""
+    """Calls ListObjectsV2 with these parameters and translates its errors."""
 
     def __call__(self, **query: Any) -> Any: ...
 
@@ -45,9 +46,9 @@ class ListPage(Protocol):
 def take_contents(
     operation_model: Any, response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
 ) -> None:
-    """For botocore's event `before-parse`: reads the keys of a page itself, which botocore takes 60 us a key for.
+    """For botocore's event `before-parse`: reads the keys of a page, for which botocore itself takes 60 us a key.
 
-    Only of a page that is written as S3 does; any other one is left to botocore whole.
+    It reads only pages that are written as S3 writes them. Any other page is left to botocore as a whole.
     """
     if operation_model.name != "ListObjectsV2" or response_dict["status_code"] != 200:
         return
@@ -92,8 +93,8 @@ class _Range:
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """One page, packed: NUL cannot stand in a key that XML carried. `rest` is the key after which the next page begins,
-    "" if this is the last one."""
+    """One page, packed. NUL separates the keys, because XML cannot carry a key with a NUL. `rest` is the key after
+    which the next page begins; "" on the last page."""
 
     keys: str
     etags: str
@@ -143,10 +144,10 @@ class _ManyAtOnce:
         self._list_page = list_page
         self._pool = pool
         self.is_over = False
-        """Set by whoever wants no more, so that what is still being read ends."""
+        """Set when the caller wants no more keys, so that reads that still run end."""
 
     def keys(self, within: _Range) -> Iterator[Found]:
-        """In order; at most `THREADS` ranges are read ahead."""
+        """The keys in order. At most `THREADS` ranges are read ahead."""
         waiting = deque(self._cut(within))
         running: deque[tuple[_Range, Future[list[_Page]]]] = deque()
         while waiting or running:
@@ -169,7 +170,7 @@ class _ManyAtOnce:
         return pages
 
     def _cut(self, within: _Range) -> list[_Range]:
-        """Ranges that together are `within`, in order; `RANGES` of them or more, if the keys allow."""
+        """Ranges that together are `within`, in order; at least `RANGES` of them if the keys allow."""
         ranges = [within]
         while 0 < len(ranges) < RANGES:
             smaller = [part for parts in self._pool.map(self._split, ranges) for part in parts]
@@ -179,7 +180,7 @@ class _ManyAtOnce:
         return ranges
 
     def _split(self, within: _Range) -> list[_Range]:
-        """The range cut by the character that comes after its prefix; uncut where that cannot be found out."""
+        """The range cut by the character that follows its prefix; uncut if that character cannot be found out."""
         prefix = within.prefix
         if within.is_one_key or len(prefix) >= _LONGEST_KEY:
             return [within]
@@ -198,6 +199,6 @@ class _ManyAtOnce:
         return parts
 
     def _first(self, within: _Range) -> str:
-        """The first key of a range, "" if it is empty."""
+        """The first key of a range; "" if the range is empty."""
         contents = self._list_page(**_query(within) | {"MaxKeys": 1}).get("Contents", [])
         return contents[0]["Key"] if contents else ""

@@ -1,6 +1,6 @@
-"""The body of one object, or a range of it, whole in spite of broken lines.
+"""The body of one object, or a range of it, complete even if connections break.
 
-Owns the position: whatever breaks, the next request starts where the last byte ended and insists on the same etag.
+Owns the position: after a break the next request starts behind the last byte that came, and asks for the same etag.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _STEP = 8 << 20
 
 
 class Get(Protocol):
-    """GetObject with the given `Range` and `IfMatch`; its errors translated."""
+    """Calls GetObject with the given `Range` and `IfMatch` and translates its errors."""
 
     def __call__(self, **options: str) -> Any: ...
 
@@ -25,8 +25,8 @@ class ResumingBody(io.RawIOBase):
     """Bytes [start, stop) of an object, forward only.
 
     raises  ChangedError if the object is no longer the one of `etag` (or of the first answer), or ends before `stop`
-            StorageError if it could not be read within the store's patience, or, at its end, if it was read whole and
-            is not what the store's checksum says
+            StorageError if it could not be read before the deadline of `patience`, or if it was read to its end and
+            does not match the store's checksum
     """
 
     def __init__(self, uri: str, get: Get, patience: Patience, *, etag: str, start: int, stop: int | None) -> None:
@@ -67,13 +67,13 @@ class ResumingBody(io.RawIOBase):
         super().close()
 
     def _next(self, count: int) -> bytes:
-        """At most `count` bytes; none only at the end of an object whose end was not known before."""
+        """At most `count` bytes. No bytes only at the end of an object whose size was not known before."""
         body = self._body if self._body is not None else self._open()
         try:
             with translated(self._uri):
                 data: bytes = body.read(count)
                 if self._position + len(data) == self._stop:
-                    body.read(1)  # botocore compares checksums, where there are any, only when it meets the end
+                    body.read(1)  # botocore compares checksums, if there are any, only at the end of the body
             self._position += len(data)
             if not data and self._stop is not None and self._position < self._stop:
                 raise Transient(f"the answer ended at byte {self._position} of {self._stop}")

@@ -1,6 +1,6 @@
-"""An image and its masks as SA-1B's annotation JSON, and a mask of ours read back from one.
+"""An image and its masks as SA-1B's annotation JSON, and a mask read back from such a JSON.
 
-Owns the JSON's keys and types, which are exactly those of the published dataset, because its strictest readers accept
+Owns the JSON's keys and types. They are exactly those of the published dataset, because its strictest readers accept
 no others. Knows no files.
 """
 
@@ -39,7 +39,7 @@ def sa1b_annotation(row: ImageRow) -> dict[str, Any]:
 
 
 def mask_of(annotation: Mapping[str, Any], *, crop_layer: int, multimask_index: int) -> Mask:
-    """The mask that an SA-1B annotation describes; the two numbers have no place in it."""
+    """The mask that an SA-1B annotation describes. It has no keys for the two numbers, so they are passed."""
     x, y = annotation["point_coords"][0]
     bx, by, bw, bh = annotation["bbox"]
     cx, cy, cw, ch = annotation["crop_box"]

@@ -1,11 +1,11 @@
-"""What a store is: bytes in, bytes out, by URI.
+"""What a store is: it reads and writes bytes by URI.
 
 Owns the promises that both backends keep. Does not know images, parts or plans.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple, Protocol
 
 
@@ -21,35 +21,42 @@ class Store(Protocol):
     """URIs are `s3://bucket/key`, `file:///path` or plain paths. Errors are those of pipeline.errors."""
 
     def head(self, uri: str) -> ObjectInfo:
-        """Raises NotFoundError, DeniedError."""
+        """Size and etag of an object. Raises NotFoundError, DeniedError."""
         ...
 
-    def list(self, uri: str) -> Iterator[ObjectInfo]:
-        """Every object below a folder or prefix, recursively, sorted by URI (byte order)."""
-        ...
+    def list(
+        self, uri: str, *, pattern: Sequence[str] = (), unreadable: Callable[[str], object] | None = None
+    ) -> Iterator[ObjectInfo]:
+        """Every object below a folder or prefix, recursively, sorted by URI (byte order).
 
-    def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
-        """All bytes, or a range. With `etag`, ChangedError if the object is another one by now."""
-        ...
-
-    def open(self, uri: str, *, etag: str = "") -> BinaryIO:
-        """A forward stream that resumes where a broken connection left it."""
-        ...
-
-    def put_if_absent(self, uri: str, data: bytes) -> bool:
-        """Create the object, whole and durable, or leave the one that is there.
-
-        True if the object there now is this call's; False if somebody else's was first.
+        pattern     for the leading segments below `uri`, in fnmatch's words: what does not match need not be listed
+        unreadable  told of a folder that may not be read, and is left out; without it that is a DeniedError
         """
         ...
 
-    def replace(self, uri: str, data: bytes, *, etag: str) -> bool:
+    def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
+        """All bytes, or a range. With `etag`, raises ChangedError if the object is a different one by now."""
+        ...
+
+    def open(self, uri: str, *, etag: str = "") -> BinaryIO:
+        """A stream that is read forward. If the connection breaks, it resumes at the same byte."""
+        ...
+
+    def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
+        """Create the object, whole and durable. If there is one already, leave that one.
+
+        The object if this call created the one that is there now, as a listing will show it; None if another writer was
+        first.
+        """
+        ...
+
+    def replace(self, uri: str, data: bytes, *, etag: str) -> ObjectInfo | None:
         """Put other bytes in the place of the object with this etag, whole and durable. Readers see one or the other.
 
-        False, and nothing done, if it is not that object any more.
+        The new object; None, and nothing done, if it is not the old one any more.
         """
         ...
 
     def delete(self, uri: str) -> None:
-        """Remove an object that nobody needs any more; nothing happens if it is not there."""
+        """Remove an object that nobody needs any more. Nothing happens if it is not there."""
         ...

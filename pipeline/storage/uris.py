@@ -19,7 +19,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 def is_s3(uri: str) -> bool:
-    """raises ConfigError for a scheme that no store of ours speaks."""
+    """True for s3:// URIs. raises ConfigError for a scheme other than s3:// and file://."""
     match = _SCHEME.match(uri)
     if match is None or match[1] == "file":
         return False
@@ -29,7 +29,7 @@ def is_s3(uri: str) -> bool:
 
 
 def split_s3(uri: str) -> tuple[str, str]:
-    """(bucket, key); the key is what stands after the bucket, byte for byte, and may be empty.
+    """(bucket, key). The key is everything after the bucket, byte for byte, and may be empty.
 
     The bucket may be the ARN of an access point.
     """
@@ -44,7 +44,7 @@ def split_s3(uri: str) -> tuple[str, str]:
 
 
 def split_s3_object(uri: str) -> tuple[str, str]:
-    """(bucket, key), both there. raises ConfigError if the URI names no bucket, or a bucket alone."""
+    """(bucket, key), neither of them empty. raises ConfigError if the URI names no bucket, or only a bucket."""
     bucket, key = split_s3(uri)
     if not key:
         raise ConfigError(f"{uri} names a bucket, but an object is needed; write s3://{bucket}/key")
@@ -72,7 +72,7 @@ def local_path(uri: str) -> str:
 
 
 def local_uri(path: str) -> str:
-    """The canonical URI of an absolute path: the path itself, or `file://` with escapes if it is no valid UTF-8."""
+    """The canonical URI of an absolute path: the path itself, or `file://` with escapes if it is not valid UTF-8."""
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:
@@ -81,7 +81,7 @@ def local_uri(path: str) -> str:
 
 
 def absolute(uri: str) -> str:
-    """The canonical form, without a trailing slash; means the same in every process, whatever its working folder."""
+    """The canonical form, without a trailing slash. It means the same in every process, whatever its working folder."""
     if is_s3(uri):
         bucket, key = split_s3(uri)
         return f"s3://{bucket}/{key.rstrip('/')}".rstrip("/")
@@ -105,13 +105,13 @@ def parent(uri: str) -> str:
 
 
 def base_name(uri: str) -> str:
-    """The last segment, readable; a bucket's own name for a bucket."""
+    """The last segment as readable text; for a bucket the name of the bucket."""
     name = _bytes(uri).rstrip(b"/").rpartition(b"/")[2]
     return name.decode("utf-8", "backslashreplace")
 
 
 def relative_key(folder: str, uri: str) -> str:
-    """What `uri` is called below `folder`, both canonical; bytes that are no UTF-8 become \\xNN."""
+    """The name of `uri` below `folder`, both canonical. Bytes that are not UTF-8 become \\xNN."""
     plain = folder.rstrip("/") + "/"
     if uri.isascii() and uri.startswith(plain) and not uri.startswith("file:"):
         return uri[len(plain) :]
@@ -120,7 +120,7 @@ def relative_key(folder: str, uri: str) -> str:
 
 
 def sort_key(uri: str) -> bytes:
-    """Byte order, the order in which S3 lists."""
+    """Sorts in byte order, which is the order of S3's listings."""
     return _bytes(uri)
 
 

@@ -67,9 +67,42 @@ def test_entries_that_are_no_files_are_ignored_or_recorded(store: Store, tmp_pat
     (tmp_path / "a.tar").write_bytes(tar_of((folder, b""), (link, b""), ("empty.jpg", b""), ("._a.jpg", b"fork")))
     members, ignored = index(store, tmp_path / "a.tar")
     assert [(member.key, member.length) for member in members] == [("link.jpg", 0), ("empty.jpg", 0)]
-    assert "it is a link" in members[0].broken
+    assert "it is a symbolic link" in members[0].broken
     assert "empty file" in members[1].broken
     assert ignored == 2
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
+def test_a_size_on_an_entry_without_data_is_not_a_jump_over_its_neighbours(
+    store: Store, tmp_path: Path, kind: bytes
+) -> None:
+    """Old writers give a hard link the size of the file that it names; no bytes of its own follow."""
+    entry = tarfile.TarInfo("again.bin")
+    entry.type, entry.linkname, entry.size = kind, "1.jpg", 700
+    header = entry.tobuf(tarfile.USTAR_FORMAT)
+    one, two = (tar_of((name, body * 700), layout=tarfile.USTAR_FORMAT) for name, body in NEIGHBOURS)
+    (tmp_path / "a.tar").write_bytes(one[: 3 * BLOCK] + header + two)
+    members, _ = index(store, tmp_path / "a.tar")
+    assert [(m.key, read_back(store, m)) for m in members] == [(name, body * 700) for name, body in NEIGHBOURS]
+
+
+NEIGHBOURS = [("1.jpg", b"1"), ("2.jpg", b"2")]
+
+
+@pytest.mark.parametrize("dialect", ["pax", "gnu"])
+def test_a_file_with_holes_is_recorded_and_not_read_as_it_lies(store: Store, tmp_path: Path, dialect: str) -> None:
+    """What lies there is a map and some pieces of the image; `tar --sparse` writes it for files with holes."""
+    entry = tarfile.TarInfo("holes.jpg")
+    if dialect == "pax":
+        entry.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9999"}
+    else:
+        entry.type = tarfile.GNUTYPE_SPARSE
+    layout = tarfile.PAX_FORMAT if dialect == "pax" else tarfile.GNU_FORMAT
+    (tmp_path / "a.tar").write_bytes(tar_of((entry, b"h" * 600), ("next.jpg", b"next"), layout=layout))
+    members, _ = index(store, tmp_path / "a.tar")
+    assert [member.key for member in members] == ["holes.jpg", "next.jpg"]
+    assert "it is a sparse file" in members[0].broken
+    assert read_back(store, members[1]) == b"next"
 
 
 def test_duplicate_and_hostile_names_in_a_tar_are_kept_as_data(store: Store, tmp_path: Path) -> None:
@@ -168,3 +201,54 @@ def test_a_compressed_tar_under_a_plain_name_is_refused_with_the_cure(store: Sto
         tar.addfile(tarfile.TarInfo("1.jpg"))
     with pytest.raises(ConfigError, match=r"compressed \(gzip\).*unpack it"):
         index(store, tmp_path / "a.tar")
+
+
+def test_times_in_a_gnu_header_are_no_part_of_the_name(store: Store, tmp_path: Path) -> None:
+    """GNU tar keeps access and change times where POSIX keeps the beginning of a long name (`tar --format=gnu -g`)."""
+    header = bytearray(tar_of(("photos/a.jpg", b"a"), layout=tarfile.GNU_FORMAT)[:BLOCK])
+    header[345:369] = b"15301631103\0" + b"15301631104\0"
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "a.tar").write_bytes(bytes(header) + b"a".ljust(BLOCK, b"\0") + bytes(2 * BLOCK))
+    members, _ = index(store, tmp_path / "a.tar")
+    assert [(member.key, read_back(store, member)) for member in members] == [("photos/a.jpg", b"a")]
+
+
+def hard_link(name: str, target: str) -> tarfile.TarInfo:
+    link = tarfile.TarInfo(name)
+    link.type, link.linkname = tarfile.LNKTYPE, target
+    return link
+
+
+@pytest.mark.parametrize("layout", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_hard_link_is_the_file_that_it_names(store: Store, tmp_path: Path, layout: int) -> None:
+    """The bytes are in the archive: what tar made of two names of one file is two images."""
+    target = f"{'d' * 120}/first.jpg" if layout != tarfile.USTAR_FORMAT else "first.jpg"
+    data = tar_of(
+        (target, b"one"),
+        (hard_link("second.jpg", target), b""),
+        ("data.bin", b"raw"),
+        (hard_link("third.jpg", "second.jpg"), b""),
+        (hard_link("fourth.jpg", "data.bin"), b""),
+        (target, b"another one"),
+        (hard_link("fifth.jpg", target), b""),
+        layout=layout,
+    )
+    (tmp_path / "a.tar").write_bytes(data)
+    members, ignored = index(store, tmp_path / "a.tar")
+    contents = {member.key: read_back(store, member) for member in members if member.key != target}
+    assert contents == {"second.jpg": b"one", "third.jpg": b"one", "fourth.jpg": b"raw", "fifth.jpg": b"another one"}
+    assert ignored == 1
+
+
+def test_a_hard_link_to_nothing_is_one_broken_member(store: Store, tmp_path: Path) -> None:
+    """A name out of the archive is not followed, nor is one that comes later."""
+    links = [(hard_link("a.jpg", "../../etc/passwd"), b""), (hard_link("b.jpg", "late.jpg"), b"")]
+    (tmp_path / "a.tar").write_bytes(tar_of(*links, ("late.jpg", b"x")))
+    members, _ = index(store, tmp_path / "a.tar")
+    assert [(member.key, bool(member.broken)) for member in members] == [
+        ("a.jpg", True),
+        ("b.jpg", True),
+        ("late.jpg", False),
+    ]
+    assert "to '../../etc/passwd', of which nothing comes before it" in members[0].broken
