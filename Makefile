@@ -17,10 +17,10 @@ unexport SHARD OUT ADDRESS
 # A value for Hydra inside a shell word: quotes, backslashes and dollars in the value survive both.
 quoted = '$(1)="$(subst ','\'',$(subst $${,\$${,$(subst ",\",$(call given,$(2)))))"'
 
-.PHONY: help setup generate submit verify test chaos lint fmt train evaluate bench clean
+.PHONY: help setup generate submit verify test chaos lint fmt train evaluate bench audit-dependencies clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
@@ -68,6 +68,13 @@ evaluate: .venv/.run-ready  ## measure the tiny model, or another with ARGS='mod
 
 bench: .venv/.dev-ready  ## compare the generator with its peers, with ARGS='--models tiny ...' (--help lists all)
 	$(BIN)/python -m benchmarks.compare $(ARGS)
+
+.venv/audit/bin/pip-audit:
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/pip install --quiet --disable-pip-version-check pip-audit
+
+audit-dependencies: .venv/audit/bin/pip-audit  ## ask PyPI whether a version of constraints.txt has a known vulnerability
+	.venv/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 clean:  ## delete the venv and caches
 	rm -rf .venv .pytest_cache .ruff_cache *.egg-info
