@@ -12,7 +12,7 @@ import io
 import sys
 import tarfile
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import BinaryIO, cast, overload
 from urllib.parse import parse_qs, urlsplit
@@ -85,9 +85,11 @@ class TarsStore(RoutedStore):
     def __reduce__(self) -> tuple[type[TarsStore], tuple[int, int]]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return TarsStore, (self._tars, self._images)
 
-    def list(self, uri: str) -> Iterator[ObjectInfo]:
+    def list(
+        self, uri: str, *, pattern: Sequence[str] = (), unreadable: Callable[[str], object] | None = None
+    ) -> Iterator[ObjectInfo]:
         if uri != FOLDER:
-            return super().list(uri)
+            return super().list(uri, pattern=pattern, unreadable=unreadable)
         return (self._info(number) for number in range(self._tars))
 
     def head(self, uri: str) -> ObjectInfo:

@@ -63,6 +63,15 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Ignored:
+    """Entries of the source of one kind that are not worked on, and the name of the first."""
+
+    kind: str
+    count: int
+    first: str
+
+
+@dataclass(frozen=True, slots=True)
 class Shard:
     """One entry of the source: a folder or prefix, a tar, or a list. `name` is unique in the run and safe in a path."""
 
@@ -71,7 +80,7 @@ class Shard:
     kind: str
     member_count: int
     ignored_count: int
-    """Entries that are not images by their names (json, txt, directories)."""
+    """Entries that are not worked on."""
 
 
 @dataclass(frozen=True, slots=True)

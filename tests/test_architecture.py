@@ -47,6 +47,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "botocore": ("pipeline/storage/",),
     "pyarrow": ("pipeline/storage/",),
     "PIL": ("pipeline/storage/",),
+    "tifffile": ("pipeline/storage/tiff.py",),
+    "imagecodecs": ("pipeline/storage/png.py",),
     "torch": ("model/", "pipeline/masks/", "pipeline/cluster/worker.py", "pipeline/work/device.py", "jobs/"),
     "tqdm": ("pipeline/progress.py",),
 }

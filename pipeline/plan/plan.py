@@ -16,10 +16,12 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.plan.ids import annotation_stride
-from pipeline.records import Chunk, Shard
+from pipeline.records import Chunk, Ignored, Shard
 from pipeline.settings import CropRank, Format, Precision, Recipe, Settings
 
-PLAN_VERSION = 2
+PLAN_VERSION = 3
+READABLE_VERSIONS = (2, 3)
+"""Version 2 does not say what was ignored."""
 
 
 @dataclass(frozen=True)
@@ -110,14 +112,14 @@ class Plan:
     shards: tuple[PlannedShard, ...]
     id_base: int = 0
     """See ids.id_base."""
+    ignored: tuple[Ignored, ...] = ()
+    """Entries of the source that are not worked on, by kind."""
+    version: int = PLAN_VERSION
+    """Of the format in which this plan is kept, and hashed."""
 
     @cached_property
     def image_count(self) -> int:
         return sum(planned.shard.member_count for planned in self.shards)
-
-    @cached_property
-    def ignored_count(self) -> int:
-        return sum(planned.shard.ignored_count for planned in self.shards)
 
     @cached_property
     def chunk_count(self) -> int:
@@ -152,14 +154,16 @@ def canonical_json(value: Any) -> bytes:
 
 
 def plan_to_json(plan: Plan) -> bytes:
-    document = {
-        "schema_version": PLAN_VERSION,
+    document: dict[str, Any] = {
+        "schema_version": plan.version,
         "settings": plan.settings.named(),
         "settings_sha256": plan.settings.sha256,
         "images": plan.image_count,
         "id_base": plan.id_base,
         "shards": [asdict(planned) for planned in plan.shards],
     }
+    if plan.version > 2:
+        document["ignored"] = [asdict(each) for each in plan.ignored]
     return json.dumps(document, sort_keys=True, indent=1, allow_nan=False).encode() + b"\n"
 
 
@@ -168,9 +172,9 @@ def plan_from_json(data: bytes, *, uri: str) -> Plan:
     try:
         document = json.loads(data)
         version = document["schema_version"]
-        if version != PLAN_VERSION:
+        if version not in READABLE_VERSIONS:
             raise ConfigError(
-                f"{uri} has plan version {version}, this Maskmill reads {PLAN_VERSION}; "
+                f"{uri} has plan version {version}, this Maskmill reads {READABLE_VERSIONS[0]} to {PLAN_VERSION}; "
                 "finish that run with the version that began it, or choose another out="
             )
         shards = tuple(
@@ -181,8 +185,8 @@ def plan_from_json(data: bytes, *, uri: str) -> Plan:
             )
             for entry in document["shards"]
         )
-        return Plan(
-            settings=OutputSettings.from_named(document["settings"]), shards=shards, id_base=document["id_base"]
-        )
+        ignored = tuple(Ignored(**each) for each in document.get("ignored", ()))
+        settings = OutputSettings.from_named(document["settings"])
+        return Plan(settings, shards, id_base=document["id_base"], ignored=ignored, version=version)
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{uri} is not a plan of Maskmill ({error!r}); choose another out=") from error

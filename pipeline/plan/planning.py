@@ -25,6 +25,7 @@ from pipeline.plan.layout import members_uri, plan_uri
 from pipeline.plan.plan import OutputSettings, Plan, PlannedShard, plan_from_json, plan_to_json
 from pipeline.plan.scan import index_shards
 from pipeline.records import Shard
+from pipeline.storage.ignored import IgnoredEntries
 from pipeline.storage.kinds import IMAGE_EXTENSIONS
 from pipeline.storage.members import IndexPiece, without_numbers
 from pipeline.storage.shards import ShardSource, find_shards, spellings
@@ -81,7 +82,9 @@ def load_plan(out: str, *, store: Store) -> Plan | None:
 
 def _plan_source(settings: OutputSettings, *, out: str, store: Store, say: Say) -> Plan:
     news = _News(say)
-    canonical, sources = find_shards(settings.source, store, listed=news.listed)
+    canonical, sources, beside = find_shards(settings.source, store, listed=news.listed)
+    ignored = IgnoredEntries()
+    ignored.add(beside)
     with ThreadPoolExecutor(PUT_THREADS) as pool:
         writer = _Writer(out, store, pool)
         drafts: list[_Draft] = []
@@ -89,6 +92,7 @@ def _plan_source(settings: OutputSettings, *, out: str, store: Store, say: Say) 
         for source, index in zip(sources, index_shards(sources, store), strict=True):
             pieces = tuple(writer.write(source.name, piece) for piece in index.pieces)
             drafts.append(_Draft(source, first_ordinal=total, ignored_count=index.ignored_count, pieces=pieces))
+            ignored.add(index.ignored)
             total += index.member_count
             news.tell(f"{len(drafts):,} of {len(sources):,} shards indexed, {total:,} images")
         if not total:
@@ -98,7 +102,7 @@ def _plan_source(settings: OutputSettings, *, out: str, store: Store, say: Say) 
         shared_N = shared_numbers(numbers)
         shards = tuple(draft.settled(writer, shared_N) for draft in drafts)
     settings = replace(settings, source=canonical)
-    return Plan(settings=settings, shards=shards, id_base=id_base(numbers))
+    return Plan(settings=settings, shards=shards, id_base=id_base(numbers), ignored=ignored.counted())
 
 
 def _no_image(source: str, drafts: list[_Draft]) -> ConfigError:

@@ -16,6 +16,9 @@ from pipeline.records import Funnel, Stage
 from pipeline.run.outcome import Outcome
 from pipeline.settings import Format
 
+SHOWN_KINDS = 5
+"""Of what was ignored; plan.json has all of them."""
+
 
 def summary(outcome: Outcome) -> str:
     """Several lines, no line break at the end."""
@@ -50,8 +53,12 @@ def _images(outcome: Outcome) -> Iterator[str]:
     failed = sum(failures.values())
     reasons = f" ({', '.join(f'{count} {status}' for status, count in failures.items())})" if failed else ""
     yield f"  images   {images - failed:,} ok, {failed:,} failed{reasons}{of}"
-    if outcome.plan.ignored_count:
-        yield f"  ignored  {outcome.plan.ignored_count:,} entries of the source that are no images by name"
+    if outcome.plan.ignored:
+        kinds = ", ".join(
+            f"{each.count:,} {each.kind} (first: {each.first})" for each in outcome.plan.ignored[:SHOWN_KINDS]
+        )
+        more = sum(each.count for each in outcome.plan.ignored[SHOWN_KINDS:])
+        yield f"  ignored  {kinds}{f' and {more:,} more' if more else ''}"
     mean = masks / (images - failed) if images > failed else 0.0
     yield f"  masks    {masks:,}, {mean:.1f} per image{of}"
     if outcome.too_many_failed:

@@ -5,7 +5,7 @@ Owns the choice of the backend. store.py states the promises; local.py and s3.py
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 from pipeline.settings import StoreSettings
@@ -35,9 +35,11 @@ class RoutedStore:
         """See `Store`."""
         return self._backend(uri).head(uri)
 
-    def list(self, uri: str) -> Iterator[ObjectInfo]:
+    def list(
+        self, uri: str, *, pattern: Sequence[str] = (), unreadable: Callable[[str], object] | None = None
+    ) -> Iterator[ObjectInfo]:
         """See `Store`."""
-        return self._backend(uri).list(uri)
+        return self._backend(uri).list(uri, pattern=pattern, unreadable=unreadable)
 
     def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
         """See `Store`."""

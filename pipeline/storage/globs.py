@@ -1,12 +1,13 @@
 """Wildcards in a source: `*`, `?` and `[...]` within the segments of a URI.
 
-Owns matching. Works on listings alone, so that it means the same on disk and on S3.
+Owns what is a pattern and what it matches; the same on disk and on S3. Leading segments that are there letter for
+letter are names, wildcards and all.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 
 from pipeline.errors import ConfigError
@@ -21,24 +22,42 @@ def has_wildcard(name: str) -> bool:
     return _WILDCARD.search(name) is not None
 
 
+def literal_head(pattern: str) -> str:
+    """What every name that matches begins with."""
+    return _WILDCARD.split(pattern, maxsplit=1)[0]
+
+
 def is_glob(uri: str, store: Store) -> bool:
     """A name with wildcards that is not, letter for letter, there."""
-    return has_wildcard(uri) and next(iter(store.list(uri)), None) is None
+    return has_wildcard(uri) and not _shows_something(uri, store)
 
 
-def glob_matches(uri: str, store: Store) -> Iterator[tuple[ObjectInfo, list[str]]]:
+def glob_matches(
+    uri: str, store: Store, *, unreadable: Callable[[str], object] | None = None
+) -> Iterator[tuple[ObjectInfo, list[str]]]:
     """Objects whose leading segments below the pattern's fixed part match it, with those segments."""
-    base, patterns = split_glob(uri)
+    base, patterns = split_glob(uri, store)
     if "**" in patterns:
         raise ConfigError(f"source: {uri} has a **; folders are searched to any depth anyway, so name the folder")
-    for info in store.list(base):
+    for info in store.list(base, pattern=patterns, unreadable=unreadable):
         parts = relative_key(base, info.uri).split("/")
         if len(parts) >= len(patterns) and all(map(fnmatchcase, parts, patterns)):
             yield info, parts
 
 
-def split_glob(uri: str) -> tuple[str, list[str]]:
-    """The part before the first segment with a wildcard, and the segments from there on."""
+def split_glob(uri: str, store: Store) -> tuple[str, list[str]]:
+    """The part before the first segment that is a pattern, and the segments from there on."""
     segments = uri.split("/")
-    first = next(i for i, segment in enumerate(segments) if has_wildcard(segment))
+    wild = [number for number, segment in enumerate(segments) if has_wildcard(segment)]
+    first = next((n for n in wild if not _shows_something("/".join(segments[: n + 1]), store)), len(segments) - 1)
     return "/".join(segments[:first]) or "/", segments[first:]
+
+
+def fixed_part(uri: str) -> str:
+    """What comes before the first segment with a wildcard."""
+    segments = uri.split("/")
+    return "/".join(segments[: next(number for number, segment in enumerate(segments) if has_wildcard(segment))])
+
+
+def _shows_something(uri: str, store: Store) -> bool:
+    return next(iter(store.list(uri, unreadable=lambda _folder: None)), None) is not None

@@ -1,22 +1,30 @@
 """Bytes to pixels, by one policy for every image file.
 
-Owns the policy: 8-bit RGB; the header is read first; EXIF orientation is applied and recorded; alpha is dropped, not
-blended; palettes are looked up; 16-bit samples keep their high byte; CMYK and YCbCr are converted without colour
-profiles; of several frames the first counts. Nothing but InputError leaves this file, whatever the bytes are.
+Owns the policy. The pixels are right, or the row says why there are none:
+- the kind is told by the first bytes, not by the name: JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF;
+- the header is read first, and an image larger than max_pixels, or a TIFF with such a tile, is not decoded;
+- pixels are 8-bit RGB: palettes are looked up, CMYK and YCbCr converted without colour profiles, alpha dropped and not
+  blended, other depths scaled by the rule in depth.py;
+- EXIF orientation is applied and recorded; of several frames the first counts;
+- metadata never costs an image: texts, profiles and EXIF that are damaged or huge are left out;
+- a JPEG without its end marker is an image if every row is there, and `note` says so.
+Nothing but InputError leaves this file, whatever the bytes are.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import threading
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     ExifTags,
     GifImagePlugin,
@@ -24,18 +32,25 @@ from PIL import (
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
-    UnidentifiedImageError,
     WebPImagePlugin,
 )
 
 from pipeline.errors import InputError
 from pipeline.records import Status
+from pipeline.storage import jpeg, png, signatures, tiff
 
 # H height, W width after the orientation was applied
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-# Pillow registers a format when its plugin is imported.
-_PLUGINS = (JpegImagePlugin, PngImagePlugin, WebPImagePlugin, BmpImagePlugin, TiffImagePlugin, GifImagePlugin)
+_OPENERS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
+    signatures.JPEG: JpegImagePlugin.jpeg_factory,
+    signatures.PNG: PngImagePlugin.PngImageFile,
+    signatures.WEBP: WebPImagePlugin.WebPImageFile,
+    signatures.BMP: BmpImagePlugin.BmpImageFile,
+    signatures.TIFF: TiffImagePlugin.TiffImageFile,
+    signatures.GIF: GifImagePlugin.GifImageFile,
+    signatures.AVIF: AvifImagePlugin.AvifImageFile,
+}
+_TIFFFILE = logging.getLogger("tifffile")
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -53,47 +68,99 @@ class DecodedImage:
 
     rgb_HW3: npt.NDArray[np.uint8]
     exif_orientation: int
+    note: str = ""
+    """What was odd about the file and cost no pixel; empty for a sound one."""
 
 
 def decode_image(data: bytes, *, max_pixels: int) -> DecodedImage:
     """The image in `data`, by this file's policy; C-contiguous and writable.
 
-    raises  InputError with UNREADABLE (no image, or a damaged one) or TOO_LARGE (by the header, nothing decoded)
+    raises  InputError with UNREADABLE (no image, a damaged one, or one of a kind that is named) or TOO_LARGE (by the
+            header, nothing decoded)
     """
     if not data:
         raise InputError(Status.UNREADABLE, "the file is empty")
+    kind = signatures.kind_of(data)
     try:
-        with _pillow_let_be(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            _check_size(image, max_pixels)
-            return _upright(image)
+        with _decoders_let_be():
+            return _DECODERS.get(kind, _decode_plain)(kind, data, max_pixels)
     except InputError:
         raise
-    except UnidentifiedImageError as error:
-        raise InputError(Status.UNREADABLE, "no JPEG, PNG, WebP, BMP, TIFF or GIF that could be read") from error
-    # Pillow's plugins meet damaged files with whatever their parsing runs into: OSError, SyntaxError, struct.error,
+    # Decoders meet damaged files with whatever their parsing runs into: OSError, SyntaxError, struct.error,
     # IndexError, OverflowError, MemoryError, zlib.error and more. All of it means one thing.
     except Exception as error:
-        raise InputError(Status.UNREADABLE, f"{type(error).__name__}: {error}") from error
+        raise InputError(
+            Status.UNREADABLE, f"a {kind} that cannot be decoded: {type(error).__name__}: {error}"
+        ) from error
 
 
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    width, height = image.size
+def _decode_plain(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
+    with _OPENERS[kind](io.BytesIO(data)) as image:
+        _check_size(*image.size, max_pixels)
+        # Pillow turns a TIFF itself while loading and forgets the tag; elsewhere the tag may come behind the pixels.
+        before = _orientation(image) if kind == signatures.TIFF else 1
+        image.load()
+        rest = _orientation(image)
+        return DecodedImage(_pixels(image, rest), before if rest == 1 else rest)
+
+
+def _decode_png(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
+    data = png.without_metadata(data)
+    if not png.is_deep(data):
+        return _decode_plain(kind, data, max_pixels)
+    with _OPENERS[kind](io.BytesIO(data)) as image:
+        _check_size(*image.size, max_pixels)
+        orientation = _orientation(image)
+    return DecodedImage(_pixels(png.decode_deep(data), orientation), orientation)
+
+
+def _decode_jpeg(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
+    try:
+        image, orientation = _OPENERS[kind](io.BytesIO(data)), None
+    except Exception:  # noqa: BLE001 - damaged EXIF may fail in any way; what else is damaged fails again
+        data, exif = jpeg.without_metadata(data)
+        image, orientation = _OPENERS[kind](io.BytesIO(data)), _exif_orientation(exif)
+    note = ""
+    with image:
+        _check_size(*image.size, max_pixels)
+        orientation = orientation or _orientation(image)
+        try:
+            image.load()
+            pixels = _pixels(image, orientation)
+        except OSError:
+            finished = jpeg.finish(data, _OPENERS[kind])
+            if finished is None:
+                raise
+            pixels, note = _pixels(_OPENERS[kind](io.BytesIO(finished)), orientation), jpeg.UNFINISHED
+    return DecodedImage(pixels, orientation, note)
+
+
+def _decode_tiff(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
+    layout = tiff.read_layout(data)
+    _check_size(layout.width, layout.height, max_pixels)
+    tiff.check_blocks(layout, max_pixels)
+    if layout.is_small:
+        try:
+            return _decode_plain(kind, data, max_pixels)
+        except (SyntaxError, ValueError):
+            pass  # Pillow has no mode for it, or none for its planes
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(Status.UNREADABLE, f"{layout}: {type(error).__name__}: {error}") from error
+    orientation = layout.orientation if layout.orientation in _UPRIGHT else 1
+    return DecodedImage(_pixels(tiff.decode_samples(data, layout), orientation), orientation)
+
+
+_DECODERS = {signatures.PNG: _decode_png, signatures.JPEG: _decode_jpeg, signatures.TIFF: _decode_tiff}
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise InputError(Status.UNREADABLE, f"the image is {width} x {height} pixels")
     if width * height > max_pixels:
         reason = f"{width} x {height} = {width * height:,} pixels; run.max_pixels is {max_pixels:,}"
         raise InputError(Status.TOO_LARGE, reason, width, height)
-
-
-def _upright(image: Image.Image) -> DecodedImage:
-    # Pillow turns a TIFF itself while loading and forgets the tag; a PNG may carry its tag behind the pixels.
-    before = _orientation(image) if image.format == "TIFF" else 1
-    image.load()
-    rest = _orientation(image)
-    rgb = _to_rgb(image)
-    if rest in _UPRIGHT:
-        rgb = rgb.transpose(_UPRIGHT[rest])
-    return DecodedImage(np.array(rgb, dtype=np.uint8, order="C"), before if rest == 1 else rest)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -105,28 +172,22 @@ def _orientation(image: Image.Image) -> int:
     return int(value) if value in _UPRIGHT else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return _gray(np.asarray(image).astype(np.uint16) >> 8)
-    if image.mode == "I":
-        # 32-bit integers have no agreed range; they are taken for 16-bit ones, which is what files use them for.
-        return _gray(np.asarray(image).clip(0, 65535) >> 8)
-    if image.mode == "F":
-        return _gray(_float_to_8_bit(np.asarray(image)))
+def _exif_orientation(block: bytes) -> int:
+    bearer = Image.new("L", (1, 1))
+    bearer.info["exif"] = block
+    return _orientation(bearer)
+
+
+def _pixels(image: Image.Image, orientation: int) -> npt.NDArray[np.uint8]:
+    """8-bit RGB, turned upright."""
+    if image.mode.startswith("I") or image.mode == "F":
+        raise InputError(Status.UNREADABLE, f"its samples are deeper than its header said (mode {image.mode})")
     if image.mode in ("La", "RGBa"):
         image = image.convert(image.mode.upper())
-    return image.convert("RGB")
-
-
-def _float_to_8_bit(values_HW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Shares of white in [0, 1] if no value is above 1, else 8-bit levels. Clipped; what is not finite is 0."""
-    finite_HW = np.nan_to_num(values_HW, nan=0.0, posinf=0.0, neginf=0.0)
-    scale = 255.0 if finite_HW.max(initial=0.0) <= 1.0 else 1.0
-    return np.rint(finite_HW * scale).clip(0, 255)
-
-
-def _gray(levels_HW: npt.NDArray[np.generic]) -> Image.Image:
-    return Image.fromarray(levels_HW.astype(np.uint8)).convert("RGB")
+    rgb = image.convert("RGB")
+    if orientation in _UPRIGHT:
+        rgb = rgb.transpose(_UPRIGHT[orientation])
+    return np.array(rgb, dtype=np.uint8, order="C")
 
 
 class _Shared:
@@ -136,20 +197,24 @@ class _Shared:
     decoding = 0
     saved_limit: int | None = None
     saved_warnings: warnings.catch_warnings[None] | None = None
+    saved_level = logging.NOTSET
 
 
 @contextmanager
-def _pillow_let_be() -> Generator[None]:
+def _decoders_let_be() -> Generator[None]:
     """No bomb guard (max_pixels is ours, checked on the header) and no warnings (what matters is an error) meanwhile.
 
-    Both are process-wide in Pillow and Python, so the first thread in sets them and the last one out restores them.
+    All are process-wide in Pillow, tifffile and Python, so the first thread in sets them and the last one out restores
+    them. Within the pipeline nothing but this room uses Pillow and tifffile.
     """
     with _Shared.lock:
         if _Shared.decoding == 0:
             _Shared.saved_limit = Image.MAX_IMAGE_PIXELS
             _Shared.saved_warnings = warnings.catch_warnings()
             _Shared.saved_warnings.__enter__()
-            warnings.filterwarnings("ignore", module=r"PIL\.")
+            warnings.filterwarnings("ignore", module=r"PIL\.|tifffile")
+            _Shared.saved_level = _TIFFFILE.level
+            _TIFFFILE.setLevel(logging.CRITICAL + 1)
             Image.MAX_IMAGE_PIXELS = None
         _Shared.decoding += 1
     try:
@@ -159,4 +224,5 @@ def _pillow_let_be() -> Generator[None]:
             _Shared.decoding -= 1
             if _Shared.decoding == 0 and _Shared.saved_warnings is not None:
                 Image.MAX_IMAGE_PIXELS = _Shared.saved_limit
+                _TIFFFILE.setLevel(_Shared.saved_level)
                 _Shared.saved_warnings.__exit__(None, None, None)

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pipeline.errors import ConfigError
+from pipeline.records import Ignored
+from pipeline.storage.ignored import IgnoredEntries, is_hidden
 from pipeline.storage.kinds import is_image
-from pipeline.storage.lists import read_list
+from pipeline.storage.lists import SkippedLine, read_list
 from pipeline.storage.members import FoundMember, IndexBuilder, IndexPiece
 from pipeline.storage.store import ObjectInfo, Store
 from pipeline.storage.tars import DamagedTarError, EntryKind, TarEntry, scan_tar
@@ -33,10 +35,14 @@ class ShardKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShardIndex:
-    """The images of a shard, and how many other entries lie beside them."""
+    """The images of a shard, and what lies beside them."""
 
     pieces: tuple[IndexPiece, ...]
-    ignored_count: int
+    ignored: tuple[Ignored, ...]
+
+    @property
+    def ignored_count(self) -> int:
+        return sum(each.count for each in self.ignored)
 
     @property
     def member_count(self) -> int:
@@ -51,12 +57,12 @@ def index_tar(uri: str, store: Store) -> ShardIndex:
     """
     info = store.head(uri)
     builder = IndexBuilder()
-    ignored = 0
+    ignored = IgnoredEntries()
     linked: Iterator[TarEntry | None] | None = None
     try:
         for entry in _entries(info, store):
-            if entry.kind is EntryKind.FOLDER or not is_image(entry.name):
-                ignored += 1
+            if entry.kind is EntryKind.FOLDER or not is_wanted(entry.name):
+                ignored.note(entry.name, kind="folder" if entry.kind is EntryKind.FOLDER else "")
                 continue
             file: TarEntry | None = entry
             if entry.kind is EntryKind.HARD_LINK:
@@ -66,7 +72,12 @@ def index_tar(uri: str, store: Store) -> ShardIndex:
     except DamagedTarError as damage:
         reason = f"{uri} is damaged at byte {damage.offset}: {damage.reason}; what follows was not read"
         builder.add(FoundMember(f"{base_name(uri)}@{damage.offset}", uri, damage.offset, 0, info.etag, reason))
-    return ShardIndex(builder.finish(), ignored)
+    return ShardIndex(builder.finish(), ignored.counted())
+
+
+def is_wanted(key: str) -> bool:
+    """An image by its name below the source."""
+    return is_image(key) and not is_hidden(key)
 
 
 def _entries(tar: ObjectInfo, store: Store) -> Iterator[TarEntry]:
@@ -88,7 +99,7 @@ def _linked_files(tar: ObjectInfo, store: Store) -> list[TarEntry | None]:
         file = entry if entry.kind is EntryKind.FILE else files.get(entry.target)
         if file is not None and entry.name in targets:
             files[entry.name] = file
-        if entry.kind is EntryKind.HARD_LINK and is_image(entry.name):
+        if entry.kind is EntryKind.HARD_LINK and is_wanted(entry.name):
             found.append(file)
     return found
 
@@ -119,13 +130,17 @@ def index_list(uri: str, store: Store) -> ShardIndex:
     if is_image(uri):
         info = store.head(uri)
         builder.add(FoundMember(base_name(uri), uri, 0, info.size, info.etag))
-        return ShardIndex(builder.finish(), 0)
+        return ShardIndex(builder.finish(), ())
     is_any_usable, broken = False, ""
+    ignored = IgnoredEntries()
     with store.open(uri) as stream:
         for entry in read_list(stream, uri):
+            if isinstance(entry, SkippedLine):
+                ignored.note(entry.text, kind=entry.kind)
+                continue
             builder.add(FoundMember(entry.key, entry.uri, 0, 0, "", entry.broken))
             is_any_usable = is_any_usable or not entry.broken
             broken = broken or entry.broken
     if broken and not is_any_usable:
         raise ConfigError(f"source: none of the {len(builder)} entries can be used; the first one: {broken}")
-    return ShardIndex(builder.finish(), 0)
+    return ShardIndex(builder.finish(), ignored.counted())

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import re
 
-IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+IMAGE_EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"}
+)
 _LIST_EXTENSIONS = frozenset({".txt", ".jsonl"})
 MAX_SA_NUMBER = 2**52
 """`sa_<n>` names with a larger n are foreign names, so that ids given after them stay below 2^53."""
 _SA_NAME = re.compile(r"sa_([0-9]{1,16})(?:\.[^./]*)?")
-_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".zip", ".gz", ".7z")
+_ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".zip", ".7z", ".rar")
 
 
 def is_list(name: str) -> bool:
     return extension(name) in _LIST_EXTENSIONS
 
 
-def is_compressed(uri: str) -> bool:
-    return uri.lower().endswith(_COMPRESSED)
+def is_archive(uri: str) -> bool:
+    """One that is not read: compressed, or none that gives its members one by one."""
+    return uri.lower().endswith(_ARCHIVES)
 
 
 def is_tar(uri: str) -> bool:

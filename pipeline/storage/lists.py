@@ -1,6 +1,8 @@
 """A list of images: one URI a line, as text or as JSON objects.
 
-Owns its syntax and what a relative URI in it is relative to. Nobody looks whether the images exist.
+Owns its syntax and what a relative URI in it is relative to. A line of text is a name as it stands, blanks and all, so
+that `ls > photos.txt` makes a list. Only three things are no names: an empty line, a line that begins with `# `, and a
+`~/` at the beginning, which is the home folder. Nobody looks whether the images exist.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from pipeline.errors import ConfigError
-from pipeline.storage.kinds import extension
+from pipeline.storage.kinds import extension, is_archive, is_list, is_tar
 from pipeline.storage.uris import absolute, check_object_name, is_s3, join, parent
 
 
@@ -24,19 +26,30 @@ class ListEntry:
     broken: str = ""
 
 
-def read_list(stream: BinaryIO, uri: str) -> Iterator[ListEntry]:
-    """The entries of the list at `uri`, line by line; an entry that can name no object is one that is broken.
+@dataclass(frozen=True, slots=True)
+class SkippedLine:
+    """A line that names nothing."""
 
-    raises  ConfigError, with the line, if this is no list
+    text: str
+    kind: str
+
+
+def read_list(stream: BinaryIO, uri: str) -> Iterator[ListEntry | SkippedLine]:
+    """The list at `uri`, line by line; an entry that can name no object is one that is broken.
+
+    raises  ConfigError, with the line, if this is no list of images
     """
     for number, raw in enumerate(stream, start=1):
         try:
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise ConfigError(f"{uri}:{number} is not UTF-8 text ({error}); write one URI a line") from error
-        if line and not line.startswith("#"):
-            key = _uri_in_json(line, f"{uri}:{number}") if extension(uri) == ".jsonl" else line
-            yield _entry(key, uri, number)
+        if not line.strip():
+            yield SkippedLine(f"line {number}", "empty line")
+        elif f"{line} ".startswith("# "):
+            yield SkippedLine(line, "comment")
+        else:
+            yield _entry(_uri_in_json(line, f"{uri}:{number}") if extension(uri) == ".jsonl" else line, uri, number)
 
 
 def _uri_in_json(line: str, where: str) -> str:
@@ -52,10 +65,15 @@ def _uri_in_json(line: str, where: str) -> str:
 
 
 def _entry(key: str, listing: str, number: int) -> ListEntry:
+    if is_tar(key) or is_list(key) or is_archive(key):
+        raise ConfigError(
+            f"{listing}:{number} names a shard ({key}), not an image; name shards in source=, separated by commas, or "
+            "by a glob"
+        )
     try:
         if is_s3(key):
             uri = key
-        elif key.startswith(("/", "~", "file://")):
+        elif key.startswith(("/", "~/", "file://")):
             uri = absolute(key)
         else:
             uri = join(parent(listing), key)

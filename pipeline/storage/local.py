@@ -12,8 +12,9 @@ import re
 import stat
 import time
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from typing import BinaryIO
 
 from pipeline.errors import ChangedError, ConfigError, DeniedError, NotFoundError, StorageError
@@ -38,7 +39,9 @@ class LocalStore:
         with _translated(uri):
             return ObjectInfo(local_uri(path), *_size_and_etag(uri, os.stat(path)))
 
-    def list(self, uri: str) -> Iterator[ObjectInfo]:
+    def list(
+        self, uri: str, *, pattern: Sequence[str] = (), unreadable: Callable[[str], object] | None = None
+    ) -> Iterator[ObjectInfo]:
         """Regular files below a folder, sorted; a folder that is not there is empty.
 
         Each real folder is entered once, so that loops of symbolic links end. A link that leads nowhere is listed
@@ -46,7 +49,7 @@ class LocalStore:
         """
         path = local_path(uri)
         if os.path.isdir(path):
-            yield from _walk(path, {_identity(uri, path)})
+            yield from _walk(path, pattern, unreadable, {_identity(uri, path)})
 
     def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
         """See `Store`. Raises ChangedError also if the file ends before the range does, or is written to meanwhile."""
@@ -184,18 +187,31 @@ def _sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
-def _walk(folder: str, seen: set[tuple[int, int]]) -> Iterator[ObjectInfo]:
+def _walk(
+    folder: str,
+    pattern: Sequence[str],
+    unreadable: Callable[[str], object] | None,
+    seen: set[tuple[int, int]],
+) -> Iterator[ObjectInfo]:
     """Files in byte order of their paths. For this a folder must sort as its name with a slash behind it."""
-    with _translated(folder), os.scandir(folder) as scan:
-        entries = [(_is_folder(entry), entry) for entry in scan]
+    try:
+        with _translated(folder), os.scandir(folder) as scan:
+            entries = [
+                (_is_folder(entry), entry) for entry in scan if not pattern or fnmatchcase(entry.name, pattern[0])
+            ]
+    except DeniedError:
+        if unreadable is None:
+            raise
+        unreadable(local_uri(folder))
+        return
     entries.sort(key=lambda pair: os.fsencode(pair[1].name) + b"/" * pair[0])
     for is_folder, entry in entries:
         if is_folder:
             identity = _identity(entry.path, entry.path)
             if identity not in seen:
                 seen.add(identity)
-                yield from _walk(entry.path, seen)
-        elif not _TEMPORARY.fullmatch(entry.name):
+                yield from _walk(entry.path, pattern[1:], unreadable, seen)
+        elif len(pattern) < 2 and not _TEMPORARY.fullmatch(entry.name):
             info = _listed(entry)
             if info is not None:
                 yield info

@@ -17,13 +17,14 @@ import io
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, TypeVar, cast
 
 from botocore.exceptions import ClientError
 
 from pipeline.errors import ConfigError, NotFoundError
 from pipeline.settings import StoreSettings
+from pipeline.storage.globs import literal_head
 from pipeline.storage.retry import Patience, Transient
 from pipeline.storage.s3_errors import making_client, status_of, translated
 from pipeline.storage.s3_listing import list_keys, take_contents
@@ -56,14 +57,17 @@ class S3Store:
         answer = self._call(uri, lambda: self._connected().head_object(**where))
         return ObjectInfo(uri, int(answer["ContentLength"]), _bare(answer["ETag"]))
 
-    def list(self, uri: str) -> Iterator[ObjectInfo]:
+    def list(
+        self, uri: str, *, pattern: Sequence[str] = (), unreadable: Callable[[str], object] | None = None
+    ) -> Iterator[ObjectInfo]:
         """See `Store`; keys that end in a slash (folder markers) are left out."""
         bucket, key = split_s3(absolute(uri))
+        prefix = (f"{key}/" if key else "") + (literal_head(pattern[0]) if pattern else "")
 
         def list_page(**query: Any) -> Any:
             return self._call(uri, lambda: self._connected().list_objects_v2(Bucket=bucket, **query))
 
-        for name, size, etag in list_keys(list_page, f"{key}/" if key else ""):
+        for name, size, etag in list_keys(list_page, prefix):
             if not name.endswith("/"):
                 yield ObjectInfo(f"s3://{bucket}/{name}", size, etag)
 

@@ -10,15 +10,17 @@ import hashlib
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from pipeline.errors import ConfigError, ContractError, DeniedError, NotFoundError
-from pipeline.records import Shard
-from pipeline.storage.globs import glob_matches, has_wildcard, is_glob, split_glob
+from pipeline.records import Ignored, Shard
+from pipeline.storage.globs import fixed_part, glob_matches, has_wildcard, is_glob, split_glob
+from pipeline.storage.ignored import IgnoredEntries, is_hidden
 from pipeline.storage.indexing import ShardIndex, ShardKind, index_list, index_tar
-from pipeline.storage.kinds import IMAGE_EXTENSIONS, extension, is_compressed, is_image, is_list, is_tar
+from pipeline.storage.kinds import IMAGE_EXTENSIONS, extension, is_archive, is_image, is_list, is_tar
 from pipeline.storage.local import is_unmounted
 from pipeline.storage.members import FoundMember, IndexBuilder
 from pipeline.storage.store import ObjectInfo, Store
@@ -32,6 +34,7 @@ from pipeline.storage.uris import (
 )
 
 _KNOWN = "a folder or s3:// prefix of images, a .tar, a .txt or .jsonl list of URIs, or one image"
+UNREADABLE = "unreadable folder"
 _LONGEST_NAME = 80
 _TOLD_EVERY = 10_000
 
@@ -53,10 +56,14 @@ class ShardSource:
 
 
 class FoundSource(NamedTuple):
-    """The shards that a source names, ordered by URI, and the source as `spellings` has it."""
+    """The shards that a source names, ordered by URI, and the source as `spellings` has it.
+
+    ignored  what lies beside the shards; what lies in them is in their indexes
+    """
 
     canonical: str
     shards: list[ShardSource]
+    ignored: tuple[Ignored, ...]
 
 
 def _tell_nobody(_images: int) -> None:
@@ -76,11 +83,12 @@ def find_shards(source: str, store: Store, *, listed: Told = _tell_nobody) -> Fo
     named = [source] if is_one else [part.strip() for part in source.split(",")]
     if not any(named):
         raise ConfigError(f"source is empty; name {_KNOWN}")
-    found = {place: index for part in filter(None, named) for place, index in _shards_at(part, store, listed)}
+    beside = IgnoredEntries()
+    found = {place: index for part in filter(None, named) for place, index in _shards_at(part, store, listed, beside)}
     ordered = sorted(found, key=lambda place: (sort_key(place[0]), place[1]))
     names = zip(_names(ordered), ordered, strict=True)
     shards = [ShardSource(name, *place, index=found[place]) for name, place in names]
-    return FoundSource(whole if is_one else separate[0], shards)
+    return FoundSource(whole if is_one else separate[0], shards, beside.counted())
 
 
 def spellings(source: str) -> tuple[str, ...]:
@@ -116,7 +124,7 @@ def is_there(uri: str, store: Store) -> bool:
         store.head(uri)
     except (NotFoundError, DeniedError):
         try:
-            return next(iter(store.list(uri)), None) is not None
+            return next(iter(store.list(uri, unreadable=lambda _folder: None)), None) is not None
         except (NotFoundError, DeniedError):
             return False
     return True
@@ -135,12 +143,14 @@ def shard_is_there(shard: Shard, member_uri: str, store: Store) -> bool:
     return is_there(shard.uri, store)
 
 
-def _shards_at(named: str, store: Store, listed: Told) -> Iterator[tuple[Place, ShardIndex | None]]:
+def _shards_at(
+    named: str, store: Store, listed: Told, beside: IgnoredEntries
+) -> Iterator[tuple[Place, ShardIndex | None]]:
     uri = absolute(named)
     if named.endswith("/"):
-        return _shards_in_folder(uri, store, listed)
+        return _some_shards_in_folder(uri, store, listed, beside)
     kind = _file_kind(uri)
-    if kind is not None or extension(uri) or is_compressed(uri):
+    if kind is not None or extension(uri) or is_archive(uri):
         try:
             store.head(uri)
         except NotFoundError:
@@ -148,59 +158,98 @@ def _shards_at(named: str, store: Store, listed: Told) -> Iterator[tuple[Place, 
         else:
             return iter([((uri, _known_kind(uri, kind)), None)])
     if is_glob(uri, store):
-        return _shards_of_glob(uri, store, listed)
-    return _shards_in_folder(uri, store, listed)
+        return _shards_of_glob(uri, store, listed, beside)
+    return _some_shards_in_folder(uri, store, listed, beside)
 
 
-def _shards_in_folder(uri: str, store: Store, listed: Told) -> Iterator[tuple[Place, ShardIndex | None]]:
+def _some_shards_in_folder(
+    uri: str, store: Store, listed: Told, beside: IgnoredEntries
+) -> Iterator[tuple[Place, ShardIndex | None]]:
+    """raises  ConfigError if there are none"""
+    others, found = IgnoredEntries(), False
+    for shard in _shards_in_folder(uri, store, listed, others):
+        found = True
+        yield shard
+    if not found:
+        raise _no_shard(uri, others.counted())
+    beside.add(others.counted())
+
+
+def _no_shard(uri: str, others: Sequence[Ignored]) -> ConfigError:
+    if not others:
+        return ConfigError(f"source: nothing is at {uri}; check the name. It may be {_KNOWN}")
+    return ConfigError(
+        f"source: {uri} holds no image and no .tar (but {', '.join(each.first for each in others[:3])}); images end in "
+        f"{', '.join(sorted(IMAGE_EXTENSIONS))}"
+    )
+
+
+def _shards_in_folder(
+    uri: str, store: Store, listed: Told, beside: IgnoredEntries
+) -> Iterator[tuple[Place, ShardIndex | None]]:
     """The tars below a folder, and the folder itself if loose images lie there as well."""
-    others: list[str] = []
-    images = IndexBuilder()
-    tars = ignored = 0
-    for info in store.list(uri):
-        if is_image(info.uri):
-            _note(images, uri, info, listed)
-        elif is_tar(info.uri):
-            tars += 1
+    images, ignored = IndexBuilder(), IgnoredEntries()
+    archives: list[str] = []
+    for info in store.list(uri, unreadable=partial(ignored.note, kind=UNREADABLE)):
+        key = relative_key(uri, info.uri)
+        if is_hidden(key):
+            ignored.note(key)
+        elif is_image(key):
+            _note(images, key, info, listed)
+        elif is_tar(key):
             yield (info.uri, ShardKind.TAR), None
+        elif is_archive(key):
+            archives.append(key)
         else:
-            ignored += 1
-            others += [base_name(info.uri)] if len(others) < 3 else []
-    if len(images):
-        yield (uri, ShardKind.FOLDER), ShardIndex(images.finish(), ignored)
-    elif not tars and not others:
-        raise ConfigError(f"source: nothing is at {uri}; check the name. It may be {_KNOWN}")
-    elif not tars:
+            ignored.note(key)
+    counted = ignored.counted()
+    if archives:
         raise ConfigError(
-            f"source: {uri} holds no image and no .tar (but {', '.join(others)}); images end in "
-            f"{', '.join(sorted(IMAGE_EXTENSIONS))}"
+            f"source: {uri} holds {len(archives)} archives that cannot be read ({', '.join(archives[:3])}); unpack "
+            f"them, move them away, or name what is meant by a glob, such as {uri}/*.tar"
         )
+    if len(images):
+        yield (uri, ShardKind.FOLDER), ShardIndex(images.finish(), counted)
+    else:
+        beside.add(counted)
 
 
-def _shards_of_glob(uri: str, store: Store, listed: Told) -> Iterator[tuple[Place, ShardIndex | None]]:
+def _shards_of_glob(
+    uri: str, store: Store, listed: Told, beside: IgnoredEntries
+) -> Iterator[tuple[Place, ShardIndex | None]]:
     """Tars and lists that match are shards each, the images that match are one, and so is each folder that matches."""
-    base, patterns = split_glob(uri)
+    base, patterns = split_glob(uri, store)
     folders: dict[str, None] = {}
-    images = IndexBuilder()
+    images, ignored = IndexBuilder(), IgnoredEntries()
+    means_hidden = any(pattern.startswith(".") for pattern in patterns)
     files = 0
-    for info, parts in glob_matches(uri, store):
-        if len(parts) > len(patterns):
+    for info, parts in glob_matches(uri, store, unreadable=partial(ignored.note, kind=UNREADABLE)):
+        is_below = len(parts) > len(patterns)
+        if not means_hidden and is_hidden("/".join([*parts[: len(patterns)], *[""] * is_below])):
+            ignored.note("/".join(parts))
+        elif is_below:
             folders[join(base, "/".join(parts[: len(patterns)]))] = None
         elif is_image(info.uri):
-            _note(images, base, info, listed)
+            _note(images, "/".join(parts), info, listed)
         else:
             files += 1
             yield (info.uri, _known_kind(info.uri, _file_kind(info.uri))), None
     for folder in folders:
-        yield from _shards_in_folder(folder, store, listed)
+        for shard in _shards_in_folder(folder, store, listed, ignored):
+            files += 1
+            yield shard
     if len(images):
-        yield (uri, ShardKind.FOLDER), ShardIndex(images.finish(), 0)
-    elif not files and not folders:
+        yield (uri, ShardKind.FOLDER), ShardIndex(images.finish(), ignored.counted())
+    elif files:
+        beside.add(ignored.counted())
+    elif folders or ignored.counted():
+        raise _no_shard(uri, ignored.counted())
+    else:
         raise ConfigError(f"source: nothing matches {uri}; check the pattern")
 
 
-def _note(images: IndexBuilder, base: str, info: ObjectInfo, listed: Told) -> None:
-    images.add(FoundMember(relative_key(base, info.uri), info.uri, 0, info.size, info.etag))
+def _note(images: IndexBuilder, key: str, info: ObjectInfo, listed: Told) -> None:
+    images.add(FoundMember(key, info.uri, 0, info.size, info.etag))
     if len(images) % _TOLD_EVERY == 0:
         listed(len(images))
 
@@ -214,7 +263,7 @@ def _file_kind(uri: str) -> ShardKind | None:
 def _known_kind(uri: str, kind: ShardKind | None) -> ShardKind:
     if kind is not None:
         return kind
-    if is_compressed(uri):
+    if is_archive(uri):
         raise ConfigError(f"source: {uri} is compressed; images do not shrink, so unpack it to a plain .tar first")
     raise ConfigError(f"source: {uri} is of no known kind; it may be {_KNOWN}")
 
@@ -235,5 +284,5 @@ def _slug(uri: str) -> str:
     stem = posixpath.splitext(name)[0] if _file_kind(uri) else name
     slug = re.sub(r"[^A-Za-z0-9_-]+", "-", stem)[:_LONGEST_NAME].strip("-")
     if not slug and has_wildcard(uri):
-        return _slug(split_glob(uri)[0])
+        return _slug(fixed_part(uri))
     return slug or "shard"

@@ -5,7 +5,7 @@ Owns the promises that both backends keep. Does not know images, parts or plans.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple, Protocol
 
 
@@ -24,8 +24,14 @@ class Store(Protocol):
         """Size and etag of an object. Raises NotFoundError, DeniedError."""
         ...
 
-    def list(self, uri: str) -> Iterator[ObjectInfo]:
-        """Every object below a folder or prefix, recursively, sorted by URI (byte order)."""
+    def list(
+        self, uri: str, *, pattern: Sequence[str] = (), unreadable: Callable[[str], object] | None = None
+    ) -> Iterator[ObjectInfo]:
+        """Every object below a folder or prefix, recursively, sorted by URI (byte order).
+
+        pattern     for the leading segments below `uri`, in fnmatch's words: what does not match need not be listed
+        unreadable  told of a folder that may not be read, and is left out; without it that is a DeniedError
+        """
         ...
 
     def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:

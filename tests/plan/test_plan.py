@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import quote
 
 import pytest
@@ -18,8 +16,9 @@ from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import OutputSettings, Plan, plan_from_json, plan_to_json
 from pipeline.plan.planning import create_or_load_plan, load_plan
 from pipeline.records import Member
-from pipeline.settings import Precision, Recipe, Settings
-from pipeline.storage.store import ObjectInfo, Store
+from pipeline.settings import Precision, Recipe, Settings, StoreSettings
+from pipeline.storage.connect import RoutedStore
+from pipeline.storage.store import Store
 from tests.fakes_run import drawn_image, write_folder, write_tar
 
 
@@ -36,26 +35,12 @@ def planned_members(settings: Settings, plan: Plan, store: Store) -> list[Member
     return [m for planned in plan.shards for m in index.read(planned.shard.name, 0, planned.shard.member_count)]
 
 
-class LateStore(Store):
+class LateStore(RoutedStore):
     """A store in which somebody else's plan appears between this planner's look and its write."""
 
     def __init__(self, inner: Store, uri: str, data: bytes) -> None:
+        super().__init__(StoreSettings())
         self._inner, self._uri, self._data = inner, uri, data
-
-    def head(self, uri: str) -> ObjectInfo:
-        return self._inner.head(uri)
-
-    def delete(self, uri: str) -> None:
-        self._inner.delete(uri)
-
-    def list(self, uri: str) -> Iterator[ObjectInfo]:
-        return self._inner.list(uri)
-
-    def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
-        return self._inner.read(uri, offset=offset, length=length, etag=etag)
-
-    def open(self, uri: str, *, etag: str = "") -> BinaryIO:
-        return self._inner.open(uri, etag=etag)
 
     def put_if_absent(self, uri: str, data: bytes) -> bool:
         if uri == self._uri:

@@ -22,30 +22,9 @@ from PIL import Image
 from pipeline.errors import InputError
 from pipeline.records import Status
 from pipeline.storage.images import DecodedImage, decode_image
+from tests.storage.pictures import PLENTY, decode, encode, noise, outcome, refusal
 
-PLENTY = 1 << 28
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
-
-
-def noise(width: int = 9, height: int = 7) -> npt.NDArray[np.uint8]:
-    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def encode(image: Image.Image | npt.NDArray[Any], kind: str = "PNG", **options: Any) -> bytes:
-    sink = io.BytesIO()
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    picture.save(sink, kind, **options)
-    return sink.getvalue()
-
-
-def decode(data: bytes, max_pixels: int = PLENTY) -> npt.NDArray[np.uint8]:
-    return decode_image(data, max_pixels=max_pixels).rgb_HW3
-
-
-def refusal(data: bytes, max_pixels: int = PLENTY) -> InputError:
-    with pytest.raises(InputError) as caught:
-        decode_image(data, max_pixels=max_pixels)
-    return caught.value
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF")
 
 
 @pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("WEBP", {"lossless": True})])
@@ -113,45 +92,6 @@ def test_cmyk_and_ycck_jpegs_are_converted() -> None:
         np.testing.assert_allclose(rgb_HW3[8, 8], (255, 0, 0), atol=3)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_16_bit_gray_keeps_its_high_byte(kind: str) -> None:
-    """Microscopes and depth cameras; clipping at 255 instead would make them white."""
-    deep_HW = np.arange(63, dtype=np.uint16).reshape(7, 9) * 1040
-    np.testing.assert_array_equal(decode(encode(deep_HW, kind))[:, :, 0], deep_HW >> 8)
-
-
-def test_big_endian_16_bit_gray_keeps_its_high_byte() -> None:
-    """TIFF comes in both byte orders."""
-    deep_HW = np.arange(63, dtype=np.uint16).reshape(7, 9) * 1040
-    image = Image.frombytes("I;16B", (9, 7), deep_HW.astype(">u2").tobytes())
-    np.testing.assert_array_equal(decode(encode(image, "TIFF"))[:, :, 0], deep_HW >> 8)
-
-
-def test_16_bit_rgb_keeps_its_high_bytes() -> None:
-    """A PNG that Pillow cannot write, so it is written here."""
-    deep_HW3 = np.random.default_rng(1).integers(0, 65536, (7, 9, 3), dtype=np.uint16)
-    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep_HW3)
-    header = struct.pack(">IIBBBBB", 9, 7, 16, 2, 0, 0, 0)
-    data = b"\x89PNG\r\n\x1a\n"
-    for name, body in ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")):
-        data += struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-    np.testing.assert_array_equal(decode(data), deep_HW3 >> 8)
-
-
-def test_32_bit_integers_are_read_as_16_bit_ones() -> None:
-    """What 32-bit TIFFs hold in practice; values beyond are clipped, not wrapped."""
-    values_HW = np.array([[-5, 0, 255, 256], [40_000, 65_535, 65_536, 2**31 - 1]], np.int32)
-    assert decode(encode(values_HW, "TIFF"))[:, :, 0].tolist() == [[0, 0, 0, 1], [156, 255, 255, 255]]
-
-
-def test_floats_are_shares_of_white_or_8_bit_levels() -> None:
-    """The two scales in use are told apart by whether anything is above 1; what is no number is black."""
-    shares_HW = np.array([[0.0, 0.5, 1.0, -1.0, np.nan, np.inf]], np.float32)
-    assert decode(encode(shares_HW, "TIFF"))[0, :, 0].tolist() == [0, 128, 255, 0, 0, 0]
-    levels_HW = np.array([[0.0, 0.5, 1.0, 200.4, 300.0, 2.0]], np.float32)
-    assert decode(encode(levels_HW, "TIFF"))[0, :, 0].tolist() == [0, 0, 1, 200, 255, 2]
-
-
 def upright(image_HW3: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
     """EXIF's own table: where row 0 and column 0 of the stored image are, when it is seen upright."""
     undo: dict[int, Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]] = {
@@ -168,7 +108,7 @@ def upright(image_HW3: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[n
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_exif_orientation_is_applied_and_recorded(kind: str, orientation: int) -> None:
     """Masks are drawn on what people see; the recorded number leads back to the stored pixels."""
     exif = Image.Exif()
@@ -177,7 +117,7 @@ def test_exif_orientation_is_applied_and_recorded(kind: str, orientation: int) -
     data = encode(Image.open(io.BytesIO(flat)), kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
     image = decode_image(data, max_pixels=PLENTY)
     stored_HW3 = np.asarray(Image.open(io.BytesIO(flat)))
-    if kind == "JPEG":  # encoded twice; the flat copy must be, too
+    if kind in ("JPEG", "AVIF"):  # encoded twice; the flat copy must be, too
         stored_HW3 = np.asarray(Image.open(io.BytesIO(encode(Image.open(io.BytesIO(flat)), kind))))
     np.testing.assert_array_equal(image.rgb_HW3, upright(stored_HW3, orientation))
     assert image.rgb_HW3.flags.c_contiguous
@@ -265,17 +205,10 @@ def test_a_truncated_jpeg_is_unreadable() -> None:
     assert "truncated" in error.reason
 
 
-def test_formats_beyond_the_six_are_refused() -> None:
+def test_formats_beyond_the_seven_are_refused() -> None:
     """Pillow would start Ghostscript for an EPS file."""
     assert refusal(encode(noise(), "PPM")).status is Status.UNREADABLE
     assert refusal(encode(noise(), "EPS")).status is Status.UNREADABLE
-
-
-def outcome(data: bytes) -> DecodedImage | InputError:
-    try:
-        return decode_image(data, max_pixels=1 << 16)
-    except InputError as error:
-        return error
 
 
 @pytest.mark.parametrize("kind", FORMATS)
