@@ -5,12 +5,17 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 SHARD ?= jobs/sample/scenes.tar
-OUT ?= $(if $(findstring *,$(SHARD))$(findstring $(comma),$(SHARD))$(filter . .. /,$(SHARD)),\
-  $(error name the output: OUT=...),out/$(basename $(notdir $(patsubst %/,%,$(SHARD)))))
+OUT ?= $(if $(findstring *,$(shard))$(findstring $(comma),$(shard))$(filter . .. /,$(shard)),\
+  $(error name the output: OUT=...),out/$(basename $(notdir $(patsubst %/,%,$(shard)))))
 ARGS ?=
 comma := ,
-# A value for Hydra inside a shell word. Quotes and backslashes in the value survive both.
-quoted = '$(1)="$(subst ','\'',$(subst ",\",$(2)))"'
+# As it was given: a dollar in it is no reference to a variable. Only what stands in this file is expanded.
+given = $(if $(filter file,$(origin $(1))),$($(1)),$(value $(1)))
+shard = $(call given,SHARD)
+# Not into the environment of the commands, for which make would expand them after all.
+unexport SHARD OUT ADDRESS
+# A value for Hydra inside a shell word: quotes, backslashes and dollars in the value survive both.
+quoted = '$(1)="$(subst ','\'',$(subst $${,\$${,$(subst ",\",$(call given,$(2)))))"'
 
 .PHONY: help setup generate submit verify test chaos lint fmt train evaluate bench clean
 
@@ -31,14 +36,14 @@ $(BIN)/python:
 setup: .venv/.dev-ready  ## make the venv with all that tests and lint need
 
 generate: .venv/.run-ready  ## make masks for SHARD=folder|s3://...|.tar|list in OUT=..., with settings as ARGS='recipe=fast ...'
-	$(BIN)/python -m jobs.generate $(call quoted,source,$(SHARD)) $(call quoted,out,$(OUT)) $(ARGS)
+	$(BIN)/python -m jobs.generate $(call quoted,source,SHARD) $(call quoted,out,OUT) $(ARGS)
 
 submit: .venv/.run-ready  ## the same on a Ray cluster: SHARD=s3://... OUT=s3://... ADDRESS=http://HEAD:8265
-	$(BIN)/python -m jobs.submit $(if $(ADDRESS),$(call quoted,submit.address,$(ADDRESS))) \
-	  $(call quoted,source,$(SHARD)) $(call quoted,out,$(OUT)) $(ARGS)
+	$(BIN)/python -m jobs.submit $(if $(value ADDRESS),$(call quoted,submit.address,ADDRESS)) \
+	  $(call quoted,source,SHARD) $(call quoted,out,OUT) $(ARGS)
 
 verify: .venv/.run-ready  ## recount the output at OUT=... from its parts alone
-	$(BIN)/python -m jobs.verify $(call quoted,out,$(OUT)) $(ARGS)
+	$(BIN)/python -m jobs.verify $(call quoted,out,OUT) $(ARGS)
 
 test: .venv/.dev-ready  ## run the test suite
 	$(BIN)/python -m pytest

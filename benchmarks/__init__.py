@@ -2,6 +2,6 @@
 
 `python -m benchmarks.compare` (or `make bench`) measures peers side by side, on a CPU or a GPU, `python -m
 benchmarks.parity` whether another device or precision finds the same masks, `python -m benchmarks.curves` how time
-grows; `python -m benchmarks.cost_tables` and `python -m benchmarks.bounds` print what the arithmetic says. The released
-code comes in through tests/official.py.
+grows, `python -m benchmarks.planning` how long a run's plan takes; `python -m benchmarks.cost_tables` and `python -m
+benchmarks.bounds` print what the arithmetic says. The released code comes in through benchmarks/reference/.
 """

@@ -1,7 +1,7 @@
 """The least time that a device can need for an image: each stage's products, or bytes, over what it reaches at best.
 
-`python -m benchmarks.bounds` prints the tables of docs/gpu.md, with the datasheet's figures for the H200. Arithmetic
-alone (cost.py), nothing measured.
+`python -m benchmarks.bounds` prints the tables of docs/gpu.md, with the datasheet's figures for the H200. A comparison
+gives ceilings that it measured. Arithmetic alone (cost.py); nothing is measured here.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""What is measured: models, recipes, image sizes, and the options of one benchmark.
+"""What is measured: models, recipes, images, and the options of one benchmark.
 
-Owns names and numbers; measures nothing.
+Owns names, numbers and the drawing of images; measures nothing.
 Legend: H W pixels.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,9 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from model.config import CONFIGS
-from model.training.scenes import HELD_OUT_FROM, draw_scene
+from model.training.scenes import held_out_scene
 from pipeline.masks.crops import image_crops, points_per_side
 from pipeline.settings import CropRank, Recipe
 
@@ -129,14 +129,13 @@ def drawn_image(model: str, scene: int, size_hw: tuple[int, int]) -> Image_HW3:
             (place * side // per_side, (place + 1) * side // per_side)
             for place, side in zip((row, column), size_hw, strict=True)
         )
-        scene_HW3 = draw_scene(0, HELD_OUT_FROM + scene + number, size_hw=(bottom - top, right - left)).rgb_HW3
+        scene_HW3 = held_out_scene(scene + number, size_hw=(bottom - top, right - left)).rgb_HW3
         image_HW3[top:bottom, left:right] = scene_HW3
     return image_HW3
 
 
 def recipe_of(values: dict[str, Any]) -> Recipe:
-    """A recipe from plain values, as YAML and JSON have them. Hydra, which the jobs read it with, is not needed here:
-    machines with a GPU are often bare.
+    """A recipe from plain values, as YAML and JSON have them.
 
     raises  TypeError for a name that no setting has
     """
@@ -148,10 +147,16 @@ def named_recipe(name: str) -> Recipe:
     """A recipe of conf/recipe, or one of the two forms of `sa1b` (see RECIPE_NAMES)."""
     if name not in RECIPE_NAMES:
         raise ValueError(f"there is no recipe named {name!r}; choose one of {', '.join(RECIPE_NAMES)}")
-    recipe = recipe_of(yaml.safe_load((RECIPES / f"{name.removesuffix('_paper')}.yaml").read_text()))
+    recipe = recipe_of(_flat_yaml((RECIPES / f"{name.removesuffix('_paper')}.yaml").read_text()))
     if name == "sa1b":
         return replace(recipe, crop_rank=CropRank.CROP_AREA, drop_if_largest_below=0, max_area_fraction=None)
     return recipe
+
+
+def _flat_yaml(text: str) -> dict[str, Any]:
+    """Keys with numbers or words: all that a recipe's file has. Machines with a GPU often lack Hydra and PyYAML."""
+    pairs = (line.split(": ") for line in text.splitlines() if not line.startswith(("#", "{}")))
+    return {key: value if value.isidentifier() else json.loads(value) for key, value in pairs}
 
 
 def prompts_and_crops(recipe: Recipe, image_hw: tuple[int, int]) -> tuple[int, int]:

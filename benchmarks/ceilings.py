@@ -1,6 +1,6 @@
 """What this device reaches at best: matrix products of each precision, and copies through its memory.
 
-Measured in the peer's own process, with its threads, just before or after the stages that are held against it.
+Measured in the peer's own process, with its threads, just after the stages that are held against it.
 Legend: n rows and columns of a square matrix.
 """
 
@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from benchmarks.device import stage_clock
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+from model.load import PRECISIONS
 
 
 @dataclass(frozen=True, slots=True)

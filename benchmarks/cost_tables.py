@@ -6,11 +6,10 @@ import sys
 from collections.abc import Iterator
 
 from benchmarks import cost
-from benchmarks.cases import named_recipe
+from benchmarks.cases import named_recipe, prompts_and_crops
 from benchmarks.cost import Work, total
 from benchmarks.image_cost import Shares, image_work
 from model.config import CONFIGS, SamConfig
-from pipeline.masks.crops import image_crops, points_per_side
 
 IMAGE_HW = (1500, 2250)
 RECIPES = ("sam", "sa1b", "fast")
@@ -55,11 +54,10 @@ def _images() -> Iterator[str]:
     yield "|---" * 8 + "|"
     for recipe_name in RECIPES:
         recipe = named_recipe(recipe_name)
-        crops = image_crops(IMAGE_HW, recipe)
-        prompts = sum(points_per_side(recipe, crop.layer) ** 2 for crop in crops)
+        prompts, crops = prompts_and_crops(recipe, IMAGE_HW)
         for name, config in CONFIGS.items():
             work = image_work(config, recipe, IMAGE_HW, Shares())
-            cells = [f"`{recipe_name}`, `{name}`", str(len(crops)), str(prompts)]
+            cells = [f"`{recipe_name}`, `{name}`", str(crops), str(prompts)]
             for stage in (work.encode, work.released_prompts, work.our_crops + work.our_prompts):
                 cells.append(f"{stage.flops / 1e9:,.0f} ({stage.bytes / 2**30:,.1f})")
             cells += [f"({value / 2**30:.1f})" for value in (work.released_masks, work.our_masks)]

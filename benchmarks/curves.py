@@ -31,7 +31,7 @@ SIZE_WH = (1024, 683)
 SIZES_WH = ((512, 341), SIZE_WH, (1500, 1000), (2250, 1500), (4500, 3000))
 POINTS = (8, 16, 24, 32)
 LAYERS = (0, 1, 2)
-THRESHOLDS = ((1.0, 1.0), (0.88, 0.95), (0.7, 0.8), (0.5, 0.5), (0.0, 0.0))
+THRESHOLDS = ((1.0, 1.0), (Recipe.pred_iou_thresh, Recipe.stability_score_thresh), (0.7, 0.8), (0.5, 0.5), (0.0, 0.0))
 """(pred_iou_thresh, stability_score_thresh)"""
 
 

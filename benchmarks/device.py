@@ -1,6 +1,6 @@
 """What measuring needs to know of the device that the peers run on: its clock, its memory, its name, a trace of it.
 
-The only place here that asks for CUDA. On a CPU what counts is the process's own CPU time; on a GPU wall time between
+All questions to CUDA are asked here. On a CPU what counts is the process's own CPU time; on a GPU wall time between
 moments at which it has nothing left to do.
 """
 

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.agreement import PeerMask
+from model.load import load_segmenter
+from pipeline.masks.generator import generate_masks
 from pipeline.settings import Recipe
 
 Image_HW3 = npt.NDArray[np.uint8]
-
-
 ENCODE, DECODE = "encode", "prompts"
 Seam = tuple[Any, str, str]
 """(object, name of its method, stage that the method's time belongs to)."""
@@ -116,8 +116,6 @@ class Ours:
         return [(self.segmenter, "encode", ENCODE), (self.segmenter, "decode", DECODE)]
 
     def generate(self, image_HW3: Image_HW3, recipe: Recipe) -> Any:
-        from pipeline.masks.generator import generate_masks
-
         return generate_masks([image_HW3], self.segmenter, recipe)
 
     def masks(self, answer: Any) -> list[PeerMask]:
@@ -130,7 +128,5 @@ class Ours:
 
 
 def build_ours(setup: Setup) -> Generator:
-    from model.load import load_segmenter
-
     checkpoint = Path(setup.weights).read_bytes()
     return Ours(load_segmenter(name=setup.model, checkpoint=checkpoint, device=setup.device, precision=setup.precision))

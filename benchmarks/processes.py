@@ -17,10 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from benchmarks.machine import ROOT
 from benchmarks.peers import Peer, Setup
 from pipeline.settings import Recipe
-
-ROOT = Path(__file__).parent.parent
 
 
 class PeerError(RuntimeError):

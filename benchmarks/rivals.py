@@ -1,7 +1,8 @@
 """The generators that ours is compared with, each from the checkpoint's released tensors.
 
 Owns the translation of a recipe into each one's own words. On a GPU they want the real torchvision: the stand-in of
-tests/official.py removes duplicates on the host.
+reference/official.py removes duplicates on the host. Rivals are imported when they are built, because a machine may
+lack some of them.
 Legend: H W pixels, B images, S input side, C g g embedding.
 """
 
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from benchmarks.agreement import PeerMask, rle_counts
 from benchmarks.peers import DECODE, ENCODE, Generator, Image_HW3, Seam, Setup
+from model.load import load_sam
 from pipeline.settings import Recipe
 
 OFFICIAL_OPTIONS = (
@@ -125,7 +127,7 @@ class Bf16Encoder(nn.Module):
 
 def build_released(setup: Setup, **extra: Any) -> Generator:
     """In float32 without TF32 anywhere, because its masks are what all others are held against; or with bf16."""
-    from tests.official import build_official, segment_anything
+    from benchmarks.reference.official import build_official, segment_anything
 
     sam = _filled(build_official, setup)
     if setup.precision == "bf16":
@@ -142,9 +144,8 @@ def build_tuned(setup: Setup) -> Generator:
 def build_transformers(setup: Setup) -> Generator:
     from transformers import MaskGenerationPipeline, SamImageProcessorPil
 
-    from model.load import load_sam
-    from tests.model.test_equality import hugging_face
-    from tests.official import torchvision_stand_in
+    from benchmarks.reference.hugging_face import hugging_face
+    from benchmarks.reference.official import torchvision_stand_in
 
     sam = load_sam(Path(setup.weights).read_bytes())
     side, processor_class = sam.config.input_side, cast(Any, SamImageProcessorPil)
@@ -158,7 +159,7 @@ def build_transformers(setup: Setup) -> Generator:
 
 def build_fast(setup: Setup) -> Generator:
     """As its own example and its `sam_model_fast_registry` do: all in bf16, the encoder compiled, 8 batches at once."""
-    from tests.official import build_official, torchvision_stand_in
+    from benchmarks.reference.official import build_official, torchvision_stand_in
 
     if setup.fast_checkout is None:
         raise ImportError("no checkout was given (--fast-checkout DIR, a clone of meta-pytorch/segment-anything-fast)")
@@ -181,8 +182,6 @@ def _network_seams(encoder: Any, *decoder: Any) -> list[Seam]:
 
 def _filled(build: Callable[[Any], Any], setup: Setup) -> Any:
     """A released network of the checkpoint's sizes with its weights in it."""
-    from model.load import load_sam
-
     ours = load_sam(Path(setup.weights).read_bytes())
     sam = build(ours.config)
     sam.load_state_dict(ours.state_dict())

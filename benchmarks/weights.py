@@ -1,8 +1,8 @@
 """The checkpoint file that all peers of a model load: given, bundled, or a stand-in of the right sizes.
 
 Where there are no weights, those of the bundled model are widened to the sizes asked for: cost depends on shapes and on
-how many masks survive, not on how good they are. They are calibrated so that as many survive as docs/cost.md assumes,
-and the tables call them what they are.
+how many masks survive, not on how good they are. They are calibrated so that as many survive as `Shares` assumes, and
+the tables call them what they are.
 Legend: P points, N masks, h w low-resolution cells.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.cases import drawn_image
+from benchmarks.image_cost import Shares
 from benchmarks.widen import widened
 from model.config import CONFIGS
 from model.load import BUNDLED, load_sam
@@ -28,9 +29,9 @@ from pipeline.settings import Recipe
 CALIBRATION_SCENE = 77
 CALIBRATION_HW = (683, 1024)
 POINTS_PER_SIDE = 8
-ABOVE_IOU = 0.3
+ABOVE_IOU = Shares().above
 """Share of the predicted masks that pass the predicted-IoU threshold."""
-STABLE = 0.5
+STABLE = Shares().stable / Shares().above
 """Share of those that are also stable."""
 FACTORS = tuple(2 ** (power / 4) for power in range(-8, 33))
 
@@ -95,7 +96,7 @@ def _stable_share(logits_Nhw: torch.Tensor, recipe: Recipe, *, offset: float) ->
     """The share of masks that are stable, by counts of low-resolution cells."""
     inside_Nhw = logits_Nhw != 0  # cells of the padding are exactly 0
     tight_N, loose_N = (logits_Nhw > offset).sum((1, 2)), ((logits_Nhw > -offset) & inside_Nhw).sum((1, 2))
-    return float((stability_scores(tight_N, loose_N) >= recipe.stability_score_thresh).float().mean())
+    return float((stability_scores(tight_N.numpy(), loose_N.numpy()) >= recipe.stability_score_thresh).mean())
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -6,6 +6,7 @@ Owns the strictness: an unknown key, or a value of another type, stops the job. 
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.errors import ConfigError, MaskmillError
+from pipeline.texts import printable
 
 S = TypeVar("S")
 
@@ -36,6 +38,10 @@ _WORDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: 
 
 def run_command(config_name: str, settings_type: type[S], action: Callable[[S], int]) -> int:
     """Compose conf/<config_name>.yaml with the command line, hand `action` its settings, return the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A stream whose encoding lacks a character spells it: a finished run must not end in a traceback.
+            stream.reconfigure(errors="backslashreplace")
     ConfigStore.instance().store(name="settings", node=plain_defaults(settings_type))
     # Without this Hydra prints its own errors and exits with 1. With it they arrive here as exceptions.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -62,7 +68,7 @@ def _act(config: DictConfig, settings_type: type[S], action: Callable[[S], int])
     except ConfigError as error:
         return _refuse(str(error))
     except MaskmillError as error:
-        sys.stderr.write(f"Maskmill stopped: {type(error).__name__}: {error}\n")
+        sys.stderr.write(printable(f"Maskmill stopped: {type(error).__name__}: {error}") + "\n")
         return UNFINISHED
     except KeyboardInterrupt:
         sys.stderr.write("Maskmill: interrupted; repeat the same command to go on\n")
@@ -70,7 +76,7 @@ def _act(config: DictConfig, settings_type: type[S], action: Callable[[S], int])
 
 
 def _refuse(sentence: str) -> int:
-    sys.stderr.write(f"Maskmill: {sentence}\n")
+    sys.stderr.write(printable(f"Maskmill: {sentence}") + "\n")
     return WRONG_CONFIGURATION
 
 

@@ -8,35 +8,29 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from jobs.command import run_command
-from model.load import CheckpointError, load_segmenter, resolve_device
-from model.segmenter import TorchSegmenter
-from model.training.scenes import HELD_OUT_FROM, draw_scene
+from model.load import resolve_device
+from model.training.scenes import HELD_OUT_FROM, held_out_scene
 from pipeline.errors import ConfigError
-from pipeline.evaluation.points import PointScores, centre_points, random_points, score_points
-from pipeline.evaluation.recall import RecallCounts, count_recall
+from pipeline.evaluation.recall import total_recall
 from pipeline.evaluation.report import figures, markdown
+from pipeline.evaluation.scenes import SceneTest, measure
 from pipeline.evaluation.truths import Truths
-from pipeline.masks.generator import generate_masks
-from pipeline.output.labelled import open_labelled
+from pipeline.output.labelled import open_labelled, same_images
 from pipeline.settings import ModelSettings, Recipe, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.uris import absolute
-
-SCENES_AT_ONCE = 4
-"""Scenes that a process works on between two reports of progress."""
+from pipeline.work.weights import checkpoint_sha256, segmenter_loader
 
 
 @dataclass(frozen=True)
@@ -65,17 +59,6 @@ class EvaluateJob:
     store: StoreSettings = field(default_factory=StoreSettings)
 
 
-@dataclass(frozen=True)
-class SceneScores:
-    """The measurements on some scenes."""
-
-    images: int
-    centre: PointScores
-    random: PointScores
-    recall: RecallCounts | None
-    cpu_s: float
-
-
 def evaluate(job: EvaluateJob) -> int:
     """Measure, write the two files, print the table."""
     if bool(job.masks) != bool(job.truth):
@@ -94,31 +77,30 @@ def evaluate_scenes(job: EvaluateJob) -> dict[str, Any]:
 
     raises  ConfigError if the weights cannot be used
     """
-    checkpoint = None if job.model.checkpoint is None else connect(job.store).read(absolute(job.model.checkpoint))
-    weights_sha256 = _segmenter(job, checkpoint).weights_sha256
-    begun = time.monotonic()
-    starts = range(0, job.scenes, SCENES_AT_ONCE)
-    slices = [range(start, min(start + SCENES_AT_ONCE, job.scenes)) for start in starts]
-    done: list[SceneScores] = []
+    if job.scenes < 1:
+        raise ConfigError(f"scenes={job.scenes} must be 1 or more")
+    store, model = connect(job.store), job.model
+    if model.checkpoint is not None:
+        model = replace(model, checkpoint=absolute(model.checkpoint))
+    sha256 = checkpoint_sha256(model, store)
+    test = SceneTest(
+        draw=partial(held_out_scene, size_hw=(job.scene_side, job.scene_side)),
+        load=partial(segmenter_loader(model, sha256), store),
+        scenes=job.scenes,
+        recall_scenes=job.recall_scenes,
+        recipe=job.recipe,
+        least_area=job.least_area,
+        seed=HELD_OUT_FROM,
+    )
+    test.load()  # what is wrong with the device is said here, and not by a process
+    torch.set_num_threads(1)
     with _workers(job) as pool:
-        score = partial(score_scenes, job, checkpoint)
-        for scores in pool.map(score, slices) if pool else map(score, slices):
-            done.append(scores)
-            images, seconds = sum(each.images for each in done), time.monotonic() - begun
-            sys.stderr.write(f"{images} of {job.scenes} scenes, {seconds:.0f} s\n")
-    points = {
-        kind: (job.scenes, PointScores.concatenate([getattr(scores, kind) for scores in done]))
-        for kind in ("centre", "random")
-    }
-    recalls = [scores.recall for scores in done if scores.recall is not None]
-    made_by = {
-        "model": job.model.name,
-        "weights_sha256": weights_sha256,
-        "data": f"held-out scenes {HELD_OUT_FROM} to {HELD_OUT_FROM + job.scenes - 1}, {job.scene_side} px a side, "
-        f"things of {job.least_area} px or more",
-        "cpu_seconds": round(sum(scores.cpu_s for scores in done), 1),
-    }
-    return made_by | figures(points, sum(recalls[1:], recalls[0]) if recalls else None)
+        found = measure(test, pool, say=lambda sentence: sys.stderr.write(sentence + "\n"))
+    data = (
+        f"held-out scenes {HELD_OUT_FROM} to {HELD_OUT_FROM + job.scenes - 1}, {job.scene_side} px a side, "
+        f"things of {job.least_area} px or more"
+    )
+    return {"model": model.name, "weights_sha256": sha256, "data": data} | found
 
 
 def evaluate_masks(job: EvaluateJob) -> dict[str, Any]:
@@ -128,20 +110,9 @@ def evaluate_masks(job: EvaluateJob) -> dict[str, Any]:
     """
     store = connect(job.store)
     found, truth = open_labelled(absolute(job.masks), store), open_labelled(absolute(job.truth), store)
-    number_of = {entry.image_id: number for number, entry in enumerate(found.entries)}
-    missing = [entry.image_id for entry in truth.entries if entry.image_id not in number_of]
-    if missing:
-        raise ConfigError(
-            f"{len(missing)} of the {len(truth)} images of truth={job.truth} (ids {missing[:3]}) are not in "
-            f"masks={job.masks}; generate masks of the same images"
-        )
-    recall: RecallCounts | None = None
-    for number, entry in enumerate(truth.entries):
-        known, masks = truth.masks(number), found.masks(number_of[entry.image_id])
-        if masks.counts and masks.hw != known.hw:
-            raise ConfigError(f"image {entry.image_id} is {masks.hw} in masks= and {known.hw} in truth=")
-        counts = count_recall(masks.counts, np.array(masks.scores, np.float64), Truths.of(known.counts, known.hw))
-        recall = counts if recall is None else recall + counts
+    recall = total_recall(
+        (masks.counts, masks.scores, Truths.of(known.counts, known.hw)) for masks, known in same_images(found, truth)
+    )
     data = f"{len(truth)} of {len(found)} images, those that truth names"
     return {"masks": job.masks, "truth": job.truth, "data": data} | figures({}, recall)
 
@@ -150,38 +121,8 @@ def _workers(job: EvaluateJob) -> AbstractContextManager[Executor | None]:
     """Processes for the scenes; None on a GPU, which is not shared, so that scenes go one after the other there."""
     if job.processes < 2 or resolve_device(job.model.device).type != "cpu":
         return nullcontext()
-    return ProcessPoolExecutor(job.processes, mp_context=get_context("spawn"))
-
-
-def score_scenes(job: EvaluateJob, checkpoint: bytes | None, numbers: range) -> SceneScores:
-    """Some scenes, one after the other, on one core."""
-    torch.set_num_threads(1)
-    segmenter = _segmenter(job, checkpoint)
-    begun = time.process_time()
-    centre: list[PointScores] = []
-    random: list[PointScores] = []
-    recall: RecallCounts | None = None
-    for number in numbers:
-        scene = draw_scene(0, HELD_OUT_FROM + number, size_hw=(job.scene_side, job.scene_side))
-        truths = Truths.of_labels(scene.labels_3HW).at_least(job.least_area)
-        somewhere_T2 = random_points(truths, np.random.default_rng([HELD_OUT_FROM, number]))
-        scores = score_points(segmenter, scene.rgb_HW3, truths, centre_points(truths), somewhere_T2)
-        centre.append(scores[0])
-        random.append(scores[1])
-        if number < job.recall_scenes:
-            (found,) = generate_masks([scene.rgb_HW3], segmenter, job.recipe)
-            score_D = np.array([mask.predicted_iou for mask in found.masks], np.float64)
-            counts = count_recall([mask.counts for mask in found.masks], score_D, truths)
-            recall = counts if recall is None else recall + counts
-    join = PointScores.concatenate
-    return SceneScores(len(numbers), join(centre), join(random), recall, time.process_time() - begun)
-
-
-def _segmenter(job: EvaluateJob, checkpoint: bytes | None) -> TorchSegmenter:
-    try:
-        return load_segmenter(name=job.model.name, checkpoint=checkpoint, device=job.model.device)
-    except CheckpointError as error:
-        raise ConfigError(f"model.checkpoint={job.model.checkpoint}: {error}") from error
+    spawn = get_context("spawn")
+    return ProcessPoolExecutor(job.processes, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,))
 
 
 def main() -> int:

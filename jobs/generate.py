@@ -11,25 +11,18 @@ import sys
 from typing import TYPE_CHECKING
 
 from jobs.command import run_command
+from pipeline.cluster.private_ray import private_environment
 from pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from pipeline.work.weights import FindWeights
 
-LOCAL_RAY = {
-    # A private session needs no token file in the home directory, and it sends no usage reports.
-    "RAY_AUTH_MODE": "disabled",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-
 
 def generate(settings: Settings, *, find_weights: FindWeights | None = None) -> int:
     """Run to the end and print the summary. Tests pass `find_weights` to use another segmenter."""
-    if settings.run.address == "local":
-        for name, value in LOCAL_RAY.items():
-            os.environ.setdefault(name, value)
-    # Imported only now, because Ray reads the environment when it is imported.
+    # Ray reads the environment when it is imported: whoever has imported it before has decided.
+    if settings.run.address == "local" and "ray" not in sys.modules:
+        os.environ.update(private_environment())
     from pipeline.cluster.signals import StopFlag
     from pipeline.progress import progress_on
     from pipeline.run.report import summary

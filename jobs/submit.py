@@ -19,6 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.run.checks import check_settings
 from pipeline.settings import Settings, SubmitJob
 from pipeline.storage.uris import is_s3
+from pipeline.texts import printable, printable_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAVING_S = 15
@@ -42,13 +43,13 @@ def submit_job(job: SubmitJob) -> int:
         env={"RAY_JOB_STOP_WAIT_TIME_S": stop_wait(job)},
     )
     about = f"--address {job.submit.address} {submission.id}"
-    sys.stdout.write(f"Maskmill: job {submission.id}; `ray job stop {about}` stops it, resumable\n")
+    sys.stdout.write(printable(f"Maskmill: job {submission.id}; `ray job stop {about}` stops it, resumable") + "\n")
     if not job.submit.follow:
         return 0
     try:
         return submission.follow(_write)
     except KeyboardInterrupt:
-        sys.stderr.write(f"Maskmill: the job goes on; `ray job logs --follow {about}` shows it\n")
+        sys.stderr.write(printable(f"Maskmill: the job goes on; `ray job logs --follow {about}` shows it") + "\n")
         return INTERRUPTED
 
 
@@ -73,7 +74,8 @@ def _places_that_differ(settings: Settings) -> Iterator[str]:
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text)
+    # The lines are the job's. What stands in them may come from anywhere, Ray's own lines among them.
+    sys.stdout.write(printable_lines(text))
     sys.stdout.flush()
 
 

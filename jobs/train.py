@@ -7,35 +7,27 @@ on where it stopped. Once the training is over, only the export is done again. O
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from jobs.command import run_command
-from model.load import CheckpointError, load_sam
-from model.training.batches import held_out_batches
-from model.training.calibrate import FIRST_SCENE, apply, fit
-from model.training.evaluate import Evaluation, outputs_and_truths, summarise
-from model.training.export import export_weights
+from model.load import CheckpointError
+from model.training.export import export_training
 from model.training.labelled import MixedScenes, UnusableImagesError
-from model.training.loop import Training, view_settings
+from model.training.loop import Training
 from model.training.optimiser import TorchTooOldError
 from model.training.scenes import DrawnScenes, SceneSource
 from model.training.settings import TrainSettings
-from pipeline.errors import ConfigError, StorageError
-from pipeline.evaluation.truths import mask_pixels
-from pipeline.output.labelled import LabelledImages, open_labelled
+from pipeline.errors import ConfigError
+from pipeline.output.labelled import UsableImages, open_labelled
 from pipeline.settings import StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.uris import absolute
-
-log = logging.getLogger(__name__)
+from pipeline.texts import printable
 
 MAX_PIXELS = 2**26
 """Largest number of pixels of an image to train on. Larger images are not read."""
@@ -61,7 +53,7 @@ def train(job: TrainJob) -> int:
 
     raises  ConfigError if this torch or device cannot train, or train.source holds nothing to train on
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr, force=True)
+    log_to_stderr()
     torch.set_num_threads(job.threads)
     checkpoint = Path(job.checkpoint)
     scenes = scenes_of(job)
@@ -71,34 +63,22 @@ def train(job: TrainJob) -> int:
         training.run(checkpoint)
     except (CheckpointError, TorchTooOldError, UnusableImagesError) as error:
         raise ConfigError(str(error)) from error
-    sys.stdout.write(f"{export(training, Path(job.export))}\n")
+    sys.stdout.write(f"{export_training(training, Path(job.export))}\n")
     return 0
 
 
-@dataclass(frozen=True)
-class ReadImages:
-    """Labelled images in the form that the training takes. An image that cannot be read is left out, with a line in the
-    log."""
+class PrintableFormatter(logging.Formatter):
+    """One line a message, whatever names stand in it."""
 
-    images: LabelledImages
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = printable(record.message)
+        return super().formatMessage(record)
 
-    def __len__(self) -> int:
-        return len(self.images)
 
-    def read(self, number: int) -> tuple[npt.NDArray[np.uint8], list[npt.NDArray[np.bool_]]] | None:
-        """See `LabelledSource`."""
-        try:
-            known = self.images.masks(number)
-            if not known.counts:
-                return None
-            rgb_HW3 = self.images.pixels(number, max_pixels=MAX_PIXELS)
-        except StorageError as error:
-            log.warning("left out: %s", error)
-            return None
-        if rgb_HW3.shape[:2] != known.hw:
-            log.warning("left out: image %d is not of its masks' size", self.images.entries[number].image_id)
-            return None
-        return rgb_HW3, [mask_pixels(counts, known.hw) for counts in known.counts]
+def log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 def scenes_of(job: TrainJob) -> SceneSource:
@@ -106,29 +86,8 @@ def scenes_of(job: TrainJob) -> SceneSource:
     drawn = DrawnScenes(job.train.seed)
     if not job.train.source:
         return drawn
-    images = ReadImages(open_labelled(absolute(job.train.source), connect(job.store)))
+    images = UsableImages(open_labelled(absolute(job.train.source), connect(job.store)), max_pixels=MAX_PIXELS)
     return MixedScenes(job.train.seed, drawn, images, share=job.train.source_share, side=job.train.source_side)
-
-
-def export(training: Training, path: Path) -> Evaluation:
-    """Calibrate the averaged weights and write them, with notes on how they were made. Returns the evaluation of the
-    written file."""
-    sam = training.averaged().cpu()
-    view = view_settings(training.settings, sam.config)
-    images = training.settings.evaluation_images
-    calibration = fit(sam, held_out_batches(view, images=images, batch=8, first=FIRST_SCENE))
-    apply(sam, calibration)
-    # The file is given to others, so it names what it began from without the folder.
-    given = training.settings
-    settings = replace(given, start=Path(given.start).name, source=Path(given.source).name)
-    notes = {
-        "training": json.dumps(asdict(settings)),
-        "progress": json.dumps(asdict(training.progress)),
-        "calibration": json.dumps(asdict(calibration)),
-    }
-    export_weights(sam, path, notes=notes)
-    written = load_sam(path.read_bytes())
-    return summarise(outputs_and_truths(written, held_out_batches(view, images=images, batch=8)))
 
 
 def main() -> int:

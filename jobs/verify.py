@@ -16,6 +16,7 @@ from pipeline.run.report import verification_lines
 from pipeline.settings import StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.uris import absolute
+from pipeline.texts import printable
 
 UNSOUND = 4
 
@@ -38,7 +39,7 @@ def verify(job: VerifyJob) -> int:
         found = verify_output(out, connect(job.store), progress)
     finally:
         progress.close()
-    sys.stdout.write("\n".join(verification_lines(found, out=out)) + "\n")
+    sys.stdout.write("\n".join(map(printable, verification_lines(found, out=out))) + "\n")
     if found.problems:
         return UNSOUND
     return 0 if found.finished else 3

@@ -1,7 +1,7 @@
 """The ViT image encoder of Segment Anything: windowed and global attention with decomposed relative positions.
 
 Module and parameter names are those of the released checkpoints (arXiv:2304.02643, appendix A; relative positions and
-windows after arXiv:2203.16527). Does not know images or prompts.
+windows after arXiv:2203.16527). Takes images that are resized, normalised and padded (`segmenter`, `sam`).
 
 Legend: B images, S input side, g tokens a side, C channels, H heads, d channels a head, w tokens a side of a window,
 W windows, N tokens of a window, Q some of a head's queries, T tokens.

@@ -1,4 +1,4 @@
-"""Checkpoint bytes -> a checked model, ready to run. The only home of switches that change speed or precision.
+"""Checkpoint bytes -> a checked model, on its device and in its precision, ready to run.
 
 Reads the released .pth layout, Hugging Face's safetensors (or .bin) layout and the bundled weights. Nothing in a
 checkpoint is executed.

@@ -52,7 +52,7 @@ class TokenMLP(nn.Module):
 
 
 class TwoWayLayer(nn.Module):
-    """Tokens look at each other, at the image, think; then the image looks at the tokens."""
+    """Attention among the tokens, from tokens to image, an MLP of the tokens; then attention from image to tokens."""
 
     def __init__(self, config: SamConfig, *, first: bool) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class TwoWayLayer(nn.Module):
 
 
 class TwoWayTransformer(nn.Module):
-    """`decoder_depth` two-way layers and a last look of the tokens at the image."""
+    """`decoder_depth` two-way layers and a final attention from tokens to image."""
 
     def __init__(self, config: SamConfig) -> None:
         super().__init__()
@@ -101,8 +101,8 @@ class TwoWayTransformer(nn.Module):
         token_pe = tokens_PTC
         for layer in self.layers:
             tokens_PTC, image_PNC = layer(tokens_PTC, image_PNC, token_pe, image_pe_1NC)
-        look = self.final_attn_token_to_image(tokens_PTC + token_pe, image_PNC + image_pe_1NC, image_PNC)
-        return self.norm_final_attn(tokens_PTC + look), image_PNC
+        attended = self.final_attn_token_to_image(tokens_PTC + token_pe, image_PNC + image_pe_1NC, image_PNC)
+        return self.norm_final_attn(tokens_PTC + attended), image_PNC
 
 
 class HeadMLP(nn.Module):
@@ -120,7 +120,7 @@ class HeadMLP(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """Token 0 of the outputs is the single-mask answer, the others are the ambiguity-aware three."""
+    """Output 0 is the single mask, the others are the ambiguity-aware three."""
 
     def __init__(self, config: SamConfig) -> None:
         super().__init__()

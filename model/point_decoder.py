@@ -1,7 +1,8 @@
 """Single foreground points of one encoded crop -> masks and scores, without work that prompts have in common.
 
-The same function as `MaskDecoder.forward` on the prompts that `PromptEncoder` makes of such points, to float rounding,
-in about an eighth of the work. Built from a loaded model; only for inference.
+The same function as `MaskDecoder.forward` on the prompts that `PromptEncoder` makes of such points, to float rounding.
+With the released sizes it takes a tenth of the operations up to the scores, and a fifth with the masks of a 3:2 image
+(docs/cost.md). Built from a loaded model; only for inference.
 
 Points go through in blocks of a fixed size, the last one filled up: a matrix product rounds by its shape, and no result
 may depend on how many points are asked at once. In products of equal shape every row rounds alike whatever its place,
@@ -100,15 +101,15 @@ class PointDecoder:
         tokens_BTC = places_BTC = self._prompt_tokens(coords_B2)
         for index, layer in enumerate(transformer.two_way_layers()):
             tokens_BTC = layer.attend_to_self(tokens_BTC, places_BTC)
-            look = seen.look(index, tokens_BTC + places_BTC)
-            tokens_BTC = layer.norm2(tokens_BTC + look)
+            attended_BTC = seen.token_to_image(index, tokens_BTC + places_BTC)
+            tokens_BTC = layer.norm2(tokens_BTC + attended_BTC)
             tokens_BTC = layer.norm3(tokens_BTC + layer.mlp(tokens_BTC))
-            seen.answer(index, tokens_BTC + places_BTC, tokens_BTC)
+            seen.image_to_token(index, tokens_BTC + places_BTC, tokens_BTC)
         outputs = len(self._decoder.mask_tokens.weight)
         wanted = [0, *range(2, 1 + outputs)]  # not the single-mask answer, and not the prompt
         tokens_BTC, places_BTC = tokens_BTC[:, wanted], places_BTC[:, wanted]
-        look = seen.look(len(transformer.layers), tokens_BTC + places_BTC)
-        return transformer.norm_final_attn(tokens_BTC + look), seen
+        attended_BTC = seen.token_to_image(len(transformer.layers), tokens_BTC + places_BTC)
+        return transformer.norm_final_attn(tokens_BTC + attended_BTC), seen
 
     def _prompt_tokens(self, coords_B2: Tensor) -> Tensor:
         labels_B1 = torch.ones(len(coords_B2), 1, dtype=torch.int64, device=coords_B2.device)

@@ -1,6 +1,6 @@
 """The decoder's image as each prompt of a block sees it, in few rows instead of `positions x channels`.
 
-See `shared_image` for the form. Positions are walked in chunks that stay in cache, in a fixed order.
+See `shared_image` for the form. Positions are walked in chunks, in a fixed order; the caller says how large they are.
 
 Legend: B prompts of a block, T tokens of a prompt, H heads, d channels a head, C channels, N positions, n of a chunk,
 Q = H T rows a layer adds, R rows so far.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.shared_image import ImageSide, SharedAnswer, SharedImage, centred
+from model.shared_image import ImageSide, SharedImage, SharedImageToToken, centred
 
 
 class PromptedImage:
@@ -24,21 +24,21 @@ class PromptedImage:
         B, _, N = rows_BRN.shape
         self._chunks = [slice(start, min(start + chunk, N)) for start in range(0, N, chunk)]
         self._values: list[Tensor] = []
-        """For each layer passed, what its tokens told the image, (H, B T, d)."""
+        """For each layer passed, its tokens as values for the image, (H, B T, d)."""
         self._inverse_scales: list[Tensor] = []
         self.rows_BRN = rows_BRN[:, :0]
         self.scale_BN = rows_BRN.new_ones(B, N)
         self.vectors_BRC = rows_BRN.new_zeros(B, 0, shared.upscaled_NE.shape[1])
 
-    def look(self, index: int, placed_BTC: Tensor) -> Tensor:
+    def token_to_image(self, index: int, placed_BTC: Tensor) -> Tensor:
         """Token-to-image attention at stage `index`, (B, T, C).
 
         placed_BTC  tokens with their place added
         """
-        weights, shared = self._side.looks[index], self.shared.looks[index]
+        weights, shared = self._side.token_to_image[index], self.shared.token_to_image[index]
         heads = weights.attention.heads
         B, T, _ = placed_BTC.shape
-        queries = self._ask(weights.attention.q_proj(placed_BTC), weights.attention.k_proj, heads)
+        queries = self._project(weights.attention.q_proj(placed_BTC), weights.attention.k_proj, heads)
         scores_BQN = placed_BTC.new_empty(B, heads * T, self.scale_BN.shape[1])
         for n in self._chunks:
             self._score(queries, shared.keys_HdN, weights.place_keys_HdN, n, scores_BQN[..., n])
@@ -55,11 +55,11 @@ class PromptedImage:
         seen_BHTd = _by_prompt(shared_HMd, B) + own_BQR.unflatten(1, (heads, T)) @ vectors_BHRd
         return weights.attention.out_proj(seen_BHTd.transpose(1, 2).flatten(2) + weights.value_shift_D)
 
-    def answer(self, index: int, placed_BTC: Tensor, tokens_BTC: Tensor) -> None:
+    def image_to_token(self, index: int, placed_BTC: Tensor, tokens_BTC: Tensor) -> None:
         """Image-to-token attention of layer `index` and the LayerNorm after it."""
-        weights, shared = self._side.answers[index], self.shared.answers[index]
+        weights, shared = self._side.image_to_token[index], self.shared.image_to_token[index]
         heads, T = weights.attention.heads, tokens_BTC.shape[1]
-        keys = self._ask(weights.attention.k_proj(placed_BTC), weights.attention.q_proj, heads)
+        keys = self._project(weights.attention.k_proj(placed_BTC), weights.attention.q_proj, heads)
         values_BTD = weights.attention.v_proj(tokens_BTC)
         R, Q = self.rows_BRN.shape[1], heads * T
         rows_BRN = self._all_rows_BRN[:, : R + Q]
@@ -82,14 +82,14 @@ class PromptedImage:
         self.rows_BRN, self.scale_BN = rows_BRN, scale_BN
         self.vectors_BRC = square.vectors_BRC * weights.norm.weight
 
-    def _ask(self, tokens_BTD: Tensor, image_side: nn.Linear, heads: int) -> _Question:
-        """Projected tokens, to be compared with the image under `image_side`; the softmax's scale goes in here."""
+    def _project(self, tokens_BTD: Tensor, image_side: nn.Linear, heads: int) -> _Projected:
+        """Projected tokens, for products with the image under `image_side`; the softmax's scale goes in here."""
         tokens_BTD = tokens_BTD * (tokens_BTD.shape[2] // heads) ** -0.5
         vectors_BHRd = _split(self.vectors_BRC @ image_side.weight.t(), heads)
         own_BQR = (_split(tokens_BTD, heads) @ vectors_BHRd.transpose(2, 3)).flatten(1, 2)
-        return _Question(_by_head(tokens_BTD, heads), own_BQR)
+        return _Projected(_by_head(tokens_BTD, heads), own_BQR)
 
-    def _score(self, tokens: _Question, shared_HdN: Tensor, place_HdN: Tensor, n: slice, out_BQn: Tensor) -> None:
+    def _score(self, tokens: _Projected, shared_HdN: Tensor, place_HdN: Tensor, n: slice, out_BQn: Tensor) -> None:
         """Products of tokens and image positions in each head, (B, H T, n)."""
         B, heads = len(out_BQn), len(shared_HdN)
         shared_BHTn = _by_prompt(torch.bmm(tokens.shared_HMd, shared_HdN[..., n]), B)
@@ -104,8 +104,8 @@ class PromptedImage:
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    """Tokens, projected, for the products with the shared part and with the own rows of the image."""
+class _Projected:
+    """Tokens, for the products with the shared part and with the own rows of the image."""
 
     shared_HMd: Tensor
     own_BQR: Tensor
@@ -119,7 +119,7 @@ class _MeanSquare:
     """
 
     def __init__(
-        self, shared: SharedAnswer, *, values: list[Tensor], inverse_scales: list[Tensor], vectors_BRC: Tensor
+        self, shared: SharedImageToToken, *, values: list[Tensor], inverse_scales: list[Tensor], vectors_BRC: Tensor
     ) -> None:
         self._shared, self.values, self.inverse_scales, self.vectors_BRC = shared, values, inverse_scales, vectors_BRC
         R, C = vectors_BRC.shape[1:]

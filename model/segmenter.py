@@ -1,9 +1,9 @@
 """A loaded model as the generator uses it: crops in, candidates out.
 
-Owns resizing, normalising and the point frame. Does not know grids, thresholds other than the one it is handed, or
-images larger than a crop.
+Owns the size to which a crop is resized, and the way from its pixels to the input square's for points. Knows of crops
+alone: neither the image around one, nor the grid of points, nor any threshold but the one it is handed.
 
-Legend: P points, S the square input's side.
+Legend: P points, H W pixels of a crop, S the square input's side, C channels, g embedding cells a side.
 """
 
 from __future__ import annotations

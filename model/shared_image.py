@@ -7,7 +7,7 @@ Between its layers the decoder's image is never stored. After layer i it is, for
 where Y_i is the same for all prompts, A_i are the attention weights of the image on the tokens so far (one row per
 layer, head and token) and V_i is one vector per row: an update by attention is a sum over few tokens, and LayerNorm is
 linear up to the one `scale` a position. Every projection of X_i is therefore a shared projection of Y_i plus a product
-with few rows. Here is the shared part; `prompted_image` has the rest.
+with few rows. Owns the shared part, and the weights combined for it once at load; `prompted_image` has the rest.
 
 Legend: N image positions, C channels, H heads, d channels a head, L layers so far.
 """
@@ -23,16 +23,16 @@ from model.mask_decoder import Attention, MaskDecoder
 
 
 @dataclass(frozen=True, slots=True)
-class SharedLook:
-    """Y_i for tokens that look at the image. The first stage's keys hold the positions too."""
+class SharedTokenToImage:
+    """Y_i as the token-to-image attention of a stage needs it. The first stage's keys hold the positions too."""
 
     keys_HdN: Tensor
     values_HNd: Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class SharedAnswer:
-    """Y_i for the image that looks at the tokens, and for the LayerNorm after it.
+class SharedImageToToken:
+    """Y_i as the image-to-token attention of a layer and the LayerNorm after it need it.
 
     queries_HdN  the first layer's hold the positions too
     square_N     mean over channels of the squared Y_i, centred
@@ -55,14 +55,14 @@ class SharedImage:
     upscaled_NE  Y after the last layer, in the first upscaling convolution (without its bias)
     """
 
-    looks: tuple[SharedLook, ...]
-    answers: tuple[SharedAnswer, ...]
+    token_to_image: tuple[SharedTokenToImage, ...]
+    image_to_token: tuple[SharedImageToToken, ...]
     upscaled_NE: Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class LookWeights:
-    """Token-to-image attention of a layer, or of the end. Its softmax ignores what all positions have in common.
+class TokenToImageWeights:
+    """Token-to-image attention of a layer, or the final one. Its softmax ignores what all positions have in common.
 
     place_keys_HdN  projected position encodings
     value_shift_D   projected shift_i, and the bias
@@ -74,7 +74,7 @@ class LookWeights:
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerWeights:
+class ImageToTokenWeights:
     """Image-to-token attention of a layer and the LayerNorm after it.
 
     place_queries_HdN  projected position encodings and shift_i, and the bias
@@ -116,50 +116,53 @@ class ImageSide:
 
     def __init__(self, decoder: MaskDecoder, *, no_mask_1C: Tensor, place_NC: Tensor, upscale_CE: Tensor) -> None:
         self._no_mask_1C, self._place_NC, self._upscale_CE = no_mask_1C, place_NC, upscale_CE
-        self.looks: list[LookWeights] = []
-        self.answers: list[AnswerWeights] = []
+        self.token_to_image: list[TokenToImageWeights] = []
+        self.image_to_token: list[ImageToTokenWeights] = []
         shift_C = torch.zeros_like(no_mask_1C[0])
         C = len(shift_C)
         outs_LDC, shifts_LC = shift_C.new_zeros(0, C // 2, C), shift_C.new_zeros(0, C)
         for layer in decoder.transformer.two_way_layers():
-            self.looks.append(self._look(layer.cross_attn_token_to_image, shift_C))
+            self.token_to_image.append(self._weights(layer.cross_attn_token_to_image, shift_C))
             attention, norm = layer.cross_attn_image_to_token, layer.norm4
             own_shift_C = shift_C + attention.out_proj.bias
             outs_LDC = centred(torch.cat([outs_LDC, attention.out_proj.weight.t()[None]]))
             shifts_LC = centred(torch.cat([shifts_LC, own_shift_C[None]]))
             place_queries_HdN = split_heads(attention.q_proj(place_NC + shift_C), attention.heads)
-            self.answers.append(AnswerWeights(attention, norm, place_queries_HdN, own_shift_C, outs_LDC, shifts_LC))
+            self.image_to_token.append(
+                ImageToTokenWeights(attention, norm, place_queries_HdN, own_shift_C, outs_LDC, shifts_LC)
+            )
             outs_LDC, shifts_LC, shift_C = outs_LDC * norm.weight, shifts_LC * norm.weight, norm.bias
-        self.looks.append(self._look(decoder.transformer.final_attn_token_to_image, shift_C))
+        self.token_to_image.append(self._weights(decoder.transformer.final_attn_token_to_image, shift_C))
 
-    def _look(self, attention: Attention, shift_C: Tensor) -> LookWeights:
+    def _weights(self, attention: Attention, shift_C: Tensor) -> TokenToImageWeights:
         place_keys_HdN = split_heads(self._place_NC @ attention.k_proj.weight.t(), attention.heads)
-        return LookWeights(attention, place_keys_HdN, attention.v_proj(shift_C))
+        return TokenToImageWeights(attention, place_keys_HdN, attention.v_proj(shift_C))
 
     def share(self, embedding_1Cgg: Tensor) -> SharedImage:
         """What one encoded crop's prompts have in common."""
         image_NC = embedding_1Cgg[0].flatten(1).t() + self._no_mask_1C
-        looks = [self._share_look(self.looks[0], image_NC)]
-        looks[0].keys_HdN.add_(self.looks[0].place_keys_HdN)
-        answers: list[SharedAnswer] = []
-        for weights, next_look in zip(self.answers, self.looks[1:], strict=True):
+        token_to_image = [_share_token_to_image(self.token_to_image[0], image_NC)]
+        token_to_image[0].keys_HdN.add_(self.token_to_image[0].place_keys_HdN)
+        image_to_token: list[SharedImageToToken] = []
+        for weights, next_weights in zip(self.image_to_token, self.token_to_image[1:], strict=True):
             centred_NC = centred(image_NC)
-            answers.append(_share_answer(weights, image_NC, centred_NC))
+            image_to_token.append(_share_image_to_token(weights, image_NC, centred_NC))
             image_NC = centred_NC * weights.norm.weight
-            looks.append(self._share_look(next_look, image_NC))
-        answers[0].queries_HdN.add_(self.answers[0].place_queries_HdN)
-        return SharedImage(tuple(looks), tuple(answers), image_NC @ self._upscale_CE)
-
-    def _share_look(self, weights: LookWeights, image_NC: Tensor) -> SharedLook:
-        attention = weights.attention
-        keys_HdN = split_heads(image_NC @ attention.k_proj.weight.t(), attention.heads)
-        values_HdN = split_heads(image_NC @ attention.v_proj.weight.t(), attention.heads)
-        return SharedLook(keys_HdN, values_HdN.transpose(1, 2).contiguous())
+            token_to_image.append(_share_token_to_image(next_weights, image_NC))
+        image_to_token[0].queries_HdN.add_(self.image_to_token[0].place_queries_HdN)
+        return SharedImage(tuple(token_to_image), tuple(image_to_token), image_NC @ self._upscale_CE)
 
 
-def _share_answer(weights: AnswerWeights, image_NC: Tensor, centred_NC: Tensor) -> SharedAnswer:
+def _share_token_to_image(weights: TokenToImageWeights, image_NC: Tensor) -> SharedTokenToImage:
+    attention = weights.attention
+    keys_HdN = split_heads(image_NC @ attention.k_proj.weight.t(), attention.heads)
+    values_HdN = split_heads(image_NC @ attention.v_proj.weight.t(), attention.heads)
+    return SharedTokenToImage(keys_HdN, values_HdN.transpose(1, 2).contiguous())
+
+
+def _share_image_to_token(weights: ImageToTokenWeights, image_NC: Tensor, centred_NC: Tensor) -> SharedImageToToken:
     attention, twice = weights.attention, 2 / image_NC.shape[1]
-    return SharedAnswer(
+    return SharedImageToToken(
         queries_HdN=split_heads(image_NC @ attention.q_proj.weight.t(), attention.heads),
         square_N=centred_NC.square().mean(dim=1),
         outs_LHdN=torch.stack(

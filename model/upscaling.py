@@ -1,10 +1,11 @@
-"""The last image of the decoder -> mask logits, for the cells and prompts that are wanted.
+"""The decoder's image -> mask logits, for the prompts and on the cells that are wanted; and which cells an image needs.
 
 Both transposed convolutions have kernel 2 and stride 2, so that each is a matrix product at every position. The first
-is taken straight from the image's rows (see `shared_image`); nothing of the image's full width is formed.
+is taken straight from the image's rows (see `shared_image`): the image itself is not formed, and what is formed on the
+way to the logits is formed for a chunk of positions at a time.
 
 Legend: B prompts, M masks, R rows, C channels, E = 4 C/4 first convolution's outputs (dy, dx, channel), c channels of
-the upscaled image, N positions, n of a chunk, h w = 4 times the cells a side.
+the upscaled image, N positions, n of a chunk, g positions a side, h w = 4 g.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from model.prompted_image import PromptedImage
 
 
 class MaskUpscaler:
-    """The decoder's `output_upscaling` and the products with the hypernetworks' answers."""
+    """The decoder's `output_upscaling` and the products with the hypernetworks' outputs."""
 
     def __init__(self, decoder: MaskDecoder, *, grid_side: int, chunk: int) -> None:
         first = cast(nn.ConvTranspose2d, decoder.output_upscaling[0])
@@ -38,7 +39,7 @@ class MaskUpscaler:
     def logits(self, image: PromptedImage, prompts: slice, weights_BMc: Tensor, *, cells_hw: tuple[int, int]) -> Tensor:
         """(B, M, 4 g, 4 g) for some `prompts` of the image's block, zero outside the first `cells_hw` rows and columns.
 
-        weights_BMc  the hypernetworks' answers for those prompts
+        weights_BMc  the hypernetworks' outputs for those prompts
         """
         g, (height, width) = self._grid_side, cells_hw
         B, M, _ = weights_BMc.shape

@@ -204,6 +204,7 @@ class ImageRow:
     source: str
     status: Status
     error: str = ""
+    """Why there are no masks; of an image that is ok, what was odd about its file."""
     width: int = 0
     height: int = 0
     exif_orientation: int = 1
@@ -229,5 +230,10 @@ class ChunkReport:
     """Wall seconds per stage."""
     bytes_read: int = 0
     bytes_written: int = 0
+    """The part's size."""
+    sha256: str = ""
+    """Of the part's bytes."""
+    etag: str = ""
+    """The store's, of the object that this writer created; empty if it created none, or the store has none."""
     halved: int = 0
     """How often a batch was halved because the device or the machine had no memory for it."""

@@ -99,6 +99,10 @@ class StoreSettings:
     """For MinIO, R2, Ceph and others; null is AWS."""
     region: str | None = None
     """null leaves it to the environment."""
+    anonymous: bool = False
+    """Requests are sent unsigned, as public buckets take them; those to the bucket of a run's out= stay signed."""
+    requester_pays: bool = False
+    """Requests say that whoever asks pays for them, without which a requester-pays bucket refuses."""
     retry_deadline_s: float = 900.0
     """Seconds for which a failing request is tried again. After that the chunk goes back to the driver."""
     answer_timeout_s: float = 60.0

@@ -10,12 +10,9 @@ import sys
 from functools import partial
 
 from jobs.command import run_command
-from jobs.generate import LOCAL_RAY, generate
+from jobs.generate import generate
 from pipeline.settings import Settings
-
-os.environ.update(LOCAL_RAY)
-
-from tests.fakes_run import broken_weights, fake_weights  # Ray reads the environment at import
+from tests.fakes_run import broken_weights, fake_weights
 
 if __name__ == "__main__":
     seconds = float(os.environ.get("FAKE_SECONDS", "0"))

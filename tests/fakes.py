@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from model.point_decoder import Predictions
+
 Crop_HW3 = npt.NDArray[np.uint8]
 
 
@@ -25,14 +27,6 @@ class PaintedCrop:
     pixels_HW3: Crop_HW3
     crop_hw: tuple[int, int]
     resized_hw: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class PaintedPredictions:
-    point_index_N: torch.Tensor
-    mask_index_N: torch.Tensor
-    predicted_iou_N: torch.Tensor
-    logits_Nhw: torch.Tensor
 
 
 Painter = Callable[[Crop_HW3, tuple[int, int]], Sequence[Painted]]
@@ -70,7 +64,7 @@ class PaintedSegmenter:
 
     def decode(
         self, crop: PaintedCrop, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float
-    ) -> PaintedPredictions:
+    ) -> Predictions:
         self.largest_batch = max(self.largest_batch, len(points_xy_P2))
         kept: list[tuple[int, int, Painted]] = []
         for point, (x, y) in enumerate(points_xy_P2):
@@ -81,7 +75,7 @@ class PaintedSegmenter:
         height, width = crop.crop_hw
         for row, (_, _, answer) in enumerate(kept):
             logits_NSS[row, :height, :width] = answer.logits_HW
-        return PaintedPredictions(
+        return Predictions(
             point_index_N=torch.tensor([point for point, _, _ in kept], dtype=torch.int64),
             mask_index_N=torch.tensor([output for _, output, _ in kept], dtype=torch.int64),
             predicted_iou_N=torch.tensor([answer.predicted_iou for _, _, answer in kept], dtype=torch.float32),

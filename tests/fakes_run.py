@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from model.point_decoder import Predictions
 from pipeline.progress import Standing
 from pipeline.settings import Settings
 from pipeline.storage.store import Store
@@ -51,14 +52,6 @@ class FakeCrop:
         return round(self.crop_hw[0] * scale), round(self.crop_hw[1] * scale)
 
 
-@dataclass(frozen=True)
-class FakePredictions:
-    point_index_N: torch.Tensor
-    mask_index_N: torch.Tensor
-    predicted_iou_N: torch.Tensor
-    logits_Nhw: torch.Tensor
-
-
 class FakeSegmenter:
     """Three squares around every point; the score is the pixel under it, so that other pixels give other masks."""
 
@@ -81,9 +74,7 @@ class FakeSegmenter:
                 take_memory()
         return [FakeCrop(crop_HW3) for crop_HW3 in crops_HW3]
 
-    def decode(
-        self, crop: FakeCrop, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float
-    ) -> FakePredictions:
+    def decode(self, crop: FakeCrop, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float) -> Predictions:
         height, width = crop.crop_hw
         points, outputs, scores, logits = [], [], [], []
         for index, (x, y) in enumerate(points_xy_P2):
@@ -96,7 +87,7 @@ class FakeSegmenter:
                     scores.append(score)
                     logits.append(self._square(crop, x, y, radius=1 + output))
         empty_Nhw = torch.zeros(0, self.side, self.side)
-        return FakePredictions(
+        return Predictions(
             torch.tensor(points, dtype=torch.int64),
             torch.tensor(outputs, dtype=torch.int64),
             torch.tensor(scores, dtype=torch.float32),
@@ -177,9 +168,13 @@ class Notes:
     def __init__(self) -> None:
         self.sentences: list[str] = []
         self.standings: list[Standing] = []
+        self.finishes: list[tuple[int, int]] = []
 
     def show(self, standing: Standing) -> None:
         self.standings.append(standing)
+
+    def show_finish(self, counted: int, parts: int) -> None:
+        self.finishes.append((counted, parts))
 
     def say(self, sentence: str) -> None:
         self.sentences.append(sentence)

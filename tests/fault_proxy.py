@@ -103,6 +103,8 @@ class FaultProxy(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.seen: list[str] = []
         """Each request as `METHOD what was done to it`."""
+        self.headers: list[tuple[str, dict[str, str]]] = []
+        """Of each request: `METHOD /bucket/key` and its headers, by their names in lower case."""
         self.keys_per_page = 0
         """Of listings, fewer than the server would give; 0 leaves it to the server."""
         self.weakness = Weakness.NONE
@@ -120,6 +122,7 @@ class FaultProxy(ThreadingHTTPServer):
         self.weakness = Weakness.NONE
         self._harms.clear()
         self.seen.clear()
+        self.headers.clear()
 
     @contextmanager
     def weakened(self, method: str, path: str) -> Generator[str]:
@@ -173,6 +176,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         self.close_connection = True
         harm = self.server.next_harm(self.command)
+        asked = f"{self.command} {urlsplit(self.path).path}"
+        self.server.headers.append((asked, {name.lower(): value for name, value in self.headers.items()}))
         length = int(self.headers.get("Content-Length") or 0)
         if harm is Break.BEFORE:
             return self._reset()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
-from jobs.generate import LOCAL_RAY
 from pipeline.cluster.signals import StopFlag
 from pipeline.plan.layout import part_uri
 from pipeline.plan.plan import OutputSettings
@@ -21,10 +19,6 @@ from pipeline.work.chunk import WorkerContext, process_chunk
 from pipeline.work.device import Device
 from pipeline.work.weights import FindWeights
 from tests.fakes_run import FakeSegmenter, Notes, fake_weights
-
-os.environ.update(LOCAL_RAY)
-os.environ.update({"RAY_worker_niceness": "0"})  # Ray's own is 15, which on a busy machine is next to nothing
-os.environ.pop("RAY_ADDRESS", None)
 
 RECIPE = Recipe(points_per_side=4)
 """Sixteen points an image: enough for masks, cheap enough for many runs."""

@@ -10,23 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import cost
 from benchmarks.agreement import PeerMask, agreement, rle_counts
 from benchmarks.bounds import markdown as floor_tables
 from benchmarks.bounds import seen_shares
-from benchmarks.cases import Options, named_recipe, prompts_and_crops
+from benchmarks.cases import RECIPES, Options, named_recipe, prompts_and_crops, recipe_of
 from benchmarks.ceilings import Ceilings
 from benchmarks.command_line import parse
 from benchmarks.compare import compare, without_masks
 from benchmarks.cost_tables import markdown as cost_tables
 from benchmarks.image_cost import image_work
 from benchmarks.peers import PEERS, Generator, Peer, Seam, Setup, build_ours
+from benchmarks.reference.official import build_official
 from benchmarks.table import markdown, seconds
 from model.config import CONFIGS
 from pipeline.settings import CropRank, Recipe
-from tests.official import build_official
 
 HW = (120, 160)
 SMALL = Options(
@@ -161,6 +162,8 @@ def test_recipes_are_those_of_the_configuration() -> None:
     assert paper.crop_rank is CropRank.LAYER
     assert released == replace(paper, crop_rank=CropRank.CROP_AREA, drop_if_largest_below=0, max_area_fraction=None)
     assert named_recipe("sam") == Recipe()
+    assert named_recipe("fast") == recipe_of(yaml.safe_load((RECIPES / "fast.yaml").read_text()))
+    assert paper == recipe_of(yaml.safe_load((RECIPES / "sa1b.yaml").read_text()))
     assert prompts_and_crops(paper, (1500, 2250)) == (3072, 21)
 
 

@@ -1,7 +1,7 @@
 """Scenes -> batches: photographic views of scenes, points on them, and the truths that each point may mean.
 
-Owns cropping, photometric changes and the choice of points, and the processes in which this happens. Deterministic by
-(seed, batch number, place in the batch), whatever the number of processes.
+Owns cropping, the choice of points, and the processes in which batches are made. Deterministic by (seed, batch number,
+place in the batch, input side), whatever the number of processes.
 Legend: B images, K points of an image, L levels, S input side, h w low-resolution cells, N things.
 """
 
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from model.training.photographs import photograph
-from model.training.scenes import HELD_OUT_FROM, LEVELS, Scene, SceneSource, draw_scene
+from model.training.scenes import LEVELS, Scene, SceneSource, held_out_scene
 
 SCENE_GROUPS = 4
 """Batches of scenes that are taken in turn, so that neighbouring steps see different scenes."""
@@ -178,7 +178,7 @@ def _places(number: int, first: int, step: int) -> bytes:
 def held_out_batches(view: ViewSettings, *, images: int, batch: int, first: int = 0) -> Iterator[Batch]:
     """Fixed views of held-out scenes from number `first` on; nothing is trained on these."""
     for start in range(first, first + images, batch):
-        scenes = [draw_scene(0, HELD_OUT_FROM + i) for i in range(start, min(start + batch, first + images))]
+        scenes = [held_out_scene(i) for i in range(start, min(start + batch, first + images))]
         yield make_batch(scenes, view, np.random.default_rng([start, 77]))
 
 

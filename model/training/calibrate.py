@@ -14,7 +14,8 @@ from torch import nn
 
 from model.sam import Sam
 from model.training.batches import Batch
-from model.training.evaluate import KEEP_IOU, KEEP_STABILITY, outputs_and_truths
+from model.training.evaluate import outputs_and_truths
+from model.training.settings import KEEP_IOU, KEEP_STABILITY
 
 FIRST_SCENE = 500_000
 """Held-out scenes from here on are for calibration; evaluation takes those from 0 on."""
@@ -38,8 +39,8 @@ def fit(sam: Sam, batches: Iterable[Batch]) -> Calibration:
 
     A prediction by least squares has less spread than the truth, the less the more it errs, and would never reach a
     high threshold; matched in mean and spread, about as many outputs are above it as should be.
-    The factor is the least of FACTORS with which STABLE_SHARE of the masks with true IoU > 0.88 are stable; the best
-    twentieth of all masks stands in where fewer than that are so good.
+    The factor is the least of FACTORS with which STABLE_SHARE of the good masks are stable. Good means a true IoU above
+    KEEP_IOU or, where fewer masks than that are so good, the best twentieth.
     """
     columns = outputs_and_truths(sam, batches, logit_factors=FACTORS)
     true_N, predicted_N = columns["true_iou_PML"].amax(2).flatten(), columns["predicted_iou_PM"].flatten()

@@ -1,6 +1,6 @@
 """How good a model is on views of the held-out scenes: one point, three outputs, low resolution. Quick, for curves.
 
-What a model card says is measured by jobs/evaluate.py, at full resolution.
+What a model card says is measured by `jobs.evaluate`, at full resolution.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from model.sam import Sam
 from model.training.batches import Batch
 from model.training.forward import predict_points
 from model.training.losses import pairwise_iou
-
-KEEP_IOU, KEEP_STABILITY = 0.88, 0.95
-"""The thresholds of the recipe `sam`."""
+from model.training.settings import KEEP_IOU, KEEP_STABILITY
 
 
 @dataclass(frozen=True)
@@ -35,11 +33,11 @@ class Evaluation:
     predicted_error: float
     """Mean absolute error of the predicted IoU over all outputs."""
     share_good: float
-    """Outputs whose true IoU is above 0.88."""
+    """Outputs whose true IoU is above KEEP_IOU."""
     share_confident: float
-    """Outputs with predicted IoU above 0.88."""
+    """Outputs with predicted IoU above KEEP_IOU."""
     share_stable: float
-    """Outputs with stability of at least 0.95."""
+    """Outputs with stability of at least KEEP_STABILITY."""
     share_kept: float
     """Outputs that pass both thresholds."""
     kept_iou: float

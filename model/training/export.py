@@ -1,16 +1,41 @@
-"""A finished model -> a weights file that model.load reads: half precision, released key names."""
+"""A finished training -> a weights file that model.load reads: calibrated, half precision, released key names."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
+from model.load import load_sam
 from model.sam import Sam
+from model.training.batches import held_out_batches
+from model.training.calibrate import FIRST_SCENE, apply, fit
+from model.training.evaluate import Evaluation, outputs_and_truths, summarise
+from model.training.loop import Training, view_settings
+
+
+def export_training(training: Training, path: Path) -> Evaluation:
+    """Calibrate the averaged weights, write them with what they came from, return their figures as written."""
+    sam = training.averaged().cpu()
+    view = view_settings(training.settings, sam.config)
+    images = training.settings.evaluation_images
+    calibration = fit(sam, held_out_batches(view, images=images, batch=8, first=FIRST_SCENE))
+    apply(sam, calibration)
+    # The file is given to others: what it began from has a name, and no place.
+    given = training.settings
+    settings = replace(given, start=Path(given.start).name, source=Path(given.source).name)
+    notes = {
+        "training": json.dumps(asdict(settings)),
+        "progress": json.dumps(asdict(training.progress)),
+        "calibration": json.dumps(asdict(calibration)),
+    }
+    export_weights(sam, path, notes=notes)
+    written = load_sam(path.read_bytes())
+    return summarise(outputs_and_truths(written, held_out_batches(view, images=images, batch=8)))
 
 
 def export_weights(sam: Sam, path: Path, *, notes: Mapping[str, str]) -> None:

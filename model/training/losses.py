@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.training.settings import LossSettings
+from model.training.settings import KEEP_IOU, LossSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class PromptLoss:
             "iou": float(self.iou),
             "dense": float(self.dense),
             "truth_iou": float(best_PL[self.valid_PL].sum() / self.valid_PL.sum().clamp(min=1)),
-            "good": float((self.true_iou_PML.amax(2) > 0.88).float().mean()),
+            "good": float((self.true_iou_PML.amax(2) > KEEP_IOU).float().mean()),
         }
 
 

@@ -1,6 +1,6 @@
 """What moves the weights: Muon for the matrices inside the transformers, AdamW for everything else.
 
-Muon makes every direction of a matrix learn alike; what that gains here is in the README's decisions.
+Muon makes every direction of a matrix learn alike. The documented decisions say what that gains here.
 source  Muon: https://kellerjordan.github.io/posts/muon and arXiv:2502.16982, whose scaling lets both share one rate;
         layer-wise decay: arXiv:2106.08254, as arXiv:2304.02643, appendix A, has it
 """

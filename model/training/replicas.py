@@ -1,6 +1,7 @@
 """Gradients of one batch on several threads, each with a slice of the images and one core.
 
-On a shared CPU this beats threads inside every operator: they wait for one another once a step, not a thousand times.
+On a shared CPU this is faster than threads inside every operator: these wait for one another a thousand times a step,
+replicas once.
 """
 
 from __future__ import annotations

@@ -69,6 +69,11 @@ def draw_scene(seed: int, index: int, *, size_hw: tuple[int, int] = (384, 384)) 
     return Scene(canvas.finish(), canvas.labels_3HW)
 
 
+def held_out_scene(number: int, *, size_hw: tuple[int, int] = (384, 384)) -> Scene:
+    """A scene that no training sees."""
+    return draw_scene(0, HELD_OUT_FROM + number, size_hw=size_hw)
+
+
 class _Canvas:
     """The picture while it is drawn; later things hide earlier ones on every level."""
 
@@ -107,10 +112,6 @@ class _Canvas:
             top_hw3 *= 1 - np.float32(self.rng.uniform(0.2, 0.8)) * edge_hw[..., None]
         under_hw3 += alpha_hw * (top_hw3 - under_hw3)
         return self._claim(level, mask_hw, (y0, x0))
-
-    def claim(self, level: int, mask_HW: Mask) -> int:
-        """Give the pixels of a full-size mask to a new thing without drawing."""
-        return self._claim(level, mask_HW, (0, 0))
 
     def _claim(self, level: int, mask_hw: Mask, at_yx: tuple[int, int]) -> int:
         own, self._next_id = self._next_id, self._next_id + 1

@@ -11,6 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+KEEP_IOU, KEEP_STABILITY = 0.88, 0.95
+"""What the generator asks of a mask's predicted IoU (above) and stability (at least): the defaults of its recipe, to
+which a test holds these, because model/ imports nothing of ours."""
+
 
 class Schedule(StrEnum):
     """How the learning rate falls after the warm-up."""

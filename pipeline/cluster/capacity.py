@@ -1,7 +1,7 @@
-"""What the cluster has room for.
+"""What the cluster has room for, and which of its machines are lost.
 
-Owns the question whether a worker takes a GPU or CPU slots, how many of them there could be now, and which machines are
-gone.
+Owns what Ray says of the nodes: whether a worker takes a GPU or CPUs, how many workers fit, how many are worth asking
+for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.settings import RunSettings
 ray: Any = typed_ray  # its annotations are partial and partly wrong
 
 LOOK_S = 1.0
-"""Seconds for which a look at the nodes is good enough."""
+"""Seconds for which the list of nodes is not asked for again."""
 SPARE_AT_MOST = 16
 """Workers asked for beyond the room there is, on a cluster that may grow."""
 
@@ -51,15 +51,15 @@ class Capacity:
     def worth_asking_for(self, avoided: Collection[str]) -> int:
         """Workers to ask for where no number is set.
 
-        Nothing tells whether a cluster grows on demand, so there some more are asked for than fit, as many again up to
-        a limit: what waits is the autoscaler's demand, which doubles the cluster with each of its steps. On a cluster
-        that does not grow they wait, and take nothing.
+        Nothing tells whether a cluster grows on demand. So more are asked for than fit: as many again, up to
+        SPARE_AT_MOST. Those that wait are demand for the autoscaler, which may double the cluster with each of its
+        steps. On a cluster that does not grow they wait, and take nothing.
         """
         fit = max(1, self.workers_that_fit(without=avoided))
         return fit + min(fit, SPARE_AT_MOST) if self._may_grow else fit
 
     def name_of(self, node_id: str) -> str:
-        """For a person."""
+        """The node's address and id, for messages."""
         node = next((node for node in self._nodes() if node["NodeID"] == node_id), None)
         return f"node {node['NodeManagerAddress']} ({node_id[:8]})" if node else "no node yet"
 
@@ -80,7 +80,7 @@ def machine_is_lost(error: RayError, node_id: str) -> bool:
 
     node_id  where the worker was; "" if that was not known yet
     """
-    # Out of reach is what a machine is at first when it is lost, until the cluster knows.
+    # The actors of a lost machine are unavailable at first; the cluster finds out later that the node is dead.
     if isinstance(error, ActorUnavailableError) or getattr(error, "preempted", False):
         return True
     return bool(node_id) and not any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())

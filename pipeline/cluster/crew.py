@@ -1,6 +1,7 @@
-"""The workers of a run: as many as are wanted, placed where they do not fail, and told apart from the dead.
+"""The workers of a run: as many as there is work and memory for, placed where workers do not fail.
 
-Owns the actors. Does not know what they work on.
+Owns the actors, and tells the end of a worker from that of its machine. Knows which attempts each worker has; what
+becomes of these, the driver decides.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from pipeline.cluster.capacity import Capacity, machine_is_lost
 from pipeline.cluster.machines import Machines
+from pipeline.cluster.metrics import Failure
 from pipeline.cluster.ray_session import one_line
 from pipeline.errors import MaskmillError, RunError
 from pipeline.records import Attempt
@@ -50,28 +52,53 @@ class WorkerSlot:
 
     actor: Any
     placing: Any
-    """Answered with the id of the node, once there was room on one."""
+    """A call that returns the id of the node, once there is room on one."""
     starting: Any
-    """Answered when the model is loaded."""
+    """A call that returns when the model is loaded."""
     node: str = ""
     ready: bool = False
     since: float = 0.0
-    """When it came to be what it is: placed, or ready."""
+    """When it was placed, or became ready."""
     in_flight: dict[Any, Attempt] = field(default_factory=dict[Any, Attempt])
     alone: bool = False
     """It works on a suspect chunk and gets no second one."""
 
     @property
     def awaited(self) -> list[Any]:
-        """The answers that it owes."""
+        """The calls that it has not answered."""
         if self.ready:
             return list(self.in_flight)
         return [self.starting if self.node else self.placing]
 
 
+class WorkerGoneError(Exception):
+    """A call did not come back: its worker died, or its machine is lost or ran out of memory (`failure`)."""
+
+    def __init__(self, failure: Failure, why: str) -> None:
+        super().__init__(why)
+        self.failure = failure
+
+
+def answer_of(slot: WorkerSlot, ref: Any) -> Any:
+    """What a call of this worker returned.
+
+    raises  RayTaskError if the call itself failed, and the worker lives; WorkerGoneError
+    """
+    try:
+        return ray.get(ref)
+    except RayTaskError:
+        raise
+    # Ray's out-of-memory and actor errors are both RayErrors, and neither is a kind of the other.
+    except OutOfMemoryError as error:
+        raise WorkerGoneError(Failure.OUT_OF_MEMORY, one_line(error)) from error
+    except RayError as error:
+        lost = machine_is_lost(error, slot.node)
+        raise WorkerGoneError(Failure.NODE_LOST if lost else Failure.WORKER_DIED, one_line(error)) from error
+
+
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """A machine had no memory for a worker that held these chunks, or was still loading: one fewer is asked for."""
+    """A machine had no memory for a worker that held these chunks, or was still loading. It costs the crew a worker."""
 
     node: str
     chunk_ids: frozenset[str]
@@ -112,9 +139,9 @@ class Crew:
         return self._worked_s + sum(now - slot.since for slot in self.slots if slot.ready)
 
     def fit_to(self, work: int) -> None:
-        """Ask for, or dismiss, until there is a worker for each of `work` chunks, up to the limit.
+        """Ask for workers, or dismiss some, until there is one for each of `work` chunks, up to the limit.
 
-        Those that still wait for resources are the autoscaler's demand.
+        Those that still wait for resources are demand for the autoscaler.
         """
         wanted = min(self._limit(), work)
         idle = [slot for slot in self.slots if not slot.in_flight]
@@ -125,23 +152,22 @@ class Crew:
             self._ask_for_one()
 
     def answer(self, slot: WorkerSlot, ref: Any) -> None:
-        """One that was not ready has answered.
+        """Take the answer of a worker that was not ready: it was placed, or its model is loaded.
 
         raises  what the loader raises if it is one of ours (ConfigError for a wrong checkpoint);
                 RunError if workers fail to start wherever they are placed
         """
         try:
-            answer = ray.get(ref)
+            answer = answer_of(slot, ref)
         except RayTaskError as error:
             if isinstance(error.cause, MaskmillError):
                 raise error.cause from error
             self._start_failed(slot, one_line(error))
-        # Neither of Ray's out-of-memory and actor errors is a kind of the other; RayError comes last.
-        except OutOfMemoryError:
-            self._start_ran_out_of_memory(slot)
-        except RayError as error:
-            lost = machine_is_lost(error, slot.node)
-            self._start_failed(slot, one_line(error), on="" if lost else slot.node)
+        except WorkerGoneError as gone:
+            if gone.failure is Failure.OUT_OF_MEMORY:
+                self._start_ran_out_of_memory(slot)
+            else:
+                self._start_failed(slot, str(gone), on="" if gone.failure is Failure.NODE_LOST else slot.node)
         else:
             slot.since = time.monotonic()
             if slot.node:
@@ -157,7 +183,7 @@ class Crew:
             self._start_failed(slot, f"it was not ready {time.monotonic() - slot.since:.0f} s after it was placed")
 
     def lose(self, slot: WorkerSlot) -> list[Attempt]:
-        """Dismiss one that died, or is as good as dead; returns what it held."""
+        """Dismiss a worker that died, hangs or cannot be reached; returns what it held."""
         attempts = list(slot.in_flight.values())
         slot.in_flight.clear()
         self.dismiss(slot)
@@ -167,14 +193,14 @@ class Crew:
         self._machines.note_finished(slot.node)
 
     def note_death(self, slot: WorkerSlot, attempts: list[Attempt], why: str) -> None:
-        """It died on a machine that lives on."""
+        """A worker died on a machine that is not lost."""
         if self._machines.note_death(slot.node, [attempt.chunk.chunk_id for attempt in attempts]):
             self._avoid(slot.node, f"workers keep dying there: {why}")
 
     def note_out_of_memory(self, slot: WorkerSlot, attempts: list[Attempt]) -> str:
         """Ray killed it because its machine had no memory left: one worker fewer from now on, as long as there is one.
 
-        Returns where that was, for a person.
+        Returns the machine's name, for messages.
         """
         name = self._capacity.name_of(slot.node) if slot.node else "a machine"
         then = f"there is but one worker: {MORE_MEMORY}"
@@ -185,8 +211,8 @@ class Crew:
         return name
 
     def note_named(self, chunk_id: str) -> None:
-        """One image of this chunk is left out from now on. If memory was short wherever the chunk was, then for that
-        image, and not because there were too many workers."""
+        """One image of this chunk is left out from now on. Memory that was short wherever the chunk was is taken for
+        that image's doing, and the workers that this cost are asked for again."""
         self._forget([shortage for shortage in self._shortages if chunk_id in shortage.chunk_ids])
 
     def dismiss(self, slot: WorkerSlot) -> None:
@@ -223,7 +249,7 @@ class Crew:
             raise RunError(f"worker after worker does not start; the last one said: {why}")
 
     def _start_ran_out_of_memory(self, slot: WorkerSlot) -> None:
-        """Others may have taken it, as long as there are others."""
+        """Other workers may have taken the memory, unless this one is the only one."""
         if self._limit() == 1:
             return self._start_failed(slot, f"its machine {RAN_OUT}; {MORE_MEMORY}")
         self.dismiss(slot)

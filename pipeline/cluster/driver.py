@@ -1,7 +1,7 @@
-"""The only loop: places chunks on workers, collects reports, and finds out what became of those that do not report.
+"""The driver's loop: places chunks on workers, collects reports, and decides what follows when none comes.
 
-Does not read images, write parts or decide what a chunk is, who works (crew.py) or who is to blame (ledger.py); what is
-committed is known from listing the store alone.
+Which workers there are, crew.py decides; how the attempts at a chunk are counted, ledger.py. A chunk is taken for
+committed when its worker reports it, or when its part is seen in the store.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from enum import StrEnum
 from typing import Any
 
 import ray as typed_ray
-from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+from ray.exceptions import RayTaskError
 
-from pipeline.cluster.capacity import machine_is_lost
-from pipeline.cluster.crew import CHUNKS_IN_FLIGHT, Crew, WorkerKind, WorkerSlot
+from pipeline.cluster.crew import CHUNKS_IN_FLIGHT, Crew, WorkerGoneError, WorkerKind, WorkerSlot, answer_of
 from pipeline.cluster.journal import JournalKeeper, JournalLostError
 from pipeline.cluster.ledger import Ledger, Verdict
 from pipeline.cluster.metrics import Failure, RunMetrics
@@ -109,8 +108,8 @@ class Driver:
                     self._send(slot)
 
     def _may_queue_behind(self) -> bool:
-        """A second chunk only while there is enough for all (the last ones go to whoever is free first), and never a
-        suspect one: its death would cost the neighbour an attempt."""
+        """Whether the next chunk may be a worker's second. Not if few are left: these go to whoever is free first.
+        Not if it is suspect: if it ended the worker, the first chunk would lose an attempt."""
         waiting = self._ledger.waiting
         return len(waiting) > len(self.crew.slots) and not self._ledger.is_suspect(waiting[0])
 
@@ -137,18 +136,17 @@ class Driver:
 
     def _receive(self, slot: WorkerSlot, ref: Any) -> None:
         try:
-            report = ray.get(ref)
+            report = answer_of(slot, ref)
         except RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
             if isinstance(cause, DeviceError):
                 return self._lose(slot, one_line(cause), Failure.DEVICE, died="its device failed")
             self._try_again(self._taken(slot, ref), cause)
-        # Neither of Ray's out-of-memory and actor errors is a kind of the other; RayError comes last.
-        except OutOfMemoryError:
-            self._lose_for_memory(slot)
-        except RayError as error:
-            lost = machine_is_lost(error, slot.node)
-            self._lose(slot, one_line(error), Failure.NODE_LOST if lost else Failure.WORKER_DIED)
+        except WorkerGoneError as gone:
+            if gone.failure is Failure.OUT_OF_MEMORY:
+                self._lose_for_memory(slot)
+            else:
+                self._lose(slot, str(gone), gone.failure)
         else:
             self._deaths = self._refusals = 0
             self.crew.note_finished(slot)
@@ -161,7 +159,7 @@ class Driver:
         return attempt
 
     def _try_again(self, attempt: Attempt, error: Exception) -> None:
-        """The worker lives and said what is wrong with this chunk."""
+        """An attempt raised `error`; its worker lives."""
         if isinstance(error, JournalLostError):
             self._journal.replace(self._journals[attempt.key])
             self._ledger.put_back(attempt.chunk)
@@ -192,8 +190,8 @@ class Driver:
             )
 
     def _lose(self, slot: WorkerSlot, why: str, failure: Failure, *, died: str = "its worker died") -> None:
-        """The worker is gone, and what it held goes back. A chunk that had not begun is nobody's suspect; one whose
-        machine is lost is not blamed for it."""
+        """Dismiss a worker that is gone, and decide on the chunks that it held. One that had not begun goes back; one
+        whose machine was lost is excused."""
         attempts = self.crew.lose(slot)
         entries = self._journal.read([attempt.key for attempt in attempts])
         if failure is Failure.NODE_LOST:
@@ -208,7 +206,7 @@ class Driver:
             raise RunError(f"{self._deaths} workers died in a row with no chunk finished; the last one: {why}")
 
     def _lose_for_memory(self, slot: WorkerSlot) -> None:
-        """Ray killed the worker because its machine was short of memory, which may have been anybody's doing."""
+        """Ray killed the worker because its machine was short of memory, which any process on it may have used."""
         attempts = self.crew.lose(slot)
         entries = self._journal.read([attempt.key for attempt in attempts])
         where = self.crew.note_out_of_memory(slot, attempts)
@@ -223,7 +221,7 @@ class Driver:
         why: str,
         verdict_on: Callable[[Attempt, JournalEntry | None, str], Verdict],
     ) -> int:
-        """How many of the attempts had begun, and so failed."""
+        """Put back the attempts that had not begun and judge the others; returns how many these are."""
         failed = 0
         for attempt in attempts:
             if entries is not None and attempt.key not in entries:
@@ -240,7 +238,7 @@ class Driver:
         return failed
 
     def _watch(self) -> None:
-        """Read what the workers are at; one that is at the same image for too long is replaced."""
+        """Read which image each attempt is at, and replace workers that are at the same image for too long."""
         now = time.monotonic()
         if now < self._next_watch:
             return
@@ -281,7 +279,7 @@ class Driver:
         )
 
     def _images_in_flight(self) -> int:
-        """Done, but not committed yet."""
+        """Images that are done, in chunks that are not committed yet."""
         return sum(max(0, self._entries[key].images - 1) for key in self._keys() if key in self._entries)
 
     def _keys(self) -> list[str]:

@@ -1,7 +1,8 @@
-"""What every worker is at, told before it begins, so that it is known after the worker's death.
+"""Which image every worker is at, kept outside the worker, so that it is known after the worker's death.
 
-Owns an actor on the driver's machine and the driver's handle of it. A mark is acknowledged: an unacknowledged one was
-lost in half of the kills that were tried, an acknowledged one in none, for 0.6 ms. It dies with the driver.
+Owns an actor on the driver's machine, which ends with the driver, and the driver's handle of it. A worker goes on when
+its mark is acknowledged, after 0.6 ms. In the kills that were tried no such mark was lost, and half of those not waited
+for.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ READ_TIMEOUT_S = 10.0
 
 
 class JournalLostError(MaskmillError):
-    """The journal does not answer: something killed it. Nobody who was watched by it is to blame."""
+    """The journal does not answer, because something killed it. No chunk is to blame for that."""
 
 
 class Journal:
-    """The actor. Keys are those of attempts; times are this process's own."""
+    """The actor. Keys are those of attempts; times are read from this process's clock."""
 
     def __init__(self) -> None:
         self._marks: dict[str, tuple[int | None, int, float]] = {}
@@ -44,7 +45,7 @@ class Journal:
         return {key: JournalEntry(ordinal, images, now - then) for key, (ordinal, images, then) in known.items()}
 
     def forget_all_but(self, keys: Iterable[str]) -> None:
-        """What has ended is of no interest any more."""
+        """Drop the marks of attempts that have ended."""
         self._marks = {key: self._marks[key] for key in keys if key in self._marks}
 
 
@@ -68,7 +69,7 @@ class JournalKeeper:
         return make(Journal).remote()
 
     def replace(self, lost: Any) -> None:
-        """Another journal instead of `lost`; nothing if that was done already, for one of many that found it lost."""
+        """Another journal instead of `lost`, once: several workers may find the same one lost."""
         if lost is self.actor:
             self.close()
             self.actor = self._made()

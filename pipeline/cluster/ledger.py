@@ -1,7 +1,7 @@
-"""Who still has to be done, and who is to blame: the driver's book-keeping, without Ray.
+"""Which chunks are still to be done, and what a failed attempt leads to: the driver's book-keeping, without Ray.
 
-Owns the states of a chunk (waiting, out, committed, given up), the counting of its attempts, and the images of it that
-are not touched any more.
+Owns the states of a chunk (waiting, out with a worker, committed, given up), the counts of its attempts, and which of
+its images are left out.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from pipeline.plan.plan import Plan
 from pipeline.records import Attempt, Chunk, ChunkReport, GivenUp, JournalEntry
 
 DEATHS_TO_NAME = 3
-"""Attempts that must end at the same image, the last of them careful, before its row is `crashed`. Two may be somebody
-else's doing: where processes are killed at random, an innocent image is met twice once in a few hundred kills."""
+"""Attempts that must end at the same image, the last of them careful, before its row is `crashed`. Two may be
+chance: where processes are killed at random, the same image is hit twice once in a few hundred kills."""
 NAMED_AT_FIRST = 5
-"""Images that may be named before a single chunk is finished; a row is final, and so many are not to blame."""
+"""Images that may be named before a single chunk is finished. So many point to another cause, and their rows would be
+final."""
 LOSSES_EXCUSED = 3
 """Times that a chunk's machine may be lost, or run out of memory, before the chunk is suspected of doing it."""
 
@@ -62,7 +63,7 @@ class Ledger:
     again: set[str] = field(default_factory=set[str])
     """Ids of chunks whose part is there, and whose failed rows are tried once more."""
     crashed: defaultdict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
-    """Chunk id -> its images that are not touched any more, and why."""
+    """Chunk id -> its images that are left out from now on, and why."""
 
     @classmethod
     def open(
@@ -76,8 +77,8 @@ class Ledger:
     ) -> Ledger:
         """`again` are committed chunks whose failed rows are tried once more.
 
-        `from_the_start` is for the driver that made the plan. Another one begins somewhere else in the circle, so
-        that two of them do not do the same chunk at the same time; the output is the same in any order."""
+        `from_the_start` is for the driver that made the plan. Any other begins at a random chunk and goes round, so
+        that two drivers rarely do the same chunk at the same time. The output is the same in any order."""
         ledger = cls(plan, attempts_allowed=attempts_allowed, again=set(again))
         ledger.waiting.extend(plan.chunks())
         ledger.note_committed(committed)
@@ -91,12 +92,12 @@ class Ledger:
 
     @property
     def nothing_works(self) -> bool:
-        """Image after image is named, and nothing else came of the work: then it is the machines, or the model. A later
-        driver begins with other chunks, if there are any, so that one full of bad images does not stop it again."""
+        """Images were named one after the other and no chunk was finished: then the machines or the model are at fault.
+        A later driver begins with other chunks, so that one full of bad images does not stop it again."""
         return not self.reports and sum(map(len, self.crashed.values())) >= NAMED_AT_FIRST
 
     def note_committed(self, chunk_ids: Iterable[str]) -> None:
-        """Parts seen in the store: nobody needs to wait for these any more."""
+        """Parts were seen in the store; their chunks need not be done any more."""
         new = set(chunk_ids) - self.committed - self.again
         if not new:
             return
@@ -132,7 +133,7 @@ class Ledger:
         self._commit(chunk)
 
     def excuse(self, attempt: Attempt, entry: JournalEntry | None, why: str) -> Verdict:
-        """Its machine was lost. A chunk that loses one machine after the other is to blame for it like any other."""
+        """Its machine was lost. After LOSSES_EXCUSED of them the chunk is blamed as for any other failure."""
         chunk_id = attempt.chunk.chunk_id
         self.losses[chunk_id] += 1
         if self.losses[chunk_id] > LOSSES_EXCUSED:
@@ -180,7 +181,7 @@ class Ledger:
         return len(lost)
 
     def is_suspect(self, chunk: Chunk) -> bool:
-        """It failed before: it runs carefully, and without a neighbour whose work a second death would cost."""
+        """It failed before. It runs carefully and alone, so that another death costs no other chunk an attempt."""
         return chunk.chunk_id in self.suspects
 
     def _fail(self, chunk: Chunk, why: str) -> Verdict:

@@ -1,6 +1,6 @@
 """Which machines workers fail on, and are not placed on any more.
 
-Owns the counting. Does not know Ray; who failed and why is the driver's to say.
+Owns the counting. Does not know Ray; the crew says what failed where.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _Record:
     failed_starts: int = 0
     deaths: int = 0
     chunks: set[str] = field(default_factory=set[str])
-    """At work when a worker died here; a chunk that kills wherever it is says nothing of the machine twice."""
+    """At work when a worker died here. A further death with one of them does not count: the chunk may be what kills."""
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Machines:
         self._records[node].failed_starts = 0
 
     def note_finished(self, node: str) -> None:
-        """A chunk was finished there: whatever happened before was not the machine's doing."""
+        """A chunk was finished there, so the machine is not to blame for what failed before."""
         self._records.pop(node, None)
 
     def note_failed_start(self, node: str) -> bool:

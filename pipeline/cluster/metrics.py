@@ -1,8 +1,8 @@
 """How a run stands, as Prometheus series on the metrics port of every Ray node.
 
 Owns the names, units and labels; docs/cluster.md and the Grafana dashboard repeat them, which a test holds. Counters
-are of the work of this driver's workers, added when a chunk's report comes. Ray puts `ray_` before every name, and
-labels of its own (session, node, process) beside ours.
+count the work of this driver's workers, when a chunk's report comes or an attempt fails. Ray puts `ray_` before every
+name, and labels of its own (session, node, process) beside ours.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Kind(StrEnum):
 
 
 class Failure(StrEnum):
-    """Why an attempt at a chunk came to nothing."""
+    """Why an attempt at a chunk failed."""
 
     WORKER_DIED = "worker_died"
     HUNG = "hung"
@@ -78,7 +78,7 @@ CATALOGUE = (
 
 
 class RunMetrics:
-    """The driver's. Nothing here raises: a run does not end for a number that nobody may be looking at.
+    """The driver's. Nothing here raises, because no run should end for a metric.
 
     run   the place of the output: the label by which runs of one cluster are told apart
     make  a series of Ray's from a Metric
@@ -113,7 +113,7 @@ class RunMetrics:
         self._add(BUSY, report.seconds.get(Stage.COMPUTE, 0.0))
 
     def failed(self, reason: Failure, attempts: int = 1) -> None:
-        """So many attempts at chunks came to nothing."""
+        """This number of attempts at chunks failed."""
         self._add(FAILURES, attempts, reason=reason)
 
     def _add(self, metric: Metric, value: float, **labels: str) -> None:

@@ -1,6 +1,6 @@
-"""Looking at data/ now and then, beside the driver's loop.
+"""Listing data/ now and then in a thread, so that the driver's loop never waits for the store.
 
-Owns the pace, and the patience with a store that does not answer: the loop never waits for a look.
+Owns the pace, and what a listing that fails means.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from pipeline.cluster.ray_session import one_line
 from pipeline.errors import ConfigError, RunError
+from pipeline.texts import printable
 
 POLL_S = (0.5, 16.0)
 """Seconds between two questions: at first, and at most; each pause is twice the last."""
@@ -89,7 +90,7 @@ def _exit_code(info: Any, write: Write) -> int:
         return STOPPED
     code = info.driver_exit_code
     if code is None:
-        write(f"the job never began: {info.message}\n")
+        write(f"the job never began: {printable(str(info.message))}\n")
         return NEVER_BEGAN
     return code if code >= 0 else 128 - code
 

@@ -37,21 +37,21 @@ class WorkerSpec:
 
 
 class Worker:
-    """Made empty; `start` loads, so that what goes wrong there comes back as itself and not as a dead actor."""
+    """Made empty; `start` loads the model, so that its errors reach the driver as they are and not as a dead actor."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
         self._context: WorkerContext | None = None
 
     def node(self) -> str:
-        """The id of the node that this is, known before anything can go wrong."""
+        """The id of the node that this worker is on, known before the model is loaded."""
         return ray.get_runtime_context().get_node_id()
 
     def start(self) -> None:
         """Load the model. Raises what the loader raises."""
         spec = self._spec
         _fix_torch(spec.threads)
-        store = connect(spec.store)
+        store = connect(spec.store, out=spec.out)
         segmenter = spec.load(store)
         warm_up()
         device = Device(segmenter, spec.plan.settings.recipe)

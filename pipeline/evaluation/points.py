@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.evaluation.truths import Floats, Mask_HW, Truths, mask_pixels, pairwise_iou
-from pipeline.masks.segmenter import EncodedCrop, Segmenter
+from pipeline.evaluation.truths import Floats, Truths, pairwise_iou
+from pipeline.masks.rle import Mask_HW, mask_pixels
+from pipeline.masks.segmenter import Encoded, Segmenter, cells_on_host
 from pipeline.masks.trace import UntracedMask
-from pipeline.masks.upscaling import Upscaling
 
 POINTS_AT_ONCE = 64
 """Whose logits are in memory together; no answer depends on it."""
@@ -80,7 +80,7 @@ def random_points(truths: Truths, rng: np.random.Generator) -> npt.NDArray[np.fl
 
 
 def score_points(
-    segmenter: Segmenter, rgb_HW3: npt.NDArray[np.uint8], truths: Truths, *point_sets_T2: npt.NDArray[np.float64]
+    segmenter: Segmenter[Encoded], rgb_HW3: npt.NDArray[np.uint8], truths: Truths, *point_sets_T2: Floats
 ) -> list[PointScores]:
     """For each set of points, one on each truth: what the model answers. The image is encoded once, as one crop."""
     (encoded,) = segmenter.encode([rgb_HW3])
@@ -94,14 +94,10 @@ def score_points(
     return scores
 
 
-def _answer(segmenter: Segmenter, encoded: EncodedCrop, points_P2: Floats) -> tuple[list[str], Floats]:
+def _answer(segmenter: Segmenter[Encoded], encoded: Encoded, points_P2: Floats) -> tuple[list[str], Floats]:
     """Packed masks of all outputs in (point, output) order, and the predicted IoU of each, (P, M)."""
     found = segmenter.decode(encoded, points_P2, pred_iou_thresh=-np.inf)
-    low_hw = found.logits_Nhw.shape[1], found.logits_Nhw.shape[2]
-    upscaling = Upscaling.between(
-        low_hw, input_side=segmenter.input_side, resized_hw=encoded.resized_hw, crop_hw=encoded.crop_hw
-    )
-    logits_Nwh = found.logits_Nhw.mT.contiguous().cpu().numpy()
+    logits_Nwh, upscaling = cells_on_host(found.logits_Nhw, segmenter, encoded)
     counts = [UntracedMask(logits_wh, upscaling).traced().packed() for logits_wh in logits_Nwh]
     return counts, found.predicted_iou_N.double().cpu().numpy().reshape(len(points_P2), -1)
 

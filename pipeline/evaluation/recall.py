@@ -8,7 +8,7 @@ Legend: D masks, T truths, I IoU thresholds, R ranges of areas.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,16 @@ class RecallCounts:
         """Share of all truths that were found at one of the thresholds; NaN without truths."""
         found = self.matched_RI[0, int(np.argmin(np.abs(IOU_THRESHOLDS - iou)))]
         return float(found / self.truths_R[0]) if self.truths_R[0] else float("nan")
+
+
+_NONE_RI: npt.NDArray[np.int64] = np.zeros((len(AREA_RANGES), len(IOU_THRESHOLDS)), np.int64)
+NO_IMAGES = RecallCounts(0, 0, _NONE_RI[:, 0], _NONE_RI)
+
+
+def total_recall(images: Iterable[tuple[Sequence[str], Sequence[float], Truths]]) -> RecallCounts:
+    """Of many images: each one's masks, their scores and its truths."""
+    counted = (count_recall(counts_D, np.array(score_D, np.float64), truths) for counts_D, score_D, truths in images)
+    return sum(counted, NO_IMAGES)
 
 
 def count_recall(counts_D: Sequence[str], score_D: Floats, truths: Truths) -> RecallCounts:

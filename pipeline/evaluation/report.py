@@ -1,6 +1,6 @@
 """The figures of an evaluation: one small document, and the same as a table for a model card.
 
-Owns names and layout. Legend: T truths, M outputs of a point.
+Owns names and layout.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numpy as np
 
 from pipeline.evaluation.points import PointScores
 from pipeline.evaluation.recall import AREA_RANGES, RecallCounts
+from pipeline.settings import Recipe
 
-GOOD_IOU = 0.88
+GOOD_IOU = Recipe.pred_iou_thresh
 """The threshold of the recipe `sam`, above which an output should be kept."""
 
 
@@ -37,9 +38,9 @@ class PointFigures:
     predicted_bias: float
     """Predicted minus true IoU, over all outputs: above 0 is too sure."""
     good_share: float
-    """Outputs with a true IoU above 0.88."""
+    """Share of the outputs with a true IoU above GOOD_IOU."""
     confident_share: float
-    """Outputs with a predicted IoU above 0.88."""
+    """Share of the outputs with a predicted IoU above GOOD_IOU."""
 
 
 def point_figures(scores: PointScores, area_range: str) -> PointFigures:
@@ -60,16 +61,16 @@ def point_figures(scores: PointScores, area_range: str) -> PointFigures:
     return PointFigures(truths=len(chosen.area_T), **means)
 
 
-def figures(points: Mapping[str, tuple[int, PointScores]], recall: RecallCounts | None) -> dict[str, Any]:
+def figures(points: Mapping[str, tuple[int, PointScores]], recall: RecallCounts) -> dict[str, Any]:
     """The document: points by their kind (with the number of images), recall, each by range of areas.
 
-    Figures that nothing stands behind are null.
+    A figure is null where no truth is behind it; recall is left out without images.
     """
     document: dict[str, Any] = {}
     for kind, (images, scores) in points.items():
         ranges = {name: _plain(asdict(point_figures(scores, name))) for name in AREA_RANGES}
         document[f"{kind} point"] = {"images": images, **ranges}
-    if recall is not None and recall.images:
+    if recall.images:
         ranges = {
             name: _plain({"truths": recall.truths(name), "average_recall": recall.average_recall(name)})
             for name in AREA_RANGES
@@ -98,8 +99,8 @@ _ROWS = {
     "mean absolute error of predicted IoU": "predicted_error",
     "the same, ranked first": "top_predicted_error",
     "predicted minus true IoU": "predicted_bias",
-    "outputs with true IoU above 0.88": "good_share",
-    "outputs with predicted IoU above 0.88": "confident_share",
+    f"outputs with true IoU above {GOOD_IOU}": "good_share",
+    f"outputs with predicted IoU above {GOOD_IOU}": "confident_share",
 }
 
 

@@ -1,7 +1,7 @@
 """The ground truth of one image: masks as COCO's packed run lengths, and how masks are compared.
 
 Owns what counts as a truth. Does not know where masks come from. Every IoU is over the image's own pixels.
-Legend: H W pixels, L levels of labels, T truths, D masks to compare.
+Legend: H W pixels, L levels of labels, T truths, D masks that are compared with them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from pipeline.errors import ContractError
-from pipeline.masks.rle import Rle, unpacked
+from pipeline.masks.rle import Rle, pack_pixels, unpacked
 
-Mask_HW = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 
@@ -63,21 +62,6 @@ class Truths:
 
     def __len__(self) -> int:
         return len(self.counts_T)
-
-
-def pack_pixels(mask_HW: Mask_HW) -> str:
-    """COCO's packed run lengths of a mask."""
-    columns = np.ascontiguousarray(mask_HW.T).ravel()
-    changes = np.flatnonzero(np.diff(columns, prepend=False))
-    ends = np.concatenate([[0], changes, [len(columns)]])
-    return Rle((mask_HW.shape[0], mask_HW.shape[1]), np.diff(ends)).packed()
-
-
-def mask_pixels(counts: str, hw: tuple[int, int]) -> Mask_HW:
-    """The inverse of `pack_pixels`."""
-    runs = unpacked(counts)
-    inside = (np.arange(len(runs)) % 2).astype(np.bool_)
-    return np.repeat(inside, runs).reshape(hw[1], hw[0]).T
 
 
 def pairwise_iou(counts_D: Sequence[str], counts_T: Sequence[str], hw: tuple[int, int]) -> Floats:

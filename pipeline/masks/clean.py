@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from pipeline.masks.arrays import Flags, Integers
 from pipeline.masks.compiled import compiled
 from pipeline.masks.rle import Rle, Runs, lengths
-
-Integers = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

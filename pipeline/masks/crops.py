@@ -1,6 +1,6 @@
 """Where to look: the zoomed crops of an image and the grid of points in each.
 
-Owns window geometry alone; no pixels, no model.
+Owns their geometry alone; no pixels, no model.
 Source: arXiv:2304.02643 appendix B; window sizes and rounding as in segment_anything 1.0.
 """
 

@@ -1,6 +1,6 @@
 """Pixels to masks: the crops of a batch of images are encoded together, searched one by one, merged per image.
 
-Owns the batching. `search` finds the candidates of one crop, `merge` turns those of one image into its result.
+Owns the batching of crops. `search` finds the candidates of one crop, `merge` turns those of one image into its result.
 Knows nothing of files, runs or which model it is; a `Segmenter` is all it needs.
 """
 
@@ -19,7 +19,7 @@ from pipeline.masks.crops import Crop, image_crops
 from pipeline.masks.merge import merge_crops
 from pipeline.masks.rle import Rle
 from pipeline.masks.search import CropSearch
-from pipeline.masks.segmenter import Segmenter
+from pipeline.masks.segmenter import Encoded, Segmenter
 from pipeline.records import Funnel, ImageMasks
 from pipeline.settings import Recipe
 
@@ -41,14 +41,17 @@ class _Window:
 
 @torch.no_grad()
 def generate_masks(
-    images_HW3: Sequence[Image_HW3], segmenter: Segmenter, recipe: Recipe, *, crops_per_encode: int = CROPS_PER_ENCODE
+    images_HW3: Sequence[Image_HW3],
+    segmenter: Segmenter[Encoded],
+    recipe: Recipe,
+    *,
+    crops_per_encode: int = CROPS_PER_ENCODE,
 ) -> list[ImageMasks]:
     """Every mask that the recipe finds in each RGB image, in a fixed order; one result per image, maybe empty.
 
     Equal pixels, weights and recipe give equal results, whatever else is in the batch and however many crops are
-    encoded at once. The order is that of the last
-    duplicate removal: by predicted IoU within one crop, by `recipe.crop_rank` across crops, and after a clean-up
-    untouched masks before changed ones.
+    encoded at once. The order is that of the last duplicate removal: by predicted IoU within one crop, by
+    `recipe.crop_rank` across crops, and after a clean-up untouched masks before changed ones.
 
     raises  ConfigError if the recipe leaves a crop layer without points
             ContractError if an image is not (H, W, 3) uint8 with at least one pixel

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from pipeline.masks.arrays import Floats, Integers
 from pipeline.masks.compiled import compiled
-from pipeline.masks.tiles import Floats, Workspace, evaluate, make_workspace, next_stretch, tile_bounds
+from pipeline.masks.tiles import Workspace, evaluate, make_workspace, next_stretch, tile_bounds
 from pipeline.masks.upscaling import Upscaling
-
-Integers = npt.NDArray[np.int64]
 
 TIGHT, LOOSE, LEFT, TOP, RIGHT, BOTTOM = range(6)
 """The columns of a tally. The first two are counts, the others the box so far."""

@@ -1,7 +1,7 @@
 """One image: duplicates across crops, clean-up, duplicates again, area; then the masks as records.
 
-Owns the order of these steps and the accounting: every candidate ends in exactly one field of the funnel.
-Legend: N candidates, K kept.
+Owns the order of these steps, and the check that every candidate of the image ends in exactly one field of the funnel.
+Legend: N candidates.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
-import torch
+import numpy as np
 
 from pipeline.errors import ContractError
+from pipeline.masks.arrays import Flags, Integers
 from pipeline.masks.candidates import Candidates
 from pipeline.masks.clean import clean_mask
 from pipeline.masks.filters import covers_too_much
-from pipeline.masks.nms import best_first, box_nms, order_across_crops
+from pipeline.masks.nms import box_nms, order_across_crops, untouched_first
 from pipeline.masks.rle import Rle
 from pipeline.records import Funnel, ImageMasks, Mask
 from pipeline.settings import Recipe
@@ -34,18 +35,20 @@ def merge_crops(
     unique = found if len(crops) == 1 else _unique_across_crops(found, recipe)
     whole, changed_N = _clean(_paste(unique, image_hw), recipe)
     distinct = _unique_after_clean(whole, changed_N, recipe)
-    masks = tuple(_records(distinct, image_hw, recipe))
+    area_N = np.array([rle.area for rle in distinct.masks], np.int64)
+    large_N = covers_too_much(area_N, image_hw=image_hw, max_fraction=recipe.max_area_fraction)
+    kept = distinct.take(np.flatnonzero(~large_N))
     funnel += Funnel(
         duplicate_across_crops=len(found) - len(unique),
         too_small=len(unique) - len(whole),
         duplicate_after_clean=len(whole) - len(distinct),
-        too_large=len(distinct) - len(masks),
-        kept=len(masks),
+        too_large=len(distinct) - len(kept),
+        kept=len(kept),
     )
     accounted = sum(getattr(funnel, field.name) for field in fields(funnel) if field.name != "candidates")
     if accounted != funnel.candidates:
         raise ContractError(f"{funnel.candidates} candidates, {accounted} accounted for: {funnel}")
-    return ImageMasks(masks, funnel)
+    return ImageMasks(tuple(_records(kept)), funnel)
 
 
 def _unique_across_crops(found: Candidates[Rle], recipe: Recipe) -> Candidates[Rle]:
@@ -55,60 +58,58 @@ def _unique_across_crops(found: Candidates[Rle], recipe: Recipe) -> Candidates[R
 
 def _paste(candidates: Candidates[Rle], image_hw: tuple[int, int]) -> Candidates[Rle]:
     """Masks moved from their crops' frames to the image's."""
-    origins = candidates.crop_xyxy_N4[:, :2].numpy().tolist()
+    origins = candidates.crop_xyxy_N4[:, :2].tolist()
     pasted = (
         rle.pasted(at_xy=(x, y), frame_hw=image_hw) for rle, (x, y) in zip(candidates.masks, origins, strict=True)
     )
     return candidates.with_masks(tuple(pasted))
 
 
-def _clean(candidates: Candidates[Rle], recipe: Recipe) -> tuple[Candidates[Rle], torch.Tensor]:
+def _clean(candidates: Candidates[Rle], recipe: Recipe) -> tuple[Candidates[Rle], Flags]:
     """Masks without small holes and islands, and which of them changed; those with only small parts are dropped.
 
     The box of an untouched mask stays as it was.
     """
     if not recipe.min_mask_region_area and not recipe.drop_if_largest_below:
-        return candidates, torch.zeros(len(candidates), dtype=torch.bool)
+        return candidates, np.zeros(len(candidates), np.bool_)
     cleaned = [clean_mask(rle, below_area=recipe.min_mask_region_area) for rle in candidates.masks]
-    boxes_N4 = candidates.box_xyxy_N4.clone()
+    boxes_N4 = candidates.box_xyxy_N4.copy()
     for box_4, mask in zip(boxes_N4, cleaned, strict=True):
         if mask.changed:
-            box_4[:] = torch.tensor(mask.rle.box_xyxy)
-    changed_N = torch.tensor([mask.changed for mask in cleaned], dtype=torch.bool)
-    large_N = torch.tensor([mask.largest_area >= recipe.drop_if_largest_below for mask in cleaned], dtype=torch.bool)
+            box_4[:] = mask.rle.box_xyxy
+    changed_N = np.array([mask.changed for mask in cleaned], np.bool_)
+    large_N = np.array([mask.largest_area >= recipe.drop_if_largest_below for mask in cleaned], np.bool_)
     whole = replace(candidates, box_xyxy_N4=boxes_N4, masks=tuple(mask.rle for mask in cleaned))
-    return whole.take(torch.nonzero(large_N).flatten()), changed_N[large_N]
+    return whole.take(np.flatnonzero(large_N)), changed_N[large_N]
 
 
-def _unique_after_clean(candidates: Candidates[Rle], changed_N: torch.Tensor, recipe: Recipe) -> Candidates[Rle]:
+def _unique_after_clean(candidates: Candidates[Rle], changed_N: Flags, recipe: Recipe) -> Candidates[Rle]:
     """Masks that the clean-up made equal: untouched ones are preferred, else the order so far decides."""
     if not recipe.min_mask_region_area:
         return candidates
     thresh = max(recipe.box_nms_thresh, recipe.crop_nms_thresh)
-    order = best_first((~changed_N).float())
-    return candidates.take(box_nms(candidates.box_xyxy_N4, order, iou_thresh=thresh))
+    return candidates.take(box_nms(candidates.box_xyxy_N4, untouched_first(changed_N), iou_thresh=thresh))
 
 
-def _records(candidates: Candidates[Rle], image_hw: tuple[int, int], recipe: Recipe) -> list[Mask]:
-    """The candidates in SA-1B's terms, without those that cover too much of the image."""
+def _records(candidates: Candidates[Rle]) -> list[Mask]:
+    """The candidates in SA-1B's terms."""
     columns = zip(
         candidates.masks,
         _xywh(candidates.box_xyxy_N4),
-        candidates.predicted_iou_N.numpy().tolist(),
-        candidates.stability_N.numpy().tolist(),
-        candidates.point_xy_N2.numpy().tolist(),
+        candidates.predicted_iou_N.tolist(),
+        candidates.stability_N.tolist(),
+        candidates.point_xy_N2.tolist(),
         _xywh(candidates.crop_xyxy_N4),
-        candidates.layer_N.numpy().tolist(),
-        candidates.mask_index_N.numpy().tolist(),
+        candidates.layer_N.tolist(),
+        candidates.mask_index_N.tolist(),
         strict=True,
     )
     return [
-        Mask(rle.packed(), box, area, iou, stability, (x, y), crop_box, layer, mask_index)
+        Mask(rle.packed(), box, rle.area, iou, stability, (x, y), crop_box, layer, mask_index)
         for rle, box, iou, stability, (x, y), crop_box, layer, mask_index in columns
-        if not covers_too_much(area := rle.area, image_hw=image_hw, max_fraction=recipe.max_area_fraction)
     ]
 
 
-def _xywh(box_xyxy_N4: torch.Tensor) -> list[tuple[float, float, float, float]]:
+def _xywh(box_xyxy_N4: Integers) -> list[tuple[float, float, float, float]]:
     """Width and height as differences of the corners: for inclusive boxes SA-1B's own convention, one pixel short."""
-    return [(float(x0), float(y0), float(x1 - x0), float(y1 - y0)) for x0, y0, x1, y1 in box_xyxy_N4.numpy().tolist()]
+    return [(float(x0), float(y0), float(x1 - x0), float(y1 - y0)) for x0, y0, x1, y1 in box_xyxy_N4.tolist()]

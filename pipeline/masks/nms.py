@@ -1,42 +1,46 @@
 """Duplicates: which of N boxes survive, and in which order they are preferred.
 
-Owns the three orders of preference. Every order is total: equal candidates keep the order they came in.
-Legend: N boxes, K kept.
+Owns the orders of preference. Every one is total: equal candidates keep the order they came in.
+Legend: N boxes, K kept, M after the one in hand.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import torch
 
+from pipeline.masks.arrays import Flags, Floats, Integers
 from pipeline.masks.candidates import Candidates
+from pipeline.masks.rle import Rle
 from pipeline.settings import CropRank
 
 
-def best_first(score_N: torch.Tensor) -> torch.Tensor:
-    """(N,) int64 positions by falling score."""
-    return torch.argsort(score_N, descending=True, stable=True)
+def best_first(score_N: Floats | Integers) -> Integers:
+    """(N,) positions by falling score."""
+    return np.argsort(-score_N, kind="stable")
 
 
-def order_across_crops(candidates: Candidates[Any], rank: CropRank) -> torch.Tensor:
-    """(N,) int64 positions, the preferred duplicate first; see `CropRank`."""
+def order_across_crops(candidates: Candidates[Rle], rank: CropRank) -> Integers:
+    """(N,) positions, the preferred duplicate first; see `CropRank`."""
     if rank is CropRank.LAYER:
         by_iou = best_first(candidates.predicted_iou_N)
         return by_iou[best_first(candidates.layer_N[by_iou])]
-    x0, y0, x1, y1 = candidates.crop_xyxy_N4.unbind(dim=1)
+    x0, y0, x1, y1 = candidates.crop_xyxy_N4.T
     # float32 as in the released code, in which two areas that differ by less than its precision are a tie.
-    return best_first(1 / ((x1 - x0) * (y1 - y0)).float())
+    return best_first(np.float32(1) / ((x1 - x0) * (y1 - y0)).astype(np.float32))
 
 
-def box_nms(box_xyxy_N4: torch.Tensor, order_N: torch.Tensor, *, iou_thresh: float) -> torch.Tensor:
-    """Greedy non-maximum suppression: (K,) int64 positions that stay, in the given order.
+def untouched_first(changed_N: Flags) -> Integers:
+    """(N,) positions, those that the clean-up changed after the others."""
+    return np.argsort(changed_N, kind="stable")
+
+
+def box_nms(box_xyxy_N4: Integers, order_N: Integers, *, iou_thresh: float) -> Integers:
+    """Greedy non-maximum suppression: (K,) positions that stay, in the given order.
 
     A box falls if its IoU with a better one that stays is above `iou_thresh`. Areas are (x1 - x0) * (y1 - y0), so two
     boxes without area have no IoU and both stay. Arithmetic is torchvision's on the CPU: float32, compared in float64.
     """
-    boxes_N4 = box_xyxy_N4[order_N].cpu().numpy().astype(np.float32)
+    boxes_N4 = box_xyxy_N4[order_N].astype(np.float32)
     areas_N = (boxes_N4[:, 2] - boxes_N4[:, 0]) * (boxes_N4[:, 3] - boxes_N4[:, 1])
     alive_N = np.ones(len(boxes_N4), dtype=np.bool_)
     for i in range(len(boxes_N4)):
@@ -49,4 +53,4 @@ def box_nms(box_xyxy_N4: torch.Tensor, order_N: torch.Tensor, *, iou_thresh: flo
         with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, which is not above any threshold
             iou_M = shared_M / (areas_N[i] + areas_N[i + 1 :] - shared_M)
         alive_N[i + 1 :] &= ~(iou_M.astype(np.float64) > iou_thresh)
-    return order_N[torch.as_tensor(alive_N)]
+    return order_N[alive_N]

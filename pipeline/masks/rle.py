@@ -1,7 +1,8 @@
 """Masks as run lengths: measure, move to a larger frame, pack as COCO's compressed strings, read them back and check.
 
-Owns the format: column-major runs, the first one background and maybe empty. Nothing here is as large as its frame.
-Legend: M runs.
+Owns the format: column-major runs, the first one background and maybe empty. Only `pack_pixels` and `mask_pixels` touch
+every pixel of the frame.
+Legend: M runs, H W pixels.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pipeline.masks.compiled import compiled
 
 Runs = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
+Mask_HW = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,6 +100,21 @@ def unpacked(counts: str) -> Runs:
     values[1::2] = values[1::2].cumsum()
     values[2::2] = values[2::2].cumsum()
     return values
+
+
+def pack_pixels(mask_HW: Mask_HW) -> str:
+    """COCO's packed run lengths of a mask."""
+    columns = np.ascontiguousarray(mask_HW.T).ravel()
+    changes = np.flatnonzero(np.diff(columns, prepend=False))
+    ends = np.concatenate([[0], changes, [len(columns)]])
+    return Rle((mask_HW.shape[0], mask_HW.shape[1]), np.diff(ends)).packed()
+
+
+def mask_pixels(counts: str, hw: tuple[int, int]) -> Mask_HW:
+    """The inverse of `pack_pixels`; of masks that fill the frame."""
+    runs = unpacked(counts)
+    inside = (np.arange(len(runs)) % 2).astype(np.bool_)
+    return np.repeat(inside, runs).reshape(hw[1], hw[0]).T
 
 
 @compiled

@@ -1,41 +1,37 @@
 """One crop: prompt its grid of points, keep the good candidates, remove the duplicates among them.
 
-Owns the order of these steps, and how long logits are held. Masks leave here as run lengths.
-Legend: P points of a batch, N predictions of a batch, K kept, h w low-resolution cells (last two axes swapped: wh).
+Owns the order of these steps, the batches of points, and how long logits are held. Masks leave here as run lengths.
+Legend: P points of a batch, N predictions of a batch, w h low-resolution cells (transposed).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
+from pipeline.masks.arrays import Points
 from pipeline.masks.candidates import Candidates
 from pipeline.masks.crops import Crop, grid_points, points_per_side
 from pipeline.masks.filters import at_crop_edge, predicted_iou_cut, stability_scores
 from pipeline.masks.measure import measure_masks
 from pipeline.masks.nms import best_first, box_nms
 from pipeline.masks.rle import Rle
-from pipeline.masks.segmenter import Segmenter
-from pipeline.masks.tiles import Floats
+from pipeline.masks.segmenter import Encoded, Segmenter, cells_on_host
 from pipeline.masks.trace import UntracedMask
-from pipeline.masks.upscaling import Upscaling
 from pipeline.records import Funnel
 from pipeline.settings import Recipe
 
 
 @dataclass(frozen=True, slots=True)
-class CropSearch:
+class CropSearch(Generic[Encoded]):
     """An encoded crop, where it lies in its image, and how to search it."""
 
     image_hw: tuple[int, int]
     crop: Crop
-    encoded: Any
-    """The segmenter's `EncodedCrop`."""
-    segmenter: Segmenter
+    encoded: Encoded
+    segmenter: Segmenter[Encoded]
     recipe: Recipe
 
     def run(self) -> tuple[Candidates[Rle], Funnel]:
@@ -53,51 +49,38 @@ class CropSearch:
         funnel = sum((funnel for _, funnel in batches), Funnel(duplicate_in_crop=len(found) - len(kept)))
         return kept.with_masks(tuple(mask.traced() for mask in kept.masks)), funnel
 
-    def _prompt(self, points_xy_P2: npt.NDArray[np.float64]) -> tuple[Candidates[UntracedMask], Funnel]:
+    def _prompt(self, points_xy_P2: Points) -> tuple[Candidates[UntracedMask], Funnel]:
         """One batch of points: the stable candidates away from the crop's edges."""
         predictions = self.segmenter.decode(self.encoded, points_xy_P2, pred_iou_thresh=predicted_iou_cut(self.recipe))
         asked = len(points_xy_P2) * self.segmenter.outputs_per_prompt
-        count = len(predictions.logits_Nhw)
-        logits_Nwh, upscaling = self._to_host(predictions.logits_Nhw)
+        logits_Nwh, upscaling = cells_on_host(predictions.logits_Nhw, self.segmenter, self.encoded)
 
         threshold = self.recipe.stability_score_thresh
         offset = self.recipe.stability_score_offset
         # A score that is lower by more than float32 can blur needs no exact value.
         measures = measure_masks(logits_Nwh, upscaling, offset=offset, least_score=threshold - 1e-4)
-        stability_N = stability_scores(torch.as_tensor(measures.tight_N), torch.as_tensor(measures.loose_N))
+        stability_N = stability_scores(measures.tight_N, measures.loose_N)
         stable_N = stability_N >= threshold
 
-        box_4 = torch.tensor(self.crop.box_xyxy)
-        box_N4 = torch.as_tensor(measures.box_xyxy_N4) + box_4[:2].repeat(2)
+        crop_4 = np.array(self.crop.box_xyxy)
+        box_N4 = measures.box_xyxy_N4 + np.tile(crop_4[:2], 2)
         edge_N = at_crop_edge(box_N4, self.crop, image_hw=self.image_hw, tolerance=self.recipe.crop_edge_tolerance)
-        chosen = torch.nonzero(stable_N & ~edge_N).flatten()
+        chosen = np.flatnonzero(stable_N & ~edge_N)
         candidates = Candidates(
             box_xyxy_N4=box_N4[chosen],
-            predicted_iou_N=predictions.predicted_iou_N.cpu()[chosen],
+            predicted_iou_N=predictions.predicted_iou_N.cpu().numpy()[chosen],
             stability_N=stability_N[chosen],
-            point_xy_N2=torch.as_tensor(points_xy_P2)[predictions.point_index_N.cpu()[chosen]] + box_4[:2],
-            mask_index_N=predictions.mask_index_N.cpu()[chosen],
-            crop_xyxy_N4=box_4.expand(len(chosen), 4),
-            layer_N=torch.full((len(chosen),), self.crop.layer),
-            masks=tuple(UntracedMask(logits_wh, upscaling) for logits_wh in logits_Nwh[chosen.numpy()]),
+            point_xy_N2=points_xy_P2[predictions.point_index_N.cpu().numpy()[chosen]] + crop_4[:2],
+            mask_index_N=predictions.mask_index_N.cpu().numpy()[chosen],
+            crop_xyxy_N4=np.tile(crop_4, (len(chosen), 1)),
+            layer_N=np.full(len(chosen), self.crop.layer),
+            masks=tuple(UntracedMask(logits_wh, upscaling) for logits_wh in logits_Nwh[chosen]),
         )
         stable = int(stable_N.sum())
         funnel = Funnel(
             candidates=asked,
-            low_predicted_iou=asked - count,
-            low_stability=count - stable,
+            low_predicted_iou=asked - len(logits_Nwh),
+            low_stability=len(logits_Nwh) - stable,
             at_crop_edge=stable - len(chosen),
         )
         return candidates, funnel
-
-    def _to_host(self, logits_Nhw: torch.Tensor) -> tuple[Floats, Upscaling]:
-        """The logits that pixels depend on, from the device, for compiled code; and how they become pixels."""
-        h, w = logits_Nhw.shape[-2:]
-        upscaling = Upscaling.between(
-            (h, w),
-            input_side=self.segmenter.input_side,
-            resized_hw=self.encoded.resized_hw,
-            crop_hw=self.crop.hw,
-        )
-        used_h, used_w = upscaling.used_hw
-        return logits_Nhw[:, :used_h, :used_w].mT.contiguous().cpu().numpy(), upscaling

@@ -1,16 +1,20 @@
-"""The seam between the generator and a model: what a segmenter must be able to do.
+"""The seam between the generator and a model: what a segmenter must be able to do, and how its logits leave the device.
 
+torch ends here: what comes after is numpy.
 Legend: P points, N predictions kept, h w low-resolution cells, S the model's square input side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from pipeline.masks.arrays import Floats, Points
+from pipeline.masks.upscaling import Upscaling
 
 
 class Predictions(Protocol):
@@ -51,7 +55,11 @@ class EncodedCrop(Protocol):
         ...
 
 
-class Segmenter(Protocol):
+Encoded = TypeVar("Encoded", bound=EncodedCrop)
+"""A segmenter's own encoded crop."""
+
+
+class Segmenter(Protocol[Encoded]):
     """Segment Anything, as far as the generator needs to know."""
 
     @property
@@ -64,13 +72,23 @@ class Segmenter(Protocol):
         """Masks predicted for one point (3 in Segment Anything)."""
         ...
 
-    def encode(self, crops_HW3: Sequence[npt.NDArray[np.uint8]]) -> Sequence[Any]:
-        """Encode RGB crops of any sizes; one `EncodedCrop` each, in order, independent of its neighbours."""
+    def encode(self, crops_HW3: Sequence[npt.NDArray[np.uint8]]) -> Sequence[Encoded]:
+        """Encode RGB crops of any sizes; one each, in order, independent of its neighbours."""
         ...
 
-    def decode(self, crop: Any, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float) -> Predictions:
-        """Prompt one encoded crop with single foreground points, given in the crop's own pixels (float64).
+    def decode(self, crop: Encoded, points_xy_P2: Points, *, pred_iou_thresh: float) -> Predictions:
+        """Prompt one encoded crop with single foreground points, given in the crop's own pixels.
 
         Only candidates with predicted IoU > pred_iou_thresh are returned; a segmenter may skip the work for the rest.
         """
         ...
+
+
+def cells_on_host(logits_Nhw: torch.Tensor, segmenter: Segmenter[Encoded], crop: Encoded) -> tuple[Floats, Upscaling]:
+    """(N, w, h) contiguous: the logits that pixels depend on, for compiled code; and how they become pixels."""
+    h, w = logits_Nhw.shape[1:]
+    upscaling = Upscaling.between(
+        (h, w), input_side=segmenter.input_side, resized_hw=crop.resized_hw, crop_hw=crop.crop_hw
+    )
+    used_h, used_w = upscaling.used_hw
+    return logits_Nhw[:, :used_h, :used_w].mT.contiguous().cpu().numpy(), upscaling

@@ -11,12 +11,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from pipeline.masks.arrays import Floats
 from pipeline.masks.compiled import compiled, fma
 from pipeline.masks.upscaling import Taps, Upscaling
-
-Floats = npt.NDArray[np.float32]
 
 ROUNDING = 2e-6
 """Share of a tile's largest logit by which rounding may carry a pixel out of the range of its cells. Four linear

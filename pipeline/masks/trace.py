@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from pipeline.masks.arrays import Floats, Integers
 from pipeline.masks.compiled import compiled
 from pipeline.masks.rle import Rle, Runs, lengths
-from pipeline.masks.tiles import Floats, evaluate, make_workspace, runs_through, tile_bounds
+from pipeline.masks.tiles import evaluate, make_workspace, runs_through, tile_bounds
 from pipeline.masks.upscaling import Upscaling
-
-Positions = npt.NDArray[np.int64]
 
 OUTSIDE, INSIDE, UNDECIDED = 0, 1, 2
 
@@ -62,7 +60,7 @@ def _trace(logits_wh: Floats, upscaling: Upscaling) -> Runs:
 
 
 @compiled
-def _longer(ends: Positions, by: int) -> Positions:
+def _longer(ends: Integers, by: int) -> Integers:
     longer = np.zeros(len(ends) + by, np.int64)
     for i in range(len(ends)):
         longer[i] = ends[i]
@@ -70,7 +68,7 @@ def _longer(ends: Positions, by: int) -> Positions:
 
 
 @compiled
-def _stretches(low_U: Floats, high_U: Floats, start_U1: Positions, kind_V: Positions, row_V1: Positions) -> int:
+def _stretches(low_U: Floats, high_U: Floats, start_U1: Integers, kind_V: Integers, row_V1: Integers) -> int:
     """Neighbouring tiles of one kind: their kind and first row, the end of the last one; returns their number."""
     count = 0
     for u in range(len(low_U)):
@@ -86,9 +84,7 @@ def _stretches(low_U: Floats, high_U: Floats, start_U1: Positions, kind_V: Posit
 
 
 @compiled
-def _trace_column(
-    pixel_Y: Floats, kind_V: Positions, row_V1: Positions, origin: int, ends: Positions, count: Any
-) -> int:
+def _trace_column(pixel_Y: Floats, kind_V: Integers, row_V1: Integers, origin: int, ends: Integers, count: Any) -> int:
     """Add where runs end in the column that begins at position `origin`; returns the new number of ends.
 
     An odd number of ends (the 0 among them) means that the run so far is outside the mask.

@@ -2,22 +2,23 @@
 
 A pixel is interpolated twice, as in the released code: bilinearly (pixel centres) from the cells to the model's input
 square, and, the padding cut off, from there to the crop. Both steps and all weights are the same for all masks of a
-crop and separate by axis; they are worked out here once. The values are made in `tiles`.
+crop and separate by axis; an axis is worked out once for all crops of its size. The values are made in `tiles`.
 Legend: h w low-resolution cells, S the model's square input side, L lines (rows or columns) of the crop, R lines of the
 square that are not padding, T tiles.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.masks.arrays import Floats, Integers
+
 Indices = npt.NDArray[np.uint32]
-Lines = npt.NDArray[np.int64]
-Weights = npt.NDArray[np.float32]
 
 TILE_PIXELS = 6
 """Least pixels along a tile (but for the last): many small ones cost more to look at than they save to evaluate."""
@@ -28,8 +29,8 @@ class Taps(NamedTuple):
 
     index0: Indices
     index1: Indices
-    weight0: Weights
-    weight1: Weights
+    weight0: Floats
+    weight1: Floats
 
 
 class Axis(NamedTuple):
@@ -44,9 +45,9 @@ class Axis(NamedTuple):
 
     square: Taps
     crop: Taps
-    start_T1: Lines
-    low_T: Lines
-    high_T: Lines
+    start_T1: Integers
+    low_T: Integers
+    high_T: Integers
 
 
 class Upscaling(NamedTuple):
@@ -74,6 +75,7 @@ class Upscaling(NamedTuple):
         return int(self.y.high_T[-1]) + 1, int(self.x.high_T[-1]) + 1
 
 
+@functools.lru_cache(maxsize=64)
 def _axis(low: int, side: int, resized: int, length: int) -> Axis:
     index0, index1, weight0, weight1 = _taps(low, side)
     square = Taps(index0[:resized], index1[:resized], weight0[:resized], weight1[:resized])

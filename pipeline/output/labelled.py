@@ -1,11 +1,13 @@
 """Images whose masks are known: a finished output together with its images, or SA-1B shards as they are released.
 
-Owns where an image and its masks lie. Nothing is read before it is asked for, but for the listing.
+Owns where an image and its masks lie. Opening reads the plan and its member index, or the headers of the tars. Images
+and masks are read when they are asked for.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError, InputError, StorageError
+from pipeline.masks.rle import Mask_HW, mask_pixels
 from pipeline.plan.layout import part_uri
 from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import Plan
@@ -25,6 +28,8 @@ from pipeline.storage.kinds import is_image, is_tar, sa_number
 from pipeline.storage.parts import read_part
 from pipeline.storage.store import Store
 from pipeline.storage.tars import EntryKind, scan_tar
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,54 @@ class LabelledImages:
         except (ValueError, KeyError, TypeError) as error:
             where = f"{entry.masks.uri} at byte {entry.masks.offset}"
             raise StorageError(f"{where} is no SA-1B annotation file ({type(error).__name__}: {error})") from error
+
+
+@dataclass(frozen=True)
+class UsableImages:
+    """Labelled images as pixels, for a training; one that cannot be used is left out, with a line in the log.
+
+    max_pixels  larger images are not read
+    """
+
+    images: LabelledImages
+    max_pixels: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, number: int) -> tuple[npt.NDArray[np.uint8], list[Mask_HW]] | None:
+        """The image (H, W, 3) and its masks (H, W); None if it has no masks, cannot be read or is of another size."""
+        try:
+            known = self.images.masks(number)
+            if not known.counts:
+                return None
+            rgb_HW3 = self.images.pixels(number, max_pixels=self.max_pixels)
+        except StorageError as error:
+            log.warning("left out: %s", error)
+            return None
+        if rgb_HW3.shape[:2] != known.hw:
+            log.warning("left out: image %d is not of its masks' size", self.images.entries[number].image_id)
+            return None
+        return rgb_HW3, [mask_pixels(counts, known.hw) for counts in known.counts]
+
+
+def same_images(found: LabelledImages, truth: LabelledImages) -> Iterator[tuple[KnownMasks, KnownMasks]]:
+    """What `found` and `truth` know of each image of `truth`.
+
+    raises  ConfigError if one of these images is not in `found`, or has another size there
+    """
+    number_of = {entry.image_id: number for number, entry in enumerate(found.entries)}
+    missing = [entry.image_id for entry in truth.entries if entry.image_id not in number_of]
+    if missing:
+        raise ConfigError(
+            f"{len(missing)} of the {len(truth)} images of truth= (ids {missing[:3]}) are not in masks=; "
+            "generate masks of the same images"
+        )
+    for number, entry in enumerate(truth.entries):
+        known, masks = truth.masks(number), found.masks(number_of[entry.image_id])
+        if masks.counts and masks.hw != known.hw:
+            raise ConfigError(f"image {entry.image_id} is {masks.hw} in masks= and {known.hw} in truth=")
+        yield masks, known
 
 
 def _of_row(row: ImageRow) -> KnownMasks:

@@ -1,7 +1,7 @@
 """A run's output, counted again from its parts alone: is everything there once, whole, and as planned?
 
-Owns the checks. Believes the plan (its hash is in every part) and nothing that a worker, a driver or a listing of the
-source said. One part per thread is in memory at a time; of the images only their ids are kept.
+Owns the checks. Believes the plan, whose hash is in every part, and nothing that a worker or a driver reported. One
+part per thread is in memory at a time; of the images only their ids are kept.
 """
 
 from __future__ import annotations
@@ -180,9 +180,9 @@ def _manifest(out: str, store: Store, found: Verification) -> tuple[CountedPart,
 
 
 def _present(out: str, store: Store, found: Verification) -> set[str]:
-    """Ids of the chunks whose part is there. Anything else below data/ is a stranger: globs would read it."""
+    """Ids of the chunks whose part is there. Any other file below data/ is a problem: globs would read it."""
     parts = find_parts(found.plan, out=out, store=store)
-    found.problems += [Problem(f"data/{name}", "no part of this run") for name in parts.strangers]
+    found.problems += [Problem(f"data/{name}", "no part of this run") for name in parts.foreign]
     if found.published:
         gone = [chunk for chunk in found.plan.chunks() if chunk.chunk_id not in parts.committed]
         found.problems += [Problem(part_name(found.plan, chunk), "planned and published, but gone") for chunk in gone]

@@ -28,10 +28,10 @@ def shared_numbers(numbers: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.i
 
 
 def id_base(numbers: Sequence[npt.NDArray[np.int64]]) -> int:
-    """The image id of ordinal 0, had it no number: one more than the largest number there is, 0 if there is none.
+    """What is added to an image's ordinal to make its id: one more than the largest number, 0 if there are no numbers.
 
-    An image whose number is its own has it as its id, every other one has the base plus its ordinal. So a run of
-    foreign names has ids equal to ordinals, and the two groups can never meet.
+    Only images without a number of their own get such an id; for the others the number is the id. So the two kinds
+    never meet, and where no image has a number ids are ordinals.
     """
     return max((int(array.max()) for array in numbers if len(array)), default=-1) + 1
 

@@ -1,6 +1,6 @@
 """The names of everything below OUT.
 
-Owns the names alone: what stands in these objects is their writers'.
+Owns the names alone. What is in these objects, those who write them decide.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def plan_uri(out: str) -> str:
 
 
 def members_uri(out: str, shard_name: str, sha256: str) -> str:
-    """A piece of a member index. The name carries the content's hash: what was left behind by a planner that did not
-    win is never mistaken."""
+    """A piece of a member index. Its name has the hash of its content, so that a piece left behind by a planner that
+    lost is never taken for another."""
     return below(job_uri(out), "members", f"{shard_name}-{sha256[:16]}.parquet")
 
 
@@ -53,6 +53,16 @@ def manifest_uri(out: str) -> str:
 
 def success_uri(out: str) -> str:
     return below(out, "_SUCCESS")
+
+
+def summaries_uri(out: str) -> str:
+    """What is known of the parts without reading them."""
+    return below(job_uri(out), "summaries")
+
+
+def summary_uri(out: str, sha256: str) -> str:
+    """The name is the content's hash: any number of drivers write there, and a damaged one is not believed."""
+    return below(summaries_uri(out), f"{sha256}.json")
 
 
 def store_verdict_uri(out: str) -> str:

@@ -1,6 +1,6 @@
-"""The members of a run as its plan has frozen them: read back piece by piece, each proved by its hash.
+"""The members of a run as its plan has frozen them: read back piece by piece, each checked against its hash.
 
-Owns the way from a stretch of a shard to its members. Holds one piece at a time.
+Owns the way from consecutive members of a shard to the pieces that hold them. Keeps the last piece in memory.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class MemberIndex:
     def _piece(self, planned: PlannedShard, number: int) -> bytes:
         sha256 = planned.members_sha256[number]
         uri = members_uri(self._out, planned.shard.name, sha256)
-        held, data = self._held  # at once: two chunks of a worker may read side by side
+        held, data = self._held  # in one step: two chunks of a worker may read side by side
         if held != uri:
             data = self._store.read(uri)
             if hashlib.sha256(data).hexdigest() != sha256:

@@ -1,7 +1,7 @@
-"""The plan: what a run is made of, frozen before the first image is touched.
+"""The plan of a run, frozen before the first image is read: the settings that shape the output, the shards, the chunks.
 
-Owns the plan's record, its JSON and its hashes. Nothing here depends on where OUT is, on time, host or number of
-workers. Making and loading plans is planning.py's.
+Owns these records, their JSON and their hashes. A plan does not depend on where OUT is, on time, host or number of
+workers. planning.py makes and loads plans.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class OutputSettings:
     parts on one class of device."""
 
     source: str
-    """As typed; in a plan, as `spellings` has it."""
+    """As typed; in a plan, in the canonical spelling (see storage.shards.spellings)."""
     format: Format
     recipe: Recipe
     model_name: str
@@ -88,7 +88,7 @@ class OutputSettings:
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """A shard with its place in the run. `members_sha256` names and proves each piece of its frozen member index."""
+    """A shard with its place in the run. `members_sha256` has the hash of each piece of its member index."""
 
     shard: Shard
     first_ordinal: int

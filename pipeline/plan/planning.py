@@ -1,8 +1,8 @@
 """Making a plan, or finding the one that is there.
 
 Owns the order of planning (member indexes first, plan.json last, by one conditional write) and the comparison of
-settings on resume. The source is listed once in a run's life; a resume reads the plan and nothing else. Memory does
-not grow with the number of images but for their `sa_<n>` numbers, and a folder's packed index.
+settings on resume. The source is listed once in a run's life; a resume reads the plan alone. Memory grows with the
+number of images only by their `sa_<n>` numbers and a folder's packed index.
 
 Legend: N numbers.
 """
@@ -29,7 +29,7 @@ from pipeline.storage.ignored import IgnoredEntries
 from pipeline.storage.kinds import IMAGE_EXTENSIONS
 from pipeline.storage.members import IndexPiece, without_numbers
 from pipeline.storage.shards import ShardSource, find_shards, spellings
-from pipeline.storage.store import Store
+from pipeline.storage.store import ObjectInfo, Store
 
 PUT_THREADS = 8
 """Pieces of member indexes written at once."""
@@ -47,7 +47,7 @@ class Planned:
 
 
 def say_nothing(_sentence: str) -> None:
-    """For those who do not watch."""
+    """For callers that show no progress."""
 
 
 def create_or_load_plan(settings: OutputSettings, *, out: str, store: Store, say: Say = say_nothing) -> Planned:
@@ -114,7 +114,7 @@ def _no_image(source: str, drafts: list[_Draft]) -> ConfigError:
 
 
 class _News:
-    """Says how far it is at most every ten seconds."""
+    """Says how far planning is, at most every ten seconds."""
 
     def __init__(self, say: Say) -> None:
         self._say = say
@@ -131,22 +131,22 @@ class _News:
 
 @dataclass(frozen=True, eq=False)
 class _WrittenPiece:
-    """A piece that is, or is about to be, in OUT; its bytes are let go."""
+    """A piece that is being written into OUT, or is there; its bytes are not kept."""
 
     sha256: str
     rows: int
     numbers_N: npt.NDArray[np.int64]
-    writing: Future[bool]
+    writing: Future[ObjectInfo | None]
 
 
 class _Writer:
-    """Puts pieces of member indexes into OUT while the next ones are made. What fails is raised by one of the next."""
+    """Puts pieces of member indexes into OUT while the next ones are made. A later call raises what failed."""
 
     def __init__(self, out: str, store: Store, pool: ThreadPoolExecutor) -> None:
         self._out = out
         self._store = store
         self._pool = pool
-        self._in_flight: deque[Future[bool]] = deque()
+        self._in_flight: deque[Future[ObjectInfo | None]] = deque()
 
     def write(self, shard_name: str, piece: IndexPiece) -> _WrittenPiece:
         while self._in_flight and (self._in_flight[0].done() or len(self._in_flight) > 2 * PUT_THREADS):
@@ -158,7 +158,7 @@ class _Writer:
         return _WrittenPiece(sha256, piece.rows, piece.numbers_N, writing)
 
     def written(self, shard_name: str, piece: _WrittenPiece, shared_N: npt.NDArray[np.int64]) -> str:
-        """The sha256 of the piece, in OUT by now, in which no image has a number that is not its own."""
+        """The sha256 of the piece, written by now, without the numbers in `shared_N`, which several images have."""
         piece.writing.result()
         if not np.isin(piece.numbers_N, shared_N).any():
             return piece.sha256
@@ -170,7 +170,7 @@ class _Writer:
 
 @dataclass(frozen=True)
 class _Draft:
-    """A shard whose members are known, and the other shards' not yet."""
+    """A shard that is indexed, while it is not known yet which of its numbers other shards have too."""
 
     source: ShardSource
     first_ordinal: int
@@ -190,7 +190,7 @@ class _Draft:
 
 
 def _refuse_other_settings(planned: OutputSettings, asked: OutputSettings, *, out: str) -> None:
-    """Sources are compared by what they name; what lies there now does not matter to a plan that is made."""
+    """Sources are compared by their names. What lies there now does not matter: the plan has its members."""
     if planned.source in spellings(asked.source):
         asked = replace(asked, source=planned.source)
     before, now = planned.named(), asked.named()

@@ -1,7 +1,7 @@
 """Indexing the shards of a source, many at once.
 
-Owns how the work is spread: over threads where it waits for a store, over processes where it keeps a processor busy,
-which the headers of thousands of tars do. Does not know what an index is for.
+Owns how the work is spread: a few shards over threads, many over processes, because the headers of thousands of tars
+keep a processor busy. What an index holds, storage/indexing.py decides.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _index_group(shards: Sequence[ShardSource], store: Store) -> list[ShardIndex
 
 @contextmanager
 def _processes() -> Generator[Executor]:
-    """As many as there are processors, within bounds. They end at once if what uses them fails or is interrupted."""
+    """One for each processor, within bounds. They end at once if the caller fails or is interrupted."""
     before = set(multiprocessing.active_children())
     # Spawned, because a fork copies other threads' locks in whatever state they are.
     pool = ProcessPoolExecutor(

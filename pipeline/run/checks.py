@@ -1,6 +1,6 @@
 """Values that no run can work with, said before anything is read.
 
-Owns the ranges. What the types allow is checked where settings are read; what the model and source allow, there.
+Owns the ranges. Types are checked where settings are read, the model and the source where they are opened.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ def check_settings(settings: Settings) -> None:
     for name, at_least in (("retry_deadline_s", 0.0), ("answer_timeout_s", 0.001)):
         if getattr(settings.store, name) < at_least:
             problems.append(f"store.{name}={getattr(settings.store, name)} must be {at_least:g} or more")
+    if settings.store.anonymous and settings.store.requester_pays:
+        problems.append("store.anonymous=true and store.requester_pays=true: nobody can be billed who is not named")
     device = settings.model.device
     if device not in DEVICES:
         problems.append(f"model.device={device} must be one of {', '.join(DEVICES)}")

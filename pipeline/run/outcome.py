@@ -24,11 +24,11 @@ class Outcome:
     reports: tuple[ChunkReport, ...] = ()
     """Of this command's own workers."""
     work_s: float = 0.0
-    """Wall seconds from the first worker's request to the last report."""
+    """Wall seconds of the driver: from before the first worker is asked for until its loop has ended."""
     worked_s: float = 0.0
     """Seconds for which this command's workers were ready to work, summed over all of them."""
     avoided: tuple[str, ...] = ()
-    """Sentences: machines on which workers kept failing."""
+    """One sentence for each machine on which workers kept failing."""
     max_failed_fraction: float = 0.0
 
     @property

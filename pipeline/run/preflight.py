@@ -1,7 +1,7 @@
-"""Before a run: can its place be written to, and does the store keep two writers apart? If not, one run at a time.
+"""Before a run: may objects be written at OUT, and does the store keep two writers apart? If not, one run at a time.
 
 Owns the verdict on a store (kept in OUT, so that it is found out once) and the signs of life by which runs on a weak
-store see each other. On a store that keeps its promise nothing here takes part in a run.
+store see each other. A local disk is not tried out, and on a store that keeps its promise no signs are written.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.storage.uris import absolute, is_s3, relative_key
 BEAT_S = 30.0
 """Between two signs of life of a run on a weak store."""
 BEATS_TO_WATCH = 3
-"""For so many intervals a newcomer watches for signs of the run that it found traces of."""
+"""Intervals for which a run that found signs of another waits for new ones."""
 
 _WEAK = {
     Creation.OVERWRITES: "ignores If-None-Match: the last writer of an object wins, not the first",

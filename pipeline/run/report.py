@@ -1,6 +1,7 @@
-"""The summary at the end of a run, for a person.
+"""What a person reads at the end of a run, and after a recount.
 
-Owns the wording. Counts come from the manifest (the parts), speeds from this command's own workers.
+Owns the wording. Counts come from the manifest. Speeds, and counts before there is a manifest, are those of this
+command's own workers.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from pipeline.plan.layout import data_uri
 from pipeline.records import Funnel, Stage
 from pipeline.run.outcome import Outcome
 from pipeline.settings import Format
+from pipeline.texts import printable
 
 SHOWN_KINDS = 5
 """Of what was ignored; plan.json has all of them."""
 
 
 def summary(outcome: Outcome) -> str:
-    """Several lines, no line break at the end."""
+    """Several lines, fit for a terminal, no line break at the end."""
     lines = [_headline(outcome), *_images(outcome), *_speed(outcome), *_failures(outcome), *_next(outcome)]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _headline(outcome: Outcome) -> str:
@@ -33,7 +35,9 @@ def _headline(outcome: Outcome) -> str:
         why = "stopped by a signal" if outcome.stopped else "not finished"
         return f"Maskmill: {why}, {outcome.committed_chunks} of {total} chunks committed, {left} left"
     if found == total:
-        return f"Maskmill: nothing to do: all {total} chunks were already committed"
+        failed = outcome.manifest.failures
+        again = "; run.retry_failed=true tries the failed images once more" if failed else ""
+        return f"Maskmill: nothing to do: all {total} chunks were already committed{again}"
     resumed = f" ({found} were already committed)" if found else ""
     return f"Maskmill: finished, all {total} chunks committed{resumed}"
 

@@ -1,4 +1,4 @@
-"""One run from settings to result: plan, work, recount.
+"""One run from settings to result: plan, work, finish.
 
 Owns the order of the steps, so that everything that can be refused is refused before Ray starts. Does not print.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from pipeline.cluster.crew import WorkerKind
 from pipeline.cluster.driver import Driver, Ending
@@ -16,7 +17,9 @@ from pipeline.cluster.ray_session import ray_session
 from pipeline.cluster.signals import StopFlag
 from pipeline.cluster.worker import WorkerSpec, worker_actor
 from pipeline.errors import ConfigError, DeniedError, NotFoundError, RunError
-from pipeline.output.manifest import Manifest, count_parts, find_manifest, find_parts, publish
+from pipeline.output.finish import chunks_with_failures, count_parts
+from pipeline.output.manifest import Manifest, find_manifest, find_parts, publish, unpublish
+from pipeline.output.summaries import kept, summary_of
 from pipeline.plan.plan import OutputSettings
 from pipeline.plan.planning import Planned, create_or_load_plan
 from pipeline.progress import Progress
@@ -39,7 +42,7 @@ def run_settings(settings: Settings, *, progress: Progress, find_weights: FindWe
             StorageError, RunError if the work cannot go on
     """
     check_settings(settings)
-    store, out = connect(settings.store), absolute(settings.out)
+    store, out = connect(settings.store, out=settings.out), absolute(settings.out)
     weights = find_weights(settings, store)
     with only_run(out, store, creation_at(out, store), say=progress.say):
         return _plan_and_work(settings, out, store, weights, progress, stop)
@@ -55,7 +58,11 @@ def _plan_and_work(
         raise ConfigError(str(error)) from error
     plan = planned.plan
     manifest = find_manifest(plan, out=out, store=store)
-    if manifest is not None and len(find_parts(plan, out=out, store=store).committed) == plan.chunk_count:
+    committed = find_parts(plan, out=out, store=store).committed
+    again = frozenset[str]()
+    if settings.run.retry_failed:
+        again = chunks_with_failures(plan, committed, manifest, out=out, store=store, progress=progress)
+    if manifest is not None and len(committed) == plan.chunk_count and not again:
         return Outcome(
             out=out,
             plan=plan,
@@ -64,7 +71,7 @@ def _plan_and_work(
             committed_chunks=plan.chunk_count,
             max_failed_fraction=settings.run.max_failed_fraction,
         )
-    return _Work(settings, planned, weights, out, store, progress).run(stop)
+    return _Work(settings, planned, weights, out, store, progress, again).run(stop)
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,8 @@ class _Work:
     out: str
     store: Store
     progress: Progress
+    again: frozenset[str]
+    """Ids of committed chunks whose failed rows are tried once more."""
 
     def run(self, stop: StopFlag) -> Outcome:
         plan, settings = self.planned.plan, self.settings.run
@@ -95,19 +104,29 @@ class _Work:
             committed=self._committed_now(),
             attempts_allowed=settings.chunk_attempts,
             from_the_start=self.planned.created,
+            again=self.again,
         )
+        if self.again:
+            unpublish(out=self.out, store=self.store)
+            self.progress.say(f"{len(self.again)} chunks have failed rows, which are tried once more")
         found = len(ledger.committed)
         drive = _Drive(Ending.DONE) if ledger.is_complete else self._drive(ledger, stop)
+        given_up = tuple(ledger.given_up.values())
+        if drive.ending is Ending.DONE:
+            # What others committed meanwhile counts, and so does an earlier part whose failed rows failed again.
+            # A stopped process has no time for a slow store.
+            ledger.again.clear()
+            ledger.note_committed(self._committed_now())
         left = plan.chunk_count - len(ledger.committed)
         if drive.ending is Ending.DONE and left > len(ledger.given_up):
             raise RunError(f"{self.out}: {left} chunks are not committed, and {len(ledger.given_up)} were given up")
         return Outcome(
             out=self.out,
             plan=plan,
-            manifest=self._finish() if ledger.is_complete else None,
+            manifest=self._finish(ledger) if ledger.is_complete else None,
             found_chunks=found,
             committed_chunks=len(ledger.committed),
-            given_up=tuple(ledger.given_up.values()),
+            given_up=given_up,
             stopped=drive.ending is Ending.STOPPED,
             reports=tuple(ledger.reports),
             work_s=drive.work_s,
@@ -138,17 +157,18 @@ class _Work:
                 progress=self.progress,
                 metrics=RunMetrics(self.out),
             )
-            ending = driver.run(stop)
+            to_summary = partial(summary_of, plan=plan)
+            with kept(ledger.reports, to_summary, plan, out=self.out, store=self.store):
+                ending = driver.run(stop)
             drive = _Drive(ending, time.monotonic() - begun, driver.crew.worked_s, driver.crew.avoided)
-        if ending is Ending.DONE:
-            # What others committed meanwhile counts as well. A stopped process has no time for a slow store.
-            ledger.note_committed(self._committed_now())
         return drive
 
     def _committed_now(self) -> set[str]:
         return find_parts(self.planned.plan, out=self.out, store=self.store).committed
 
-    def _finish(self) -> Manifest:
-        manifest = count_parts(self.planned.plan, out=self.out, store=self.store)
+    def _finish(self, ledger: Ledger) -> Manifest:
+        manifest = count_parts(
+            self.planned.plan, out=self.out, store=self.store, progress=self.progress, reports=ledger.reports
+        )
         publish(manifest, out=self.out, store=self.store)
         return manifest

@@ -6,30 +6,34 @@ Owns the choice of the backend. store.py states the promises; local.py and s3.py
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pipeline.settings import StoreSettings
 from pipeline.storage.local import LocalStore
 from pipeline.storage.s3 import S3Store
 from pipeline.storage.store import ObjectInfo, Store
-from pipeline.storage.uris import is_s3
+from pipeline.storage.uris import is_s3, split_s3
 
 
-def connect(settings: StoreSettings) -> Store:
-    """The store for all URIs. It pickles as its settings alone, and connects on first use."""
-    return RoutedStore(settings)
+def connect(settings: StoreSettings, *, out: str = "") -> Store:
+    """The store for all URIs. It pickles as its settings, and connects on first use.
+
+    out  what a run writes to: requests to its bucket are signed even with `store.anonymous`
+    """
+    return RoutedStore(settings, out)
 
 
 class RoutedStore:
     """Sends each call to the backend that its URI names."""
 
-    def __init__(self, settings: StoreSettings) -> None:
+    def __init__(self, settings: StoreSettings, out: str = "") -> None:
         self._settings = settings
+        self._out = out
         self._local = LocalStore()
-        self._s3 = S3Store(settings)
+        self._s3 = S3Store(settings, split_s3(out)[0] if is_s3(out) else "")
 
-    def __reduce__(self) -> tuple[type[RoutedStore], tuple[StoreSettings]]:
-        return RoutedStore, (self._settings,)
+    def __reduce__(self) -> tuple[type[RoutedStore], tuple[Any, ...]]:
+        return RoutedStore, (self._settings, self._out)
 
     def head(self, uri: str) -> ObjectInfo:
         """See `Store`."""
@@ -49,11 +53,11 @@ class RoutedStore:
         """See `Store`."""
         return self._backend(uri).open(uri, etag=etag)
 
-    def put_if_absent(self, uri: str, data: bytes) -> bool:
+    def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
         """See `Store`."""
         return self._backend(uri).put_if_absent(uri, data)
 
-    def replace(self, uri: str, data: bytes, *, etag: str) -> bool:
+    def replace(self, uri: str, data: bytes, *, etag: str) -> ObjectInfo | None:
         """See `Store`."""
         return self._backend(uri).replace(uri, data, etag=etag)
 

@@ -18,6 +18,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, BinaryIO, TypeVar, cast
 
 from botocore.exceptions import ClientError
@@ -27,6 +28,7 @@ from pipeline.settings import StoreSettings
 from pipeline.storage.globs import literal_head
 from pipeline.storage.retry import Patience, Transient
 from pipeline.storage.s3_errors import making_client, status_of, translated
+from pipeline.storage.s3_identity import is_unsigned, set_identity
 from pipeline.storage.s3_listing import list_keys, take_contents
 from pipeline.storage.s3_stream import ResumingBody
 from pipeline.storage.store import ObjectInfo
@@ -41,15 +43,16 @@ _BUFFER = 1 << 20
 class S3Store:
     """See `Store`. Pickles as its settings; each process builds its own client, on first use."""
 
-    def __init__(self, settings: StoreSettings) -> None:
+    def __init__(self, settings: StoreSettings, signed_bucket: str = "") -> None:
         self._settings = settings
+        self._signed_bucket = signed_bucket
         self._patience = Patience(settings.retry_deadline_s)
         self._lock = threading.Lock()
         self._client: Any = None
         self._client_pid = 0
 
-    def __reduce__(self) -> tuple[type[S3Store], tuple[StoreSettings]]:
-        return S3Store, (self._settings,)
+    def __reduce__(self) -> tuple[type[S3Store], tuple[StoreSettings, str]]:
+        return S3Store, (self._settings, self._signed_bucket)
 
     def head(self, uri: str) -> ObjectInfo:
         """See `Store`."""
@@ -83,20 +86,20 @@ class S3Store:
         """See `Store`. Without `etag` the etag of the first answer is used, so that a resumed read is of one object."""
         return cast("BinaryIO", io.BufferedReader(self._body(uri, etag), _BUFFER))
 
-    def put_if_absent(self, uri: str, data: bytes) -> bool:
+    def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
         """See `Store`. If the store refuses and the object carries this call's token, an earlier try created it and its
         answer was lost: then this call has won."""
         return self._put(uri, data, IfNoneMatch="*")
 
-    def replace(self, uri: str, data: bytes, *, etag: str) -> bool:
+    def replace(self, uri: str, data: bytes, *, etag: str) -> ObjectInfo | None:
         """See `Store`. A store that does not know If-Match replaces whatever is there."""
         try:
             return self._put(uri, data, IfMatch=f'"{etag}"')
         except NotFoundError:
-            return False
+            return None
 
-    def _put(self, uri: str, data: bytes, **condition: str) -> bool:
-        """True if this call has put the object; False if another writer's object does not meet the condition."""
+    def _put(self, uri: str, data: bytes, **condition: str) -> ObjectInfo | None:
+        """The object if this call has put it; None if another writer's object does not meet the condition."""
         if len(data) > _LARGEST_PUT:
             raise ConfigError(f"{uri}: {len(data):,} bytes do not fit one put (5 GiB); lower run.images_per_chunk")
         where, token = _where(uri), uuid.uuid4().hex
@@ -111,14 +114,16 @@ class S3Store:
             digest = hashlib.md5(data, usedforsecurity=False).digest()
             request["ContentMD5"] = base64.b64encode(digest).decode()
 
-        def put() -> bool:
+        def put() -> ObjectInfo | None:
             try:
-                self._connected().put_object(**request)
+                answer = self._connected().put_object(**request)
             except ClientError as error:
                 if status_of(error) != 412:
                     raise
-                return self._writer(where) == token
-            return True
+                answer = self._refuser(where)
+                if _writer(answer) != token:
+                    return None
+            return ObjectInfo(uri, len(data), _bare(answer.get("ETag", "")))
 
         return self._call(uri, put)
 
@@ -127,37 +132,41 @@ class S3Store:
         where = _where(uri)
         self._call(uri, lambda: self._connected().delete_object(**where))
 
-    def _writer(self, where: dict[str, str]) -> str:
-        """The token of the writer that created the object. Some servers capitalise the name `writer`."""
+    def _refuser(self, where: dict[str, str]) -> Any:
+        """The head of the object that is there."""
         try:
-            answer = self._connected().head_object(**where)
+            return self._connected().head_object(**where)
         except ClientError as error:
             if status_of(error) == 404:
                 raise Transient("the object was there and is gone") from error
             raise
-        return next((value for name, value in answer["Metadata"].items() if name.lower() == "writer"), "")
 
     def _body(self, uri: str, etag: str, *, offset: int = 0, stop: int | None = None) -> ResumingBody:
         where = _where(uri)
 
         def get(**options: str) -> Any:
-            with translated(uri):
+            with self._translated(uri):
                 return self._connected().get_object(**where, **options)
 
         return ResumingBody(uri, get, self._patience, etag=etag, start=offset, stop=stop)
 
     def _call(self, uri: str, act: Callable[[], T]) -> T:
         def translated_act() -> T:
-            with translated(uri):
+            with self._translated(uri):
                 return act()
 
         return self._patience.insist(uri, translated_act)
+
+    def _translated(self, uri: str) -> AbstractContextManager[None]:
+        unsigned = is_unsigned(self._settings, split_s3(uri)[0], signed_bucket=self._signed_bucket)
+        return translated(uri, unsigned=unsigned)
 
     def _connected(self) -> Any:
         with self._lock:
             if self._client is None or self._client_pid != os.getpid():
                 with making_client():
                     self._client, self._client_pid = _new_client(self._settings), os.getpid()
+                    set_identity(self._client, self._settings, signed_bucket=self._signed_bucket)
             return self._client
 
 
@@ -191,6 +200,11 @@ def _new_client(settings: StoreSettings) -> Any:
 def _where(uri: str) -> dict[str, str]:
     bucket, key = split_s3_object(uri)
     return {"Bucket": bucket, "Key": key}
+
+
+def _writer(head: Any) -> str:
+    """The token in an object's metadata; some servers capitalise its name."""
+    return next((value for name, value in head["Metadata"].items() if name.lower() == "writer"), "")
 
 
 def _bare(etag: str) -> str:

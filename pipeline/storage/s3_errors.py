@@ -39,16 +39,19 @@ _BROKEN_LINE = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadE
 
 
 @contextmanager
-def translated(uri: str) -> Generator[None]:
-    """raises  Transient, or one of pipeline.errors, for everything that boto3 raises inside."""
+def translated(uri: str, *, unsigned: bool = False) -> Generator[None]:
+    """raises  Transient, or one of pipeline.errors, for everything that boto3 raises inside.
+
+    unsigned  whether the requests inside carry no credentials, which then are no cure for a refusal
+    """
     try:
         yield
     except boto.ClientError as error:
-        raise of_answer(uri, error) from error
+        raise of_answer(uri, error, unsigned=unsigned) from error
     except _NO_IDENTITY as error:
         raise DeniedError(
             f"{uri}: no usable credentials ({error}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, "
-            "or give this machine a role"
+            "or give this machine a role; a public bucket is read without any by store.anonymous=true"
         ) from error
     except _UNREACHABLE as error:
         raise Transient(f"{error}; check store.endpoint_url and the network", unreachable=True) from error
@@ -77,7 +80,7 @@ def status_of(error: boto.ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def of_answer(uri: str, error: boto.ClientError) -> Exception:
+def of_answer(uri: str, error: boto.ClientError, *, unsigned: bool = False) -> Exception:
     """The exception that an error answer amounts to."""
     status, code = status_of(error), str(error.response.get("Error", {}).get("Code", ""))
     said = f"{status} {code}" if code != str(status) else code
@@ -87,7 +90,7 @@ def of_answer(uri: str, error: boto.ClientError) -> Exception:
     if status == 404:
         return NotFoundError(f"{uri} does not exist (or bucket {bucket!r} does not); check the name")
     if status in (401, 403) or code in (*_EXPIRED, *_REFUSED, _UNSAID) or code.startswith("KMS"):
-        return DeniedError(f"{uri}: refused ({said}); {_cure(code, bucket)}")
+        return DeniedError(f"{uri}: refused ({said}); {_cure(code, bucket, unsigned=unsigned)}")
     if code in _IMPOSSIBLE_NAME:
         return NotFoundError(f"{uri[:200]} cannot exist ({said}); check the name")
     if status in (412, 416):
@@ -102,8 +105,10 @@ def of_answer(uri: str, error: boto.ClientError) -> Exception:
     return StorageError(f"{uri}: the store answered {said} ({error})")
 
 
-def _cure(code: str, bucket: str) -> str:
+def _cure(code: str, bucket: str, *, unsigned: bool) -> str:
     """What to do about a refusal."""
+    if unsigned:
+        return f"asked unsigned, as store.anonymous=true says; bucket {bucket!r} is not public, or this object is not"
     if code in _EXPIRED:
         return "the credentials have expired; renew them and repeat the command"
     if code == _UNSAID:
@@ -116,5 +121,6 @@ def _cure(code: str, bucket: str) -> str:
         return "set this machine's clock"
     return (
         f"check the credentials and their rights on bucket {bucket!r} "
-        "(without the right to list, a missing object is refused as well)"
+        "(without the right to list, a missing object is refused as well; a bucket whose readers pay needs "
+        "store.requester_pays=true)"
     )

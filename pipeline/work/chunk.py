@@ -39,11 +39,11 @@ from pipeline.work.source_check import SourceCheck
 from pipeline.work.stopwatch import Stopwatch
 
 PREFETCH_DEPTH = 1
-"""Decoded images held ready, beside the one at work and the one that is being decoded. A worker has two chunks at once:
-six images at most, and one of the default max_pixels is 0.8 GB."""
+"""Decoded images that wait, beside the one that is segmented and the one that is being decoded. A worker has two
+chunks, so it holds six images at most; one of the default max_pixels takes 0.8 GB."""
 
 GenerateMasks = Callable[[npt.NDArray[np.uint8], Stopwatch], ImageMasks]
-"""An RGB image (H, W, 3) in, its result out; what the time went into is the stopwatch's."""
+"""An RGB image (H, W, 3) -> its masks. The stopwatch gets the seconds of each stage."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,16 @@ class WorkerContext:
 
 
 Mark = Callable[[int | None], None]
-"""Told the ordinal of the image that comes next, or None if what comes next is no image's."""
+"""Called with an image's ordinal before the work on it, and with None before the index is read or the part written."""
 
 
 def no_mark(_ordinal: int | None) -> None:
-    """For those whom nobody watches."""
+    """For callers that keep no journal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A member after reading: its pixels, or the word and sentence why there are none."""
+    """A member after reading: its pixels, or the status and the reason why there are none."""
 
     member: Member
     sha256: str = ""
@@ -119,18 +119,21 @@ def process_chunk(attempt: Attempt, context: WorkerContext, *, mark: Mark = no_m
     with watch.stage(Stage.WRITE):
         data = write_part(rows, format=plan.settings.format, metadata=_metadata(plan, funnel))
         if earlier:
-            won = earlier.replace(data, context.store)
+            created = earlier.replace(data, context.store)
         else:
-            won = context.store.put_if_absent(part_uri(context.out, plan, chunk), data)
+            created = context.store.put_if_absent(part_uri(context.out, plan, chunk), data)
+        sha256 = hashlib.sha256(data).hexdigest()
     return ChunkReport(
         chunk_id=chunk.chunk_id,
-        won=won,
+        won=created is not None,
         images=dict(Counter(str(row.status) for row in rows)),
         masks=sum(len(row.masks) for row in rows),
         funnel=funnel,
         seconds=dict(watch.seconds),
         bytes_read=bytes_read,
         bytes_written=len(data),
+        sha256=sha256,
+        etag="" if created is None else created.etag,
         halved=watch.halved,
     )
 
@@ -226,6 +229,7 @@ def _row(loaded: Loaded, context: WorkerContext, watch: Stopwatch) -> tuple[Imag
         file_name=member.key,
         source=member.uri,
         status=Status.OK,
+        error=image.note,
         width=width,
         height=height,
         exif_orientation=image.exif_orientation,

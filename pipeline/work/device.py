@@ -11,7 +11,7 @@ import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Generic
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ import torch
 
 from pipeline.errors import DeviceError
 from pipeline.masks.generator import CROPS_PER_ENCODE, generate_masks
-from pipeline.masks.segmenter import Predictions, Segmenter
+from pipeline.masks.segmenter import Encoded, Predictions, Segmenter
 from pipeline.records import ImageMasks, Stage
 from pipeline.settings import Recipe
 from pipeline.work.stopwatch import Stopwatch
@@ -32,13 +32,13 @@ POISON_WORDS = ("CUDA error", "cuDNN error", "CUDNN_STATUS_", "CUBLAS_STATUS_", 
 """After an error of this kind every later call in the same process fails as well."""
 
 
-class Device:
-    """What a worker keeps: the model, and the turn to use it.
+class Device(Generic[Encoded]):
+    """The model of a worker, and the lock by which its chunks take turns.
 
-    Chunks take turns call by call, so that one's masks become run lengths on the CPU while another's are predicted.
+    The turn changes with every call of the model: while one chunk's masks are predicted, another's become run lengths.
     """
 
-    def __init__(self, segmenter: Segmenter, recipe: Recipe) -> None:
+    def __init__(self, segmenter: Segmenter[Encoded], recipe: Recipe) -> None:
         self._segmenter = segmenter
         self._recipe = recipe
         self._turn = threading.Lock()
@@ -70,14 +70,14 @@ class Device:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """A smaller batch may pass, in the same process."""
+    """Whether a smaller batch may succeed in the same process."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in MEMORY_WORDS)
 
 
 def is_poisoned(error: Exception) -> bool:
-    """Nothing will pass in this process any more."""
+    """Whether every later call in this process will fail as well."""
     accelerator_error = getattr(torch, "AcceleratorError", None)  # since torch 2.8
     if accelerator_error is not None and isinstance(error, accelerator_error):
         return True
@@ -85,10 +85,10 @@ def is_poisoned(error: Exception) -> bool:
 
 
 @dataclass(frozen=True)
-class _Turns:
+class _Turns(Generic[Encoded]):
     """A Segmenter whose calls wait for their turn and are timed."""
 
-    segmenter: Segmenter
+    segmenter: Segmenter[Encoded]
     turn: threading.Lock
     watch: Stopwatch
 
@@ -100,11 +100,11 @@ class _Turns:
     def outputs_per_prompt(self) -> int:
         return self.segmenter.outputs_per_prompt
 
-    def encode(self, crops_HW3: Sequence[Image_HW3]) -> Sequence[Any]:
+    def encode(self, crops_HW3: Sequence[Image_HW3]) -> Sequence[Encoded]:
         with self._turn():
             return self.segmenter.encode(crops_HW3)
 
-    def decode(self, crop: Any, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float) -> Predictions:
+    def decode(self, crop: Encoded, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float) -> Predictions:
         with self._turn():
             return self.segmenter.decode(crop, points_xy_P2, pred_iou_thresh=pred_iou_thresh)
 

@@ -1,6 +1,6 @@
-"""Overlap by wrapping an iterator: somebody else's loop runs ahead in a daemon thread.
+"""Overlap by wrapping an iterator: a daemon thread makes the items ahead of need.
 
-Owns the thread and the bounded queue. Does not know what flows through.
+Owns the thread and the bounded queue. Does not know what the items are.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Where a chunk's time went.
-
-Owns the sums. The stages are named in records.
-"""
+"""What one chunk took: the wall seconds of each stage, and how often a batch was halved for want of memory."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from pipeline.records import Stage
 
 
 class Stopwatch:
-    """Wall seconds per stage; a stage may run in a thread of its own, two threads never share one."""
+    """Wall seconds per stage, without a lock: all of one stage must be timed in the same thread."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[Stage, float] = defaultdict(float)
@@ -23,7 +20,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: Stage, *, within: Stage | None = None) -> Generator[None]:
-        """Seconds of a stage `within` another are not the other's as well."""
+        """Time a block. If it runs `within` another stage, its seconds are not counted to that one as well."""
         begun = time.perf_counter()
         try:
             yield

@@ -1,6 +1,6 @@
-"""The weights of a run: what they are, found out before anything is planned, and how a worker gets its model.
+"""The weights of a run: their hash, found before anything is planned, and how a worker loads its model from them.
 
-Owns the reading of a checkpoint and the comparison with the run's. What a checkpoint may hold is model/load.py's.
+Owns the reading of a checkpoint and the comparison with the run's. What a checkpoint may hold, model/load.py decides.
 """
 
 from __future__ import annotations
@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from model.load import CheckpointError, checked_sha256, load_segmenter
+from model.segmenter import TorchSegmenter
 from pipeline.errors import ConfigError, DeniedError, NotFoundError
 from pipeline.masks.segmenter import Segmenter
 from pipeline.settings import ModelSettings, Settings
 from pipeline.storage.store import Store
 
-LoadSegmenter = Callable[[Store], Segmenter]
-"""How a worker gets its model: travels to the worker pickled and is called there once."""
+LoadSegmenter = Callable[[Store], Segmenter[Any]]
+"""How a worker gets its model, of whatever kind: travels to the worker pickled and is called there once."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def segmenter_loader(model: ModelSettings, sha256: str) -> LoadSegmenter:
     return partial(_load, model, sha256)
 
 
-def _load(model: ModelSettings, sha256: str, store: Store) -> Segmenter:
+def _load(model: ModelSettings, sha256: str, store: Store) -> TorchSegmenter:
     try:
         segmenter = load_segmenter(
             name=model.name, checkpoint=_read(model, store), device=model.device, precision=model.precision

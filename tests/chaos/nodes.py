@@ -13,19 +13,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from jobs.generate import LOCAL_RAY
-
-os.environ.update(LOCAL_RAY)
 # A lost node is noticed after a few seconds instead of twelve or more; until then nobody takes its workers' place.
 os.environ.update(
     {
-        "RAY_worker_niceness": "0",  # on a machine that others use as well they would starve
         "RAY_health_check_initial_delay_ms": "1000",
         "RAY_health_check_period_ms": "1000",
         "RAY_health_check_failure_threshold": "3",
     }
 )
-os.environ.pop("RAY_ADDRESS", None)
 
 from ray.cluster_utils import Cluster
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cluster.private_ray import private_environment
 from pipeline.masks.warm_up import warm_up
 
 ROOT = Path(__file__).parent.parent.parent
@@ -75,7 +76,9 @@ def two_nodes() -> Iterator[TwoNodes]:
     # Ray puts sockets into this folder, whose paths may have 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
     gcs, dashboard, metrics, node_metrics = free_ports(4)
-    env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
+    # Not what keeps this process's own sessions to themselves: these nodes are several machines.
+    unwanted = {"PYTHONPATH", "RAY_ADDRESS", *private_environment()}
+    env = {name: value for name, value in os.environ.items() if name not in unwanted}
     env |= {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     env["RAY_worker_niceness"] = "0"  # Ray's own is 15, which on a busy machine is next to nothing
     there = TwoNodes(f"http://127.0.0.1:{dashboard}", (metrics, node_metrics), env, folder)

@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import ray
@@ -23,12 +22,9 @@ from pipeline.run.outcome import Outcome
 from pipeline.run.session import run_settings
 from pipeline.settings import ModelSettings, RunSettings, Settings
 from pipeline.storage.store import Store
-from pipeline.work.weights import Weights
-from tests.fakes_run import (
-    Notes,
-    broken_weights,
-    fake_weights,
-)
+from tests.cluster.driving import drive
+from tests.cluster.light import on_fire, refuse
+from tests.fakes_run import Notes, fake_weights
 from tests.small_runs import run, with_run
 
 
@@ -68,6 +64,17 @@ def test_a_cluster_is_asked_for_more_than_it_has_and_a_single_machine_is_not():
     assert Capacity(RunSettings(address="auto"), device="cpu").worth_asking_for(()) == 8
 
 
+@pytest.mark.parametrize(("gpus", "asked_for"), [(8, 16), (40, 56)])
+def test_a_large_cluster_is_asked_for_some_more_and_not_for_twice_itself(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, asked_for: int
+):
+    """Where no node ever joins, each that waits is an actor that Ray keeps for nothing."""
+    nodes = [{"Alive": True, "NodeID": str(number), "Resources": {"GPU": 4.0}} for number in range(gpus // 4)]
+    gone = {"Alive": False, "NodeID": "gone", "Resources": {"GPU": 4.0}}
+    monkeypatch.setattr(ray, "nodes", lambda: [*nodes, gone])
+    assert Capacity(RunSettings(address="auto"), device="cuda").worth_asking_for(()) == asked_for
+
+
 @pytest.mark.usefixtures("cluster")
 def test_more_threads_than_any_node_has_are_refused(settings: Settings):
     """The same silent wait, for CPUs."""
@@ -76,25 +83,17 @@ def test_more_threads_than_any_node_has_are_refused(settings: Settings):
 
 
 @pytest.mark.usefixtures("cluster")
-def test_workers_that_cannot_start_stop_the_run_with_their_own_error(settings: Settings):
+def test_workers_that_cannot_start_stop_the_run_with_their_own_error(settings: Settings, store: Store):
     """Waiting for ever for workers that cannot be would be a silent hang."""
     with pytest.raises(RunError, match="the accelerator is on fire"):
-        run(settings, find_weights=broken_weights)
+        drive(settings, store, start=on_fire)
 
 
 @pytest.mark.usefixtures("cluster")
-def test_checkpoint_that_a_worker_refuses_is_a_configuration_error(settings: Settings):
+def test_checkpoint_that_a_worker_refuses_is_a_configuration_error(settings: Settings, store: Store):
     """The sentence of the loader reaches the user unwrapped, at the first worker."""
-
-    def refused(settings: Settings, store: Store) -> Weights:
-        return replace(fake_weights(settings, store), load=load_refused)
-
     with pytest.raises(ConfigError, match=r"^the checkpoint is not a vit_b: 3 keys differ$"):
-        run(settings, find_weights=refused)
-
-
-def load_refused(_store: Store) -> Any:
-    raise ConfigError("the checkpoint is not a vit_b: 3 keys differ")
+        drive(settings, store, start=refuse)
 
 
 @pytest.fixture
@@ -117,6 +116,28 @@ def test_workers_are_asked_for_as_there_is_work_and_let_go_when_there_is_less(cr
         workers.fit_to(work)
         numbers.append(len(workers.slots))
     assert numbers == [3, 2, 1, 3, 0]
+
+
+def test_those_that_are_not_ready_yet_are_let_go_first(crew: tuple[Crew, list[str]]):
+    """A model that is loaded has cost a minute of a GPU."""
+    workers, _ = crew
+    ready = workers.slots[1]
+    ready.ready = True
+    workers.fit_to(1)
+    assert workers.slots == [ready]
+
+
+def test_seconds_of_workers_count_from_when_they_were_ready_and_after_they_are_gone(crew: tuple[Crew, list[str]]):
+    """What the summary calls busy is a share of them."""
+    workers, _ = crew
+    for slot, seconds in zip(workers.slots, (100, 20, 3000), strict=True):
+        slot.since = time.monotonic() - seconds
+        slot.ready = seconds < 1000
+    assert 120 <= workers.worked_s < 130
+    workers.dismiss(workers.slots[0])
+    assert 120 <= workers.worked_s < 130
+    workers.dismiss_all()
+    assert 120 <= workers.worked_s < 130
 
 
 def test_a_worker_that_hangs_while_it_starts_is_replaced(crew: tuple[Crew, list[str]]):

@@ -1,126 +1,151 @@
-"""The driver on a real Ray session: deaths, hangs, exceptions and sources that go."""
+"""The driver on a real Ray session: deaths, hangs, exceptions, signals and sources that go.
+
+Most with workers that start in a second (light.py); what a command makes of it is asked of the command, which then
+finds all chunks committed.
+"""
 
 from __future__ import annotations
 
-from contextlib import suppress
+import signal
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
+from pipeline.cluster.crew import CHUNKS_IN_FLIGHT
+from pipeline.cluster.driver import Ending
 from pipeline.cluster.journal import JournalKeeper
+from pipeline.cluster.metrics import FAILURES
+from pipeline.cluster.signals import StopFlag
 from pipeline.errors import RunError
 from pipeline.plan.layout import members_uri
-from pipeline.plan.plan import OutputSettings
-from pipeline.plan.planning import create_or_load_plan
-from pipeline.run.outcome import Outcome
+from pipeline.progress import Standing
 from pipeline.run.report import summary
 from pipeline.settings import Format, Settings
 from pipeline.storage.parts import read_part
 from pipeline.storage.store import Store
-from pipeline.work.weights import Weights
-from tests.fakes_run import (
-    POISON_RGB,
-    TAR_PIT_RGB,
-    FakeSegmenter,
-    Notes,
-    drawn_image,
-    fake_weights,
-    write_folder,
-    write_tar,
-)
+from tests.cluster.driving import Drive, drive, planned
+from tests.cluster.light import Deadly, Held, Shy, Slow, Stumbling, one_at_a_time
+from tests.fakes_run import POISON_RGB, TAR_PIT_RGB, Notes, drawn_image, write_folder, write_tar
 from tests.small_runs import parts_of, rows_at, run, with_run
 
+ILLEGAL = "AcceleratorError: CUDA error: an illegal memory access was encountered"
 
-def load_stumbling(store: Store, *, marks: str) -> Any:
-    return StumblingSegmenter(Path(marks))
-
-
-class StumblingSegmenter(FakeSegmenter):
-    """The first image over all processes fails with an exception, and the first after five good ones of a process with
-    what a broken context says; a process that has said the latter fails for ever."""
-
-    poisoned = False
-
-    def __init__(self, marks: Path) -> None:
-        super().__init__()
-        self._marks = marks
-        self._good = 0
-
-    def encode(self, crops_HW3: Any) -> Any:
-        for number, error in enumerate((RuntimeError("stumbled"), torch.AcceleratorError(f"CUDA error: {ILLEGAL}"))):
-            if number == 1 and self._good < 5:
-                continue  # the worker's other chunk has said what the exception was by then
-            with suppress(FileExistsError):
-                (self._marks / str(number)).touch(exist_ok=False)
-                self.poisoned = number == 1
-                raise error
-        if self.poisoned:
-            raise torch.AcceleratorError("CUDA error: the context is gone")
-        self._good += 1
-        return super().encode(crops_HW3)
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(120)]
 
 
-ILLEGAL = "an illegal memory access was encountered"
-
-
-@pytest.mark.usefixtures("cluster")
-def test_an_exception_costs_an_attempt_and_a_poisoned_device_its_process(settings: Settings, tmp_path: Path):
+def test_an_exception_costs_an_attempt_and_a_poisoned_device_its_process(
+    settings: Settings, store: Store, tmp_path: Path
+):
     """Neither costs the run, nor the image that met it; after an illegal access nothing works in that process."""
     (tmp_path / "marks").mkdir()
-    notes = Notes()
-
-    def stumbling(settings: Settings, store: Store) -> Weights:
-        return replace(fake_weights(settings, store), load=partial(load_stumbling, marks=str(tmp_path / "marks")))
-
-    outcome = run(with_run(settings, max_workers=1), find_weights=stumbling, notes=notes)
+    settings = with_run(settings, max_workers=1)
+    made = drive(settings, store, Stumbling(tmp_path / "marks", ILLEGAL))
+    assert made.ending is Ending.DONE
+    assert sum("RuntimeError: stumbled" in sentence for sentence in made.notes.sentences) == 1
+    assert any(f"its device failed: {ILLEGAL}" in sentence for sentence in made.notes.sentences)
+    assert not any("the context is gone" in sentence for sentence in made.notes.sentences)
+    assert made.series.values[FAILURES.name].keys() == {("error",), ("device",)}
+    outcome = run(settings)
     assert outcome.exit_code == 0
     assert "13 ok, 0 failed" in summary(outcome)
-    assert sum("RuntimeError: stumbled" in sentence for sentence in notes.sentences) == 1
-    assert any(f"its device failed: AcceleratorError: CUDA error: {ILLEGAL}" in said for said in notes.sentences)
-    assert not any("the context is gone" in sentence for sentence in notes.sentences)
 
 
-@pytest.mark.usefixtures("cluster")
 def test_images_that_kill_or_hang_their_process_are_rows_and_cost_nobody_else_anything(
-    finished: tuple[Settings, Outcome], settings: Settings, tmp_path: Path
+    settings: Settings, store: Store, tmp_path: Path
 ):
     """In one chunk with innocent ones, which get the masks that they get without such neighbours."""
     images = {f"im{number}.png": drawn_image(number) for number in range(8)}
-    images |= {"im2.png": drawn_image(2, first_rgb=POISON_RGB), "im6.png": drawn_image(6, first_rgb=TAR_PIT_RGB)}
+    innocent = write_folder(tmp_path / "innocent", {name: images[name] for name in images.keys() - set(DEADLY)})
+    undisturbed = with_run(replace(settings, source=str(innocent), out=str(tmp_path / "undisturbed")), max_workers=1)
+    drive(undisturbed, store)
+    images |= {name: drawn_image(number, first_rgb=rgb) for number, (name, rgb) in enumerate(DEADLY.items())}
     folder = write_folder(tmp_path / "poisoned", images)
-    notes = Notes()
-    settings = with_run(replace(settings, source=str(folder)), images_per_chunk=8, max_workers=1, image_timeout_s=6.0)
-    outcome = run(settings, notes=notes)
-    assert outcome.given_up == ()
-    assert (Path(settings.out) / "_SUCCESS").exists()
+    settings = with_run(replace(settings, source=str(folder)), images_per_chunk=8, max_workers=1, image_timeout_s=1.0)
+    made = drive(settings, store, Deadly(kills=POISON_RGB, hangs=TAR_PIT_RGB))
+    assert made.ledger.given_up == {}
     [part] = parts_of(settings.out).values()
     rows = {row.file_name: row for row in read_part(part, format=Format.PARQUET).rows}
     assert rows["im2.png"].status == rows["im6.png"].status == "crashed"
     assert rows["im2.png"].error == "3 attempts at this image failed: its worker died"
-    assert rows["im6.png"].error == "3 attempts at this image failed: it hung for run.image_timeout_s=6"
-    undisturbed = {row.file_name: row for row in rows_at(finished[0].out)}
-    for name in images.keys() - {"im2.png", "im6.png"}:
-        assert [mask.counts for mask in rows[name].masks] == [mask.counts for mask in undisturbed[name].masks]
+    assert rows["im6.png"].error == "3 attempts at this image failed: it hung for run.image_timeout_s=1"
+    masks = {row.file_name: row.masks for row in rows_at(undisturbed.out)}
+    assert {name: rows[name].masks for name in masks} == masks
+    assert len(masks) == 6
+    assert made.series.values[FAILURES.name].keys() == {("worker_died",), ("hung",)}
+    assert sum("goes on without one image" in sentence for sentence in made.notes.sentences) == 2
+    outcome = run(settings)
     assert outcome.exit_code == 3, "a quarter of the images failed"
+    assert (Path(settings.out) / "_SUCCESS").exists()
     assert "6 ok, 2 failed (2 crashed)" in summary(outcome)
-    assert sum("goes on without one image" in sentence for sentence in notes.sentences) == 2
 
 
-@pytest.mark.usefixtures("cluster")
-def test_a_chunk_whose_reading_always_fails_is_given_up_and_named(settings: Settings, store: Store, tmp_path: Path):
-    """No image is to blame for a damaged index; the other shard is committed, and the run exits with 3."""
-    output_settings = OutputSettings.of(settings, weights_sha256="f" * 64)
-    plan = create_or_load_plan(output_settings, out=settings.out, store=store).plan
+DEADLY = {"im2.png": POISON_RGB, "im6.png": TAR_PIT_RGB}
+
+
+def test_deaths_between_finished_chunks_are_those_of_their_images_and_of_no_neighbour(
+    settings: Settings, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A long run survives more bad images than deaths in a row would end it; a chunk that waited behind one is not
+    blamed for what it never began."""
+    monkeypatch.setattr("pipeline.cluster.driver.DEATHS_IN_A_ROW", 2)
+    images = {f"{number}.png": drawn_image(number) for number in range(4)}
+    images |= {f"{number}.png": drawn_image(number, first_rgb=POISON_RGB) for number in (0, 2)}
+    folder = write_folder(tmp_path / "chunks", images)
+    settings = with_run(replace(settings, source=str(folder)), images_per_chunk=1, max_workers=1, chunk_attempts=1)
+    made = drive(settings, store, Deadly(kills=POISON_RGB, hangs=TAR_PIT_RGB), actor_class=one_at_a_time)
+    assert made.ending is Ending.DONE
+    assert made.ledger.given_up.keys() == made.ledger.suspects == {"chunks-00000", "chunks-00002"}
+    assert made.ledger.committed == {"chunks-00001", "chunks-00003"}
+    assert made.series.values[FAILURES.name] == {("worker_died",): 2}
+
+
+def test_a_chunk_that_failed_has_its_worker_to_itself(settings: Settings, store: Store, tmp_path: Path):
+    """If it kills the worker next time, nobody else's work is lost with it; two such chunks are no company either."""
+    images = {f"{number}.png": drawn_image(number) for number in range(6)}
+    images |= {f"{number}.png": drawn_image(number, first_rgb=POISON_RGB) for number in (0, 1)}
+    (tmp_path / "seen").mkdir()
+    settings = replace(settings, source=str(write_folder(tmp_path / "chunks", images)))
+    made = drive(with_run(settings, images_per_chunk=1, max_workers=1), store, Shy(POISON_RGB, tmp_path / "seen"))
+    assert made.ending is Ending.DONE
+    assert made.ledger.suspects == {"chunks-00000", "chunks-00001"}
+    assert (tmp_path / "seen" / "met again").exists()
+    assert not (tmp_path / "seen" / "company").exists()
+
+
+def test_a_chunk_whose_reading_always_fails_is_given_up_and_named(settings: Settings, store: Store):
+    """No image is to blame for a damaged index; the store is, and the run stops with what it said."""
+    plan = planned(settings, store)
     Path(members_uri(settings.out, "more", *plan.planned("more").members_sha256)).write_bytes(b"damaged")
+    notes = Notes()
     with pytest.raises(RunError, match=r"the store does not answer: .*is not the member index that was planned"):
-        run(with_run(settings, chunk_attempts=2))
+        drive(with_run(settings, chunk_attempts=2), store, notes=notes)
+    said = [sentence for sentence in notes.sentences if sentence.startswith("chunk more-0000")]
+    assert "is tried again: ChangedError" in said[0]
+    assert "is given up: ChangedError" in said[-1]
 
 
-@pytest.mark.usefixtures("cluster")
+def test_a_shard_that_vanishes_is_left_for_the_next_command_which_does_it(
+    settings: Settings, store: Store, tmp_path: Path
+):
+    """Not one `missing` row is committed for it, and the other shards are done."""
+    folder = write_folder(tmp_path / "mount", {f"{name}.png": drawn_image(ord(name)) for name in "abcd"})
+    tar = write_tar(tmp_path / "other.tar", {"e.png": drawn_image(1)})
+    settings = replace(settings, source=f"{folder},{tar}")
+    planned(settings, store)
+    away = folder.rename(tmp_path / "away")
+    made = drive(settings, store)
+    assert made.ending is Ending.DONE
+    assert made.ledger.committed == {"other-00000"}
+    assert made.ledger.given_up.keys() == {"mount-00000", "mount-00001"}
+    assert all("mount shows nothing any more" in given_up.why for given_up in made.ledger.given_up.values())
+    assert [row.status for row in rows_at(settings.out)] == ["ok"]
+    away.rename(folder)
+    assert drive(settings, store).ledger.is_complete
+    assert run(settings).exit_code == 0
+    assert [row.status for row in rows_at(settings.out)] == ["ok"] * 5
+
+
 def test_a_lost_journal_is_replaced_once_however_many_found_it_lost():
     """Every worker finds it; a second replacement would take the marks of those that use the first."""
     keeper = JournalKeeper()
@@ -133,20 +158,68 @@ def test_a_lost_journal_is_replaced_once_however_many_found_it_lost():
     keeper.close()
 
 
-@pytest.mark.usefixtures("cluster")
-def test_a_shard_that_vanishes_is_left_for_the_next_command_which_does_it(
-    settings: Settings, store: Store, tmp_path: Path
+class Watching(Notes):
+    """Tells a run to stop, by so many signals, when the first image has begun."""
+
+    def __init__(self, slow: Slow, stop: StopFlag, signals: int) -> None:
+        super().__init__()
+        self._slow, self._stop, self._signals = slow, stop, signals
+
+    def show(self, standing: Standing) -> None:
+        super().show(standing)
+        if self._slow.begun and not self._stop.signals:
+            for _ in range(self._signals):
+                self._stop(signal.SIGTERM, None)
+
+
+def stopped(settings: Settings, store: Store, tmp_path: Path, *, image_s: float, signals: int = 1) -> Drive:
+    (tmp_path / "begun").mkdir()
+    slow, stop = Slow(image_s, tmp_path / "begun"), StopFlag()
+    settings = with_run(settings, images_per_chunk=1, max_workers=1)
+    return drive(settings, store, slow, notes=Watching(slow, stop, signals), stop=stop)
+
+
+@pytest.mark.parametrize(("grace_s", "signals"), [(1.0, 1), (60.0, 2)], ids=["grace", "second signal"])
+def test_a_stop_waits_for_no_image_longer_than_the_grace_time(
+    settings: Settings, store: Store, tmp_path: Path, grace_s: float, signals: int
 ):
-    """Not one `missing` row is committed for it, and the other shards are done."""
-    folder = write_folder(tmp_path / "mount", {f"{name}.png": drawn_image(ord(name)) for name in "abcd"})
-    tar = write_tar(tmp_path / "other.tar", {"e.png": drawn_image(1)})
-    settings = replace(settings, source=f"{folder},{tar}")
-    create_or_load_plan(OutputSettings.of(settings, weights_sha256="f" * 64), out=settings.out, store=store)
-    away = folder.rename(tmp_path / "away")
-    outcome = run(settings)
-    assert (outcome.exit_code, outcome.committed_chunks, len(outcome.given_up)) == (3, 1, 2)
-    assert "mount shows nothing any more" in summary(outcome)
-    assert [row.status for row in rows_at(settings.out)] == ["ok"]
-    away.rename(folder)
-    assert run(settings).exit_code == 0
-    assert [row.status for row in rows_at(settings.out)] == ["ok"] * 5
+    """A preempted machine is switched off whether the image is done or not; a second signal says that nobody waits."""
+    made = stopped(with_run(settings, grace_s=grace_s), store, tmp_path, image_s=60.0, signals=signals)
+    assert made.ending is Ending.STOPPED
+    assert made.seconds < 30
+    assert not made.ledger.committed
+    assert f"stopping: up to {grace_s:.0f} s for {CHUNKS_IN_FLIGHT} chunks in flight" in made.notes.sentences
+
+
+def test_a_stop_lets_what_is_in_flight_finish_and_begins_nothing_new(settings: Settings, store: Store, tmp_path: Path):
+    """Work of minutes is worth the seconds; and the end of the last chunk is the end of the waiting."""
+    made = stopped(with_run(settings, grace_s=60.0), store, tmp_path, image_s=1.0)
+    assert made.ending is Ending.STOPPED
+    assert made.seconds < 30
+    assert 1 <= len(made.ledger.committed) <= CHUNKS_IN_FLIGHT
+    assert made.ledger.committed == {name.removesuffix(".parquet") for name in parts_of(settings.out)}
+
+
+class LettingGo(Notes):
+    """Lets the image go that is held, once two others are shown as done."""
+
+    def __init__(self, held: Held) -> None:
+        super().__init__()
+        self._held = held
+
+    def show(self, standing: Standing) -> None:
+        super().show(standing)
+        if standing.images_done >= 2:
+            self._held.let_go()
+
+
+def test_an_image_at_work_is_not_shown_as_done(settings: Settings, store: Store, tmp_path: Path):
+    """The third of a chunk: two are done, until the part is there."""
+    folder = write_folder(tmp_path / "three", {f"{name}.png": drawn_image(ord(name)) for name in "abc"})
+    (tmp_path / "go").mkdir()
+    held = Held(3, tmp_path / "go")
+    settings = with_run(replace(settings, source=str(folder)), max_workers=1)
+    made = drive(settings, store, held, notes=LettingGo(held))
+    assert made.ending is Ending.DONE
+    assert 2 in {standing.images_done for standing in made.notes.standings}
+    assert made.ledger.images_committed == 3

@@ -95,6 +95,9 @@ def test_standing_is_what_it_is_now_and_failures_have_reasons():
     metrics.failed(Failure.HUNG)
     metrics.failed(Failure.HUNG)
     assert memory.values[FAILURES.name] == {("hung",): 2}
+    metrics.failed(Failure.NODE_LOST, 3)
+    metrics.failed(Failure.WORKER_DIED, 0)
+    assert memory.values[FAILURES.name] == {("hung",): 2, ("node_lost",): 3}, "a node had three, an idle worker none"
 
 
 def test_metrics_that_fail_are_no_failure_of_the_run():

@@ -45,8 +45,8 @@ def test_after_the_loop_signals_interrupt_again_and_in_the_end_are_the_callers()
 
 AFTER_RAY = """
 import os, signal
-from jobs.generate import LOCAL_RAY
-os.environ.update(LOCAL_RAY)
+from pipeline.cluster.private_ray import private_environment
+os.environ.update(private_environment())
 from jobs.command import run_command
 from pipeline.cluster.ray_session import ray_session
 from pipeline.cluster.signals import StopFlag

@@ -10,7 +10,8 @@ import pytest
 from pipeline.evaluation.points import PointScores, centre_points, random_points, score_points
 from pipeline.evaluation.recall import AREA_RANGES, count_recall
 from pipeline.evaluation.report import figures, markdown, point_figures
-from pipeline.evaluation.truths import Truths, pack_pixels
+from pipeline.evaluation.truths import Truths
+from pipeline.masks.rle import pack_pixels
 from tests.fakes import PaintedSegmenter, paint
 
 SIDE = 64

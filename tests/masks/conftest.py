@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from benchmarks.reference.official import calibrated_official
 from model.config import SamConfig
-from tests.official import calibrated_official
 
 MINI = SamConfig(
     "mini",

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from benchmarks.reference.official import segment_anything
 from pipeline.masks.clean import Cleaned, clean_mask
 from tests.masks import oracle
-from tests.official import segment_anything
 
 remove_small_regions = segment_anything.utils.amg.remove_small_regions
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.reference.official import segment_anything
 from pipeline.errors import ConfigError
 from pipeline.masks.crops import Crop, grid_points, image_crops, points_per_side
 from pipeline.settings import Recipe
-from tests.official import segment_anything
 
 amg = segment_anything.utils.amg
 sides = st.integers(1, 5000)

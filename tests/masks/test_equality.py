@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 from pycocotools import mask as coco_mask
 
+from benchmarks.reference.official import OfficialSegmenter, build_official, segment_anything
 from model.config import CONFIGS
 from model.load import BUNDLED, load_sam
 from model.sam import Sam
@@ -19,7 +20,6 @@ from pipeline.masks.generator import generate_masks
 from pipeline.records import ImageMasks, Mask
 from pipeline.settings import Recipe
 from tests.masks.conftest import MINI, scene
-from tests.official import OfficialSegmenter, build_official, segment_anything
 
 Options = dict[str, Any]
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from benchmarks.reference.official import segment_anything
 from pipeline.masks.crops import Crop
 from pipeline.masks.filters import at_crop_edge, covers_too_much, predicted_iou_cut, stability_scores
 from pipeline.settings import Recipe
 from tests.masks.oracle import count_above
-from tests.official import segment_anything
 
 amg = segment_anything.utils.amg
 
@@ -22,15 +23,16 @@ def test_stability_is_the_released_score() -> None:
     logits_NHW = torch.randn(9, 40, 30) * torch.tensor([0.2, 1, 20]).repeat(3)[:, None, None] + 0.5
     for offset in (1.0, 0.3, 3.0):
         released = amg.calculate_stability_score(logits_NHW, 0.0, offset)
-        assert torch.equal(
-            stability_scores(count_above(logits_NHW, offset), count_above(logits_NHW, -offset)), released
-        )
+        tight_N, loose_N = (count_above(logits_NHW, cut).numpy() for cut in (offset, -offset))
+        ours_N = stability_scores(tight_N, loose_N)
+        assert ours_N.dtype == np.float32
+        assert np.array_equal(ours_N, released)
 
 
 def test_stability_without_a_pixel_above_the_lower_cut_is_zero() -> None:
     """0/0 is NaN in the released code: dropped by any threshold, but never a number to write down."""
-    assert stability_scores(torch.tensor([0]), torch.tensor([0])).tolist() == [0.0]
-    assert stability_scores(torch.zeros(0), torch.zeros(0)).tolist() == []
+    for zeros in (np.zeros(1, np.int64), np.zeros(0, np.int64)):
+        assert np.array_equal(stability_scores(zeros, zeros), zeros)
 
 
 def test_a_predicted_iou_threshold_of_zero_lets_negative_scores_pass() -> None:
@@ -48,15 +50,15 @@ def test_edge_rule_is_the_released_one() -> None:
         low_N2 = torch.stack([torch.randint(0, width, (4000,)), torch.randint(0, height, (4000,))], dim=1)
         box_N4 = torch.cat([low_N2, low_N2 + torch.randint(0, 60, (4000, 2))], dim=1)
         released = amg.is_box_near_crop_edge(box_N4, list(crop.box_xyxy), [0, 0, 400, 300])
-        in_image_N4 = box_N4 + torch.tensor(crop.box_xyxy[:2]).repeat(2)
-        assert torch.equal(at_crop_edge(in_image_N4, crop, image_hw=image_hw, tolerance=20.0), released)
+        in_image_N4 = box_N4.numpy() + np.tile(crop.box_xyxy[:2], 2)
+        assert np.array_equal(at_crop_edge(in_image_N4, crop, image_hw=image_hw, tolerance=20.0), released)
         assert released.any() == (crop.layer > 0)
 
 
 def test_edge_tolerance_can_be_set() -> None:
     """Fixed at 20 pixels in the released code, which is half of a small crop."""
     crop = Crop((100, 100, 200, 200), 1)
-    box_14 = torch.tensor([[105, 130, 160, 160]])
+    box_14 = np.array([[105, 130, 160, 160]])
     near = [at_crop_edge(box_14, crop, image_hw=(300, 300), tolerance=pixels).item() for pixels in (4.0, 5.0)]
     assert near == [False, True]
 
@@ -65,6 +67,7 @@ def test_edge_tolerance_can_be_set() -> None:
 def test_the_area_rule_includes_exactly_the_fraction(height: int, width: int) -> None:
     """95 % or more, says the paper; 0.95 times the pixels would round to either side."""
     exact = height * width * 95 // 100
-    assert covers_too_much(exact, image_hw=(height, width), max_fraction=0.95)
-    assert not covers_too_much(exact - 1, image_hw=(height, width), max_fraction=0.95)
-    assert not covers_too_much(height * width, image_hw=(height, width), max_fraction=None)
+    area_N = np.array([exact - 1, exact, height * width])
+    for max_fraction, expected in ((0.95, [False, True, True]), (None, [False] * 3)):
+        dropped_N = covers_too_much(area_N, image_hw=(height, width), max_fraction=max_fraction)
+        assert dropped_N.tolist() == expected

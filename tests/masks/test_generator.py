@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from benchmarks.reference.official import OfficialSegmenter
 from pipeline.errors import ConfigError, ContractError
 from pipeline.masks import generator
 from pipeline.masks.generator import generate_masks
@@ -18,7 +19,6 @@ from pipeline.settings import CropRank, Recipe
 from tests.fakes import Painted, PaintedSegmenter, always, paint, same_colour
 from tests.masks.conftest import scene
 from tests.masks.oracle import decode_counts
-from tests.official import OfficialSegmenter
 
 SA1B = Recipe(
     points_per_side=8,
@@ -144,6 +144,23 @@ def test_thresholds_are_strict_for_predicted_iou_and_inclusive_for_stability() -
     assert result.funnel.low_predicted_iou == 1
     [result] = generate_masks([black_HW3], segmenter, replace(at_both, stability_score_thresh=0.51))
     assert result.funnel.low_stability == 1
+
+
+def test_a_mask_whose_stability_is_the_threshold_but_for_rounding_is_kept_whole() -> None:
+    """Scores are float32, so that on large masks a ratio a hair below the threshold passes; counting must not stop
+    at that hair, or the box ends where the counting did."""
+    logits_HW = np.full((40, 93), -0.5, dtype=np.float32)  # within the offset: loose everywhere
+    logits_HW[5:30, 3:20] = 9
+    logits_HW[12, 85] = 0.5
+    ratio = 25 * 17 / logits_HW.size
+    threshold = float(np.float32(ratio))
+    assert ratio < threshold
+    recipe = Recipe(points_per_side=1, stability_score_thresh=threshold, crop_edge_tolerance=0)
+    segmenter = PaintedSegmenter(always(Painted(logits_HW, 1.0)), side=93)
+    [result] = generate_masks([np.zeros((40, 93, 3), np.uint8)], segmenter, recipe)
+    [mask] = result.masks
+    assert mask.area == 25 * 17 + 1
+    assert mask.bbox_xywh == (3.0, 5.0, 82.0, 24.0)
 
 
 def test_crops_of_all_images_share_encoder_batches() -> None:

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.masks.rle import Rle
+from benchmarks.reference.official import segment_anything
+from pipeline.masks.rle import Rle, rle_problem
 from tests.masks.oracle import decode_counts, decode_mask, encode_mask, mask_boxes
-from tests.official import segment_anything
 
 amg = segment_anything.utils.amg
 Mask_HW = npt.NDArray[np.bool_]
@@ -70,6 +70,29 @@ def test_any_mask_encodes_as_released_and_comes_back(height: int, width: int, sh
     """Every reader of the output decodes with pycocotools' rules."""
     mask_HW = np.random.default_rng(seed).random((height, width)) < share
     assert_described(encode_mask(mask_HW), mask_HW)
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        ([2, 3, 4, 1, 2], ""),
+        ([0, 3, 9], ""),
+        ([2, 3, 0, 2, 5], "not all above 0"),
+        ([2, 0, 3, 2, 5], "not all above 0"),
+        ([2, 3, 7, 0], "not all above 0"),
+        ([2, -1, 11], "not all above 0"),
+        ([-2, 3, 11], "not all above 0"),
+        ([2, 3, 6], "have 11 pixels, the image 12"),
+        ([2, 3, 8], "have 13 pixels, the image 12"),
+    ],
+)
+def test_runs_that_no_mask_has_are_told(runs: list[int], said: str) -> None:
+    """Only the first may be empty: decoders of others stop at, or double, an empty run in the middle."""
+    rle = Rle((3, 4), np.array(runs, dtype=np.int64))
+    x0, y0, x1, y1 = rle.box_xyxy
+    bbox_xywh = float(x0), float(y0), float(x1 - x0), float(y1 - y0)
+    problem = rle_problem(rle.packed(), rle.hw, area=rle.area, bbox_xywh=bbox_xywh)
+    assert problem == said if not said else said in problem
 
 
 @pytest.mark.parametrize("name", named_masks())

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.reference.official import segment_anything
 from pipeline.masks.compiled import compiled
 from pipeline.masks.measure import Measures, measure_masks
 from pipeline.masks.rle import lengths
@@ -26,7 +27,6 @@ from pipeline.masks.tiles import evaluate, make_workspace
 from pipeline.masks.trace import UntracedMask
 from pipeline.masks.upscaling import Upscaling
 from tests.masks.oracle import count_above, encode_mask, mask_boxes, upscale_logits
-from tests.official import segment_anything
 
 Floats = npt.NDArray[np.float32]
 ROOT = Path(__file__).parent.parent.parent
@@ -146,6 +146,18 @@ def test_any_sizes_and_logits_on_the_cuts_give_full_size_results(
     logits_Nhw = torch.randn(2, *cells, generator=generator) * 1.5
     logits_Nhw = logits_Nhw.round() if whole else logits_Nhw
     assert_equals_full_size(logits_Nhw, side=48, resized_hw=resized_hw, crop_hw=crop_hw, offset=offset)
+
+
+@pytest.mark.parametrize(("cells", "side", "crop_hw"), [(64, 256, (60, 68)), (7, 100, (333, 257))])
+@pytest.mark.parametrize("logit", [0.7, -0.7])
+def test_a_plateau_at_a_cut_is_decided_pixel_by_pixel(
+    cells: int, side: int, crop_hw: tuple[int, int], logit: float
+) -> None:
+    """Interpolation of equal logits rounds up here and down there: what bounds decide must have room for that."""
+    logits_1hw = torch.full((1, cells, cells), logit)
+    full_1HW = upscale_logits(logits_1hw, input_side=side, resized_hw=resized(crop_hw, side), crop_hw=crop_hw)
+    assert {-1, 1} <= set((full_1HW - torch.tensor(logit)).sign().flatten().tolist())
+    assert_equals_full_size(logits_1hw, side=side, resized_hw=resized(crop_hw, side), crop_hw=crop_hw, offset=0.7)
 
 
 def test_cells_of_the_padding_are_never_read() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 from numba.core.registry import CPUDispatcher
 
 import pipeline.masks
+from benchmarks.reference.official import OfficialSegmenter
 from pipeline.masks.generator import generate_masks
 from pipeline.masks.warm_up import warm_up
 from pipeline.settings import Recipe
 from tests.masks.conftest import scene
-from tests.official import OfficialSegmenter
 
 
 def compiled_signatures() -> dict[str, int]:
@@ -29,7 +29,7 @@ def compiled_signatures() -> dict[str, int]:
 
 def test_a_real_image_compiles_nothing_after_the_warm_up(mini_sam: Any) -> None:
     """With crops, clean-up and duplicates: all that a recipe can ask for."""
-    assert warm_up() > 0
+    warm_up()
     before = compiled_signatures()
     assert sum(before.values()) >= 4
     recipe = Recipe(points_per_side=8, crop_n_layers=1, min_mask_region_area=40)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.reference.hugging_face import hugging_face
+from benchmarks.reference.official import OfficialSegmenter, build_official
 from model.config import CONFIGS, SamConfig
-from model.layouts import to_hugging_face
 from model.sam import Sam
 from model.segmenter import TorchSegmenter
-from tests.official import OfficialSegmenter, build_official
 
 TOLERANCE = 1e-4
 FEW_BLOCKS = {
@@ -36,45 +35,6 @@ def random_sam(config: SamConfig) -> Sam:
             offset = 1.0 if isinstance(module, nn.LayerNorm) and parameter is module.weight else 0.0
             parameter.copy_(offset + scale * torch.randn_like(parameter))
     return sam
-
-
-def hugging_face(sam: Sam) -> Any:
-    """transformers' SamModel of the same sizes and weights."""
-    from transformers import SamConfig as HuggingFaceConfig
-    from transformers import SamModel
-
-    c = sam.config
-    model = SamModel(
-        HuggingFaceConfig(
-            vision_config={
-                "hidden_size": c.embed_dim,
-                "num_hidden_layers": c.depth,
-                "num_attention_heads": c.heads,
-                "global_attn_indexes": list(c.global_blocks),
-                "image_size": c.input_side,
-                "patch_size": c.patch,
-                "window_size": c.window,
-                "output_channels": c.decoder_dim,
-                "num_pos_feats": c.decoder_dim // 2,
-                "mlp_dim": c.mlp_ratio * c.embed_dim,
-            },
-            prompt_encoder_config={
-                "hidden_size": c.decoder_dim,
-                "image_size": c.input_side,
-                "patch_size": c.patch,
-                "image_embedding_size": c.grid_side,
-            },
-            mask_decoder_config={
-                "hidden_size": c.decoder_dim,
-                "mlp_dim": c.decoder_mlp,
-                "num_hidden_layers": c.decoder_depth,
-                "iou_head_hidden_dim": c.iou_head_dim,
-                "iou_head_depth": c.iou_head_depth,
-            },
-        )
-    )
-    model.load_state_dict(to_hugging_face(sam.state_dict()))
-    return model.eval()
 
 
 def assert_close(ours: Tensor, theirs: Tensor) -> None:

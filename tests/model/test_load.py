@@ -7,8 +7,9 @@ import io
 import math
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,10 +19,16 @@ from torch import Tensor
 
 from model.config import CONFIGS
 from model.layouts import from_hugging_face, infer_config, to_hugging_face
-from model.load import CheckpointError, checked_sha256, load_sam, load_segmenter, resolve_device
+from model.load import PRECISIONS, CheckpointError, checked_sha256, load_sam, load_segmenter, resolve_device
 from model.sam import Sam
+from pipeline.settings import Precision
 
 TINY = CONFIGS["tiny"]
+
+
+def test_the_precisions_of_the_settings_are_those_of_the_loader() -> None:
+    """A setting that the loader does not know would end a run in a KeyError on every worker."""
+    assert list(PRECISIONS) == list(Precision)
 
 
 def released_state(config=TINY) -> dict[str, Tensor]:
@@ -51,6 +58,26 @@ def test_both_layouts_survive_a_round_trip_exactly(name: str) -> None:
     assert_same(from_hugging_face(to_hugging_face(state)), state)
     assert_same(load_sam(as_pth(state)).state_dict(), state)
     assert_same(load_sam(as_safetensors(to_hugging_face(state))).state_dict(), state)
+
+
+@pytest.fixture
+def tf32() -> Iterator[None]:
+    """Somebody has switched it on before."""
+    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]  # types of their own, not told
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = True
+    yield
+    for backend, allowed in zip(backends, before, strict=True):
+        backend.allow_tf32 = allowed
+
+
+@pytest.mark.usefixtures("tf32")
+def test_a_loaded_model_multiplies_whole_float32() -> None:
+    """TF32 drops 13 bits of every product, on the GPUs that most runs use."""
+    load_segmenter(name="tiny")
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_hugging_face_names_are_those_of_transformers() -> None:

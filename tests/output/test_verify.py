@@ -15,16 +15,18 @@ import pytest
 
 from jobs.verify import main
 from pipeline.errors import ConfigError
-from pipeline.output.manifest import count_parts, find_parts, publish
-from pipeline.output.verify import Verification, verify_output
-from pipeline.plan.layout import members_uri
+from pipeline.output.finish import count_parts
+from pipeline.output.manifest import find_parts, publish
+from pipeline.output.verify import SHOWN_PER_PART, Verification, verify_output
+from pipeline.plan.layout import members_uri, plan_uri
+from pipeline.plan.plan import plan_to_json
 from pipeline.progress import Lines
 from pipeline.records import Attempt, ImageRow, Status
 from pipeline.settings import Format, Settings
 from pipeline.storage.parts import read_part, write_part
 from pipeline.storage.store import Store
 from pipeline.work.chunk import WorkerContext, process_chunk
-from tests.fakes_run import drawn_image, write_folder
+from tests.fakes_run import Notes, drawn_image, write_folder
 from tests.small_runs import context_of, parts_of, small_run
 
 
@@ -34,7 +36,9 @@ def run_without_a_cluster(settings: Settings, store: Store, *, chunks: int | Non
     for chunk in list(context.plan.chunks())[:chunks]:
         process_chunk(Attempt(chunk), context)
     if chunks is None:
-        publish(count_parts(context.plan, out=settings.out, store=store), out=settings.out, store=store)
+        publish(
+            count_parts(context.plan, out=settings.out, store=store, progress=Notes()), out=settings.out, store=store
+        )
     return context
 
 
@@ -93,9 +97,11 @@ CHANGES: dict[str, tuple[Callable[[ImageRow], ImageRow], str]] = {
     "frame": (runs_of_another_frame, "pixels"),
     "counts": (lambda row: with_masks(row, counts="\x7f\x7f"), "run lengths"),
     "image id": (lambda row: replace(row, image_id=12345), "was planned"),
+    "source": (lambda row: replace(row, source=row.source + "x"), "was planned"),
     "file name": (lambda row: replace(row, file_name="other.png"), "was planned"),
     "annotation ids": (lambda row: replace(row, first_annotation_id=row.first_annotation_id + 1), "annotation ids"),
     "status": (lambda row: replace(row, status=Status.MISSING), "missing with"),
+    "reason": (lambda row: replace(row, status=Status.MISSING, masks=(), error=""), "missing with 0 masks"),
 }
 
 
@@ -108,6 +114,30 @@ def test_rows_that_are_not_what_they_should_be_are_named(settings: Settings, sto
     found = verified(settings.out, store)
     assert name in whats(found)
     assert said in whats(found)
+
+
+def test_of_many_problems_of_one_part_five_are_told_and_the_rest_is_counted(settings: Settings, store: Store):
+    """A thousand lines of the same hide the one of another part; none at all would hide how bad it is."""
+    context = run_without_a_cluster(settings, store, chunks=1)
+    masks = 0
+
+    def all_larger(rows: Sequence[ImageRow]) -> Sequence[ImageRow]:
+        nonlocal masks
+        masks = sum(len(row.masks) for row in rows)
+        return [replace(row, masks=tuple(replace(mask, area=mask.area + 1) for mask in row.masks)) for row in rows]
+
+    rewritten(context, all_larger)
+    found = verified(settings.out, store)
+    assert masks > SHOWN_PER_PART
+    assert len(found.problems) == SHOWN_PER_PART + 1
+    assert found.problems[-1].what == f"and {masks - SHOWN_PER_PART} more of the kind"
+
+
+def test_image_ids_that_occur_twice_are_found(settings: Settings, store: Store):
+    """A planner's bug: every row is as planned, and readers that join by id mix two images."""
+    plan = context_of(settings, store).plan
+    Path(plan_uri(settings.out)).write_bytes(plan_to_json(replace(plan, id_base=0)))
+    assert "5 image ids occur twice: [0, 1, 2, 3, 4]" in whats(verified(settings.out, store))
 
 
 def test_lost_and_doubled_rows_are_found(settings: Settings, store: Store):
@@ -131,7 +161,7 @@ def test_every_flipped_bit_of_a_published_part_is_found(settings: Settings, stor
         assert path.name in whats(verified(settings.out, store)), position
 
 
-def test_strangers_gone_parts_and_a_foreign_index_are_found(settings: Settings, store: Store):
+def test_files_of_no_run_gone_parts_and_a_changed_index_are_found(settings: Settings, store: Store):
     """A glob over data/ reads whatever lies there."""
     context = run_without_a_cluster(settings, store)
     data = Path(settings.out) / "data"
@@ -173,7 +203,7 @@ def test_the_command_ends_with_a_code_that_scripts_can_use(
     assert command(settings.out)[0] == 3
     for chunk in context.plan.chunks():
         process_chunk(Attempt(chunk), context)
-    publish(count_parts(context.plan, out=settings.out, store=store), out=settings.out, store=store)
+    publish(count_parts(context.plan, out=settings.out, store=store, progress=Notes()), out=settings.out, store=store)
     code, said = command(settings.out)
     assert code == 0, said
     assert "sound, complete: 5 of 5 parts" in said

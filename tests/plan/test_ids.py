@@ -76,3 +76,10 @@ def test_a_run_whose_annotation_ids_would_pass_2_to_53_is_refused():
     """Before anything is planned, with the way out."""
     with pytest.raises(ConfigError, match="split the source"):
         annotation_stride(Recipe(), images=2**42)
+
+
+def test_the_last_annotation_id_of_the_largest_run_is_the_last_whole_number_that_a_float_holds():
+    """Of 4096 ids an image the last image's last id is images x 4096, and 2^53 itself is where neighbours merge."""
+    assert annotation_stride(Recipe(), images=2**41 - 1) == 2**12
+    with pytest.raises(ConfigError, match="beyond 2\\^53"):
+        annotation_stride(Recipe(), images=2**41)

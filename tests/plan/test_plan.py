@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
+from enum import StrEnum
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -16,10 +21,11 @@ from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import OutputSettings, Plan, plan_from_json, plan_to_json
 from pipeline.plan.planning import create_or_load_plan, load_plan
 from pipeline.records import Member
-from pipeline.settings import Precision, Recipe, Settings, StoreSettings
+from pipeline.settings import Recipe, Settings, StoreSettings
 from pipeline.storage.connect import RoutedStore
-from pipeline.storage.store import Store
+from pipeline.storage.store import ObjectInfo, Store
 from tests.fakes_run import drawn_image, write_folder, write_tar
+from tests.small_runs import RECIPE
 
 
 def shape_of(settings: Settings) -> OutputSettings:
@@ -42,7 +48,7 @@ class LateStore(RoutedStore):
         super().__init__(StoreSettings())
         self._inner, self._uri, self._data = inner, uri, data
 
-    def put_if_absent(self, uri: str, data: bytes) -> bool:
+    def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
         if uri == self._uri:
             self._inner.put_if_absent(uri, self._data)
         return self._inner.put_if_absent(uri, data)
@@ -106,18 +112,50 @@ def test_settings_that_do_not_shape_the_output_may_change(settings: Settings, st
     make(replace(settings, run=replace(settings.run, max_workers=7, chunk_attempts=9, grace_s=1.0)), store)
 
 
-def test_threads_shape_the_output(settings: Settings, store: Store):
-    """Float sums depend on how many threads share them."""
-    make(settings, store)
-    with pytest.raises(ConfigError, match=r"run\.threads_per_worker 1 -> 2"):
-        make(replace(settings, run=replace(settings.run, threads_per_worker=2)), store)
+def another(value: Any) -> Any:
+    """Of the same type, and within every range that settings have."""
+    match value:
+        case StrEnum():
+            return next(member for member in type(value) if member is not value)
+        case None:
+            return 0.5
+        case float():
+            return value / 2
+        case int():
+            return value + 1
+        case _:
+            return f"{value}x"
 
 
-def test_precision_shapes_the_output(settings: Settings, store: Store):
-    """bfloat16 answers with other masks; one dataset has one kind."""
-    make(settings, store)
-    with pytest.raises(ConfigError, match=r"model\.precision 'fp32' -> 'bf16'"):
-        make(replace(settings, model=replace(settings.model, precision=Precision.BF16)), store)
+def changed_settings() -> dict[str, OutputSettings]:
+    """The name of every setting that shapes the output, the source left out -> settings that differ in it alone."""
+    settings = shape_of(Settings(source="s", out="o", recipe=RECIPE))
+    changed = {
+        f"recipe.{f.name}": replace(
+            settings, recipe=replace(settings.recipe, **{f.name: another(getattr(settings.recipe, f.name))})
+        )
+        for f in fields(Recipe)
+    }
+    typed = {"model_name": "model.name", "precision": "model.precision", "weights_sha256": "model.weights_sha256"}
+    typed |= {name: f"run.{name}" for name in ("images_per_chunk", "max_pixels", "threads_per_worker")}
+    for f in fields(OutputSettings):
+        if f.name not in ("source", "recipe"):
+            changed[typed.get(f.name, f.name)] = replace(settings, **{f.name: another(getattr(settings, f.name))})
+    return changed
+
+
+@pytest.mark.parametrize("name", list(changed_settings()))
+def test_every_setting_that_shapes_the_output_is_hashed_and_refused_on_resume(
+    name: str, settings: Settings, store: Store
+):
+    """One that is forgotten mixes two kinds of masks in one dataset: float sums depend on threads, masks on bits."""
+    asked = shape_of(Settings(source=settings.source, out=settings.out, recipe=RECIPE))
+    changed = replace(changed_settings()[name], source=settings.source)
+    assert changed.sha256 != asked.sha256
+    plan = create_or_load_plan(asked, out=settings.out, store=store).plan
+    assert replace(plan, settings=replace(changed, source=plan.settings.source)).sha256 != plan.sha256
+    with pytest.raises(ConfigError, match=rf"planned with other settings: {re.escape(name)} [^,]* -> [^,]*\. Resume"):
+        create_or_load_plan(changed, out=settings.out, store=store)
 
 
 @pytest.mark.parametrize("name", ["images", "one, two"])
@@ -190,6 +228,20 @@ def test_sa_numbers_are_unique_over_shards(tmp_path: Path, settings: Settings, s
     assert ids == [10, 11, 9, 13, 14]
 
 
+def test_a_tar_that_shares_one_number_keeps_the_numbers_that_are_its_own(
+    tmp_path: Path, settings: Settings, store: Store
+):
+    """One twin in a shard of SA-1B must not cost its other images their ids, nor leave the twin an id that is taken."""
+    for tar, own in (("one.tar", 4), ("two.tar", 5)):
+        write_tar(tmp_path / "tars" / tar, {"sa_3.png": drawn_image(1), f"sa_{own}.png": drawn_image(own)})
+    settings = replace(settings, source=str(tmp_path / "tars"))
+    members = planned_members(settings, make(settings, store), store)
+    assert [(member.key, member.image_id) for member in members] == [
+        *[("sa_3.png", 6), ("sa_4.png", 4)],
+        *[("sa_3.png", 8), ("sa_5.png", 5)],
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [(b"{", "not a plan"), (b'{"schema_version": 99}', "plan version 99"), (b'{"schema_version": 2}', "not a plan")],
@@ -206,6 +258,40 @@ def test_a_source_without_images_is_refused(tmp_path: Path, settings: Settings, 
     with pytest.raises(ConfigError, match="empty"):
         make(replace(settings, source=str(tmp_path / "empty")), store)
     assert not Path(settings.out).exists()
+
+
+def test_a_run_whose_annotation_ids_would_not_fit_is_refused_before_it_is_planned(settings: Settings, store: Store):
+    """Found out by a worker, it would be found out by all of them."""
+    with pytest.raises(ConfigError, match=r"13 images with up to \d+ masks each need annotation ids beyond"):
+        make(replace(settings, recipe=replace(settings.recipe, points_per_side=2**25)), store)
+    assert load_plan(settings.out, store=store) is None
+
+
+def test_entries_that_are_no_images_are_counted_per_shard(settings: Settings, store: Store, tmp_path: Path):
+    """What the summary calls ignored; a source of the wrong kind is noticed by it."""
+    folder = write_folder(tmp_path / "in", {"a.png": drawn_image(1), "a.json": b"", "b.txt.bak": b""})
+    write_tar(folder / "t.tar", {"sa_1.png": drawn_image(2), "sa_1.json": b"", "x": b"", "y": b""})
+    plan = make(replace(settings, source=str(folder)), store)
+    assert {planned.shard.name: planned.shard.ignored_count for planned in plan.shards} == {"in": 2, "t": 3}
+    assert sum(ignored.count for ignored in plan.ignored) == 5
+
+
+@pytest.mark.parametrize(
+    ("tick_s", "said"),
+    [
+        (0.0, []),
+        (10.0, ["planning: 1 of 2 shards indexed, 8 images", "planning: 2 of 2 shards indexed, 13 images"]),
+    ],
+)
+def test_planning_says_how_far_it_is_now_and_then(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch, tick_s: float, said: list[str]
+):
+    """Listing a hundred million images takes an hour; each of a thousand shards of a small run is no news."""
+    ticks = count(step=tick_s)
+    monkeypatch.setattr("pipeline.plan.planning.time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    heard: list[str] = []
+    create_or_load_plan(shape_of(settings), out=settings.out, store=store, say=heard.append)
+    assert heard == said
 
 
 def test_plan_json_is_for_people_too(settings: Settings, store: Store):

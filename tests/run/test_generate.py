@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -17,17 +17,20 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.command import run_command
+from jobs.verify import VerifyJob
 from pipeline.cluster.crew import CHUNKS_IN_FLIGHT
 from pipeline.cluster.signals import StopFlag
 from pipeline.records import ImageRow
 from pipeline.run.session import run_settings
-from pipeline.settings import Format, Settings, StoreSettings
+from pipeline.settings import Format, Settings, StoreSettings, SubmitJob
 from pipeline.storage.connect import connect
 from pipeline.storage.parts import read_part
 from tests.fakes_run import Notes, drawn_image, fake_weights, write_folder, write_tar
 from tests.small_runs import with_run
 
 ROOT = Path(__file__).parent.parent.parent
+JOBS = {"generate": Settings, "submit": SubmitJob, "verify": VerifyJob}
 IMAGES = 12
 PATIENCE_S = 200
 """On a machine that does ten things at once."""
@@ -219,28 +222,57 @@ def rows_in(out: str, settings: StoreSettings) -> list[ImageRow]:
     return sorted(rows, key=lambda row: row.file_name)
 
 
-def test_make_passes_any_path_to_the_job(cluster: str, tmp_path: Path):
-    """make, the shell and Hydra each have their own idea of special characters."""
-    name = "we ird, b=c d ünï[1] 日本 (x)"
-    folder = write_folder(tmp_path / name, {"im.png": drawn_image(1)})
-    args = f"recipe=sam recipe.points_per_side=4 run.address={cluster}"
+ODD_NAME = "we ird, b=c d ünï[1] 日本 (x) $e $$ ${f} $(g) 'h' \"i\" #j %"
+"""make, the shell and Hydra each have their own idea of most of these characters."""
+
+
+def typed(folder: Path, *words: str) -> list[str]:
+    """What the Python of the project would get if somebody typed `make WORDS`, by make and a shell as they are."""
+    python = folder / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(f"#!{sys.executable}\nimport json, sys\njson.dump(sys.argv[1:], sys.stdout)\n")
+    python.chmod(0o755)
     # The tests themselves are run by a make, which would pass its own flags on.
     env = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
-    printed = subprocess.run(
-        [
-            *["make", "-n", "-o", ".venv/.run-ready", "generate"],
-            *[f"SHARD={folder}", f"OUT={tmp_path / name} out", f"ARGS={args}"],
-        ],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    words = shlex.split(printed.strip().splitlines()[-1])
-    at = words.index("jobs.generate")
-    assert words[at - 1] == "-m"
-    code, output, errors = finish(start(words[at + 1 :]))
+    made = ["make", "-s", "-o", ".venv/.run-ready", f"BIN={python.parent}", *words]
+    return json.loads(subprocess.run(made, cwd=ROOT, env=env, capture_output=True, check=True).stdout)
+
+
+@pytest.mark.parametrize("target", ["generate", "submit", "verify"])
+@pytest.mark.parametrize(
+    "place", ["a$e.tar", ODD_NAME, "$(shell touch pwned)", "$(error no) $@ $(", "s3://b/$k/${l}/m"]
+)
+def test_make_passes_every_place_as_it_is_given(
+    target: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A dollar in a name is a dollar, of which make would make a variable, and Hydra a reference."""
+    words = typed(tmp_path, target, f"SHARD={place}", f"OUT={place} out", f"ADDRESS={place} head")
+    assert not (ROOT / "pwned").exists()
+    module, *overrides = words[1:]
+    assert module == f"jobs.{target}"
+    monkeypatch.setattr("sys.argv", [target, *overrides])
+    got: list[Any] = []
+    assert run_command(target, JOBS[target], lambda job: got.append(job) or 0) == 0
+    assert got[0].out == f"{place} out"
+    if target != "verify":
+        assert got[0].source == place
+    if target == "submit":
+        assert got[0].submit.address == f"{place} head"
+
+
+def test_default_out_is_named_after_a_shard_with_a_dollar(tmp_path: Path):
+    """It is computed from the name, of which no character may be lost on the way."""
+    assert typed(tmp_path, "generate", "SHARD=/x/a$e.tar")[3] == 'out="out/a$e"'
+
+
+def test_make_passes_any_path_to_the_job(cluster: str, tmp_path: Path):
+    """make, the shell and Hydra each have their own idea of special characters."""
+    name = ODD_NAME
+    folder = write_folder(tmp_path / name, {"im.png": drawn_image(1)})
+    args = f"recipe=sam recipe.points_per_side=4 run.address={cluster}"
+    words = typed(tmp_path, "generate", f"SHARD={folder}", f"OUT={tmp_path / name} out", f"ARGS={args}")
+    assert words[:2] == ["-m", "jobs.generate"]
+    code, output, errors = finish(start(words[2:]))
     assert code == 0, errors
     assert "1 ok, 0 failed" in output
     rows = pq.read_table(f"{tmp_path / name} out/data", columns=["file_name"])

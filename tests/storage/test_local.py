@@ -6,18 +6,21 @@ import os
 import pickle
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from pipeline.errors import ChangedError, ConfigError, DeniedError, NotFoundError, StorageError
 from pipeline.settings import StoreSettings
 from pipeline.storage.connect import connect
+from pipeline.storage.local import LocalStore
 from pipeline.storage.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,6 +79,34 @@ def test_of_16_concurrent_creators_exactly_one_wins_and_its_bytes_stay(store: St
         assert os.listdir(tmp_path / str(turn)) == ["part"]
 
 
+def test_bytes_are_on_the_disk_before_they_have_a_name_and_the_name_before_success_is_said(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut a part is whole or not there, and one that was reported is there."""
+    calls: list[str] = []
+    fsync, link = os.fsync, os.link
+
+    def noted_fsync(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            calls.append("folder ." if os.path.samestat(status, tmp_path.stat()) else "folder data")
+        else:
+            calls.append(f"{status.st_size} bytes")
+        fsync(descriptor)
+
+    def noted_link(source: str, target: str) -> None:
+        calls.append(f"link {Path(target).name}")
+        link(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "link", noted_link)
+    assert store.put_if_absent(str(tmp_path / "data" / "part"), b"12345")
+    assert calls == ["folder .", "5 bytes", "link part", "folder data"]
+    calls.clear()
+    assert not store.put_if_absent(str(tmp_path / "data" / "part"), b"12345")
+    assert calls == ["folder data"], "somebody else's part is a part only once it is on the disk"
+
+
 def test_a_creator_killed_in_the_middle_leaves_nothing_under_a_final_name(store: Store, tmp_path: Path) -> None:
     """SIGKILL at any moment: every file that a reader sees is whole, and the rest can be created again."""
     script = (
@@ -130,6 +161,25 @@ def test_a_file_changed_since_planning_is_refused(store: Store, tmp_path: Path) 
         store.read(str(path), etag=etag)
     with pytest.raises(ChangedError, match="was changed"):
         store.open(str(path), etag=etag)
+
+
+class TouchedStore(LocalStore):
+    """Somebody writes to every file once it is open."""
+
+    def open(self, uri: str, *, etag: str = "") -> BinaryIO:
+        file = super().open(uri, etag=etag)
+        os.utime(uri, ns=(1, 1))
+        return file
+
+
+def test_a_file_written_to_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    """It was the planned one when it was opened; what came may be half of one and half of the other."""
+    path, store = tmp_path / "a.jpg", TouchedStore()
+    path.write_bytes(b"planned")
+    assert store.read(str(path)) == b"planned", "nobody said which version it should be"
+    path.write_bytes(b"planned")
+    with pytest.raises(ChangedError, match="was changed"):
+        store.read(str(path), etag=store.head(str(path)).etag)
 
 
 def test_a_range_beyond_the_end_is_a_changed_file(store: Store, tmp_path: Path) -> None:

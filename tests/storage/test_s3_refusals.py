@@ -34,6 +34,17 @@ def test_a_refusal_stops_at_once_and_says_what_to_check(s3_store: S3Store, proxy
     assert len(proxy.seen) == 2
 
 
+@pytest.mark.parametrize("code", ["ExpiredToken", "InvalidToken", "InvalidAccessKeyId"])
+def test_credentials_that_are_refused_with_another_status_stop_at_once(
+    s3_store: S3Store, proxy: FaultProxy, uri: str, code: str
+) -> None:
+    """AWS answers 400 to a token that has expired, in the middle of a long run; new credentials are the cure."""
+    proxy.harm("PUT", Answer(400, code))
+    with pytest.raises(DeniedError, match=rf"refused \(400 {code}\); .*credentials"):
+        s3_store.put_if_absent(uri, b"")
+    assert len(proxy.seen) == 1
+
+
 def test_a_store_without_conditional_writes_is_a_configuration_error(
     s3_store: S3Store, proxy: FaultProxy, uri: str
 ) -> None:
@@ -86,5 +97,5 @@ def test_missing_credentials_are_said_with_the_cure(monkeypatch: pytest.MonkeyPa
     """boto3 finds out at the first request only."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(DeniedError, match="AWS_ACCESS_KEY_ID"):
+    with pytest.raises(DeniedError, match=r"AWS_ACCESS_KEY_ID.*store\.anonymous=true"):
         S3Store(StoreSettings(endpoint_url=s3_endpoint)).head("s3://bucket/key")

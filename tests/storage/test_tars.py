@@ -72,6 +72,39 @@ def test_entries_that_are_no_files_are_ignored_or_recorded(store: Store, tmp_pat
     assert ignored == 2
 
 
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
+def test_a_size_on_an_entry_without_data_is_not_a_jump_over_its_neighbours(
+    store: Store, tmp_path: Path, kind: bytes
+) -> None:
+    """Old writers give a hard link the size of the file that it names; no bytes of its own follow."""
+    entry = tarfile.TarInfo("again.bin")
+    entry.type, entry.linkname, entry.size = kind, "1.jpg", 700
+    header = entry.tobuf(tarfile.USTAR_FORMAT)
+    one, two = (tar_of((name, body * 700), layout=tarfile.USTAR_FORMAT) for name, body in NEIGHBOURS)
+    (tmp_path / "a.tar").write_bytes(one[: 3 * BLOCK] + header + two)
+    members, _ = index(store, tmp_path / "a.tar")
+    assert [(m.key, read_back(store, m)) for m in members] == [(name, body * 700) for name, body in NEIGHBOURS]
+
+
+NEIGHBOURS = [("1.jpg", b"1"), ("2.jpg", b"2")]
+
+
+@pytest.mark.parametrize("dialect", ["pax", "gnu"])
+def test_a_file_with_holes_is_recorded_and_not_read_as_it_lies(store: Store, tmp_path: Path, dialect: str) -> None:
+    """What lies there is a map and some pieces of the image; `tar --sparse` writes it for files with holes."""
+    entry = tarfile.TarInfo("holes.jpg")
+    if dialect == "pax":
+        entry.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9999"}
+    else:
+        entry.type = tarfile.GNUTYPE_SPARSE
+    layout = tarfile.PAX_FORMAT if dialect == "pax" else tarfile.GNU_FORMAT
+    (tmp_path / "a.tar").write_bytes(tar_of((entry, b"h" * 600), ("next.jpg", b"next"), layout=layout))
+    members, _ = index(store, tmp_path / "a.tar")
+    assert [member.key for member in members] == ["holes.jpg", "next.jpg"]
+    assert "it is a sparse file" in members[0].broken
+    assert read_back(store, members[1]) == b"next"
+
+
 def test_duplicate_and_hostile_names_in_a_tar_are_kept_as_data(store: Store, tmp_path: Path) -> None:
     """Names go to a column, never to a path; the same name twice is two images."""
     names = [

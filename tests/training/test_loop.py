@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.reference.official import segment_anything
 from model.load import load_sam
 from model.training.evaluate import outputs_and_truths, stability, summarise
 from model.training.export import export_weights
 from model.training.loop import Training
-from model.training.settings import LossSettings
+from model.training.settings import KEEP_IOU, KEEP_STABILITY, LossSettings
+from pipeline.settings import Recipe
 from tests.training.conftest import SMALL
 
 SETTINGS = replace(SMALL, follow_up_share=0.5)
@@ -91,3 +93,12 @@ def test_evaluation_leaves_out_points_without_truth_and_stability_of_nothing_is_
     batch = replace(batch, valid_BKL=(torch.arange(2) == 0)[:, None, None].expand_as(batch.valid_BKL))
     columns = outputs_and_truths(training.averaged(), [batch])
     assert len(columns["valid_PL"]) == 2
+
+
+def test_a_training_asks_of_masks_what_the_generator_asks() -> None:
+    """model/ imports nothing of ours, so it has the recipe's thresholds and the score of stability a second time."""
+    assert (Recipe.pred_iou_thresh, Recipe.stability_score_thresh) == (KEEP_IOU, KEEP_STABILITY)
+    torch.manual_seed(5)
+    logits_PMhw = 3 * torch.randn(2, 3, 20, 30)
+    released_PM = segment_anything.utils.amg.calculate_stability_score(logits_PMhw, 0.0, Recipe.stability_score_offset)
+    assert torch.equal(stability(logits_PMhw), released_PM)

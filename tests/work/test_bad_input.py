@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,18 @@ def test_bad_images_are_rows_and_their_neighbours_are_untouched(settings: Settin
     assert rows[2].sha256 == hashlib.sha256(b"not an image").hexdigest()
 
 
+def test_a_jpeg_without_its_end_is_an_image_and_says_so(settings: Settings, store: Store, tmp_path: Path):
+    """Downloads break off at the last bytes; every row of the picture is there."""
+    sink = io.BytesIO()
+    Image.open(io.BytesIO(drawn_image(2))).save(sink, "JPEG")
+    whole = sink.getvalue()
+    context = context_of(from_folder(settings, tmp_path / "in", {"a.jpg": whole, "b.jpg": whole[:-2]}), store)
+    work(context)
+    first, second = rows_of(context)
+    assert first.masks == second.masks
+    assert (first.error, second.error) == ("", "the JPEG lacks its end marker; every row is there")
+
+
 def test_images_that_went_or_changed_after_planning_are_rows(settings: Settings, store: Store, tmp_path: Path):
     """Hours lie between plan and read in a large run."""
     folder = tmp_path / "images"
@@ -66,6 +79,38 @@ def test_images_that_went_or_changed_after_planning_are_rows(settings: Settings,
     rows = rows_of(context)
     assert [str(row.status) for row in rows] == ["missing", "changed", "ok"]
     assert "a.png" in rows[0].error
+
+
+def replaced_on_disk(image: bytes, path: Path) -> None:
+    path.write_bytes(image)
+    os.utime(path, ns=(1, 1))
+
+
+def of_one_size(*images: bytes) -> list[bytes]:
+    """The same images; PNG readers stop at its end mark."""
+    return [image.ljust(max(map(len, images)), b"\0") for image in images]
+
+
+@pytest.mark.parametrize("place", ["disk", "s3"])
+def test_an_image_replaced_by_one_of_the_same_size_is_a_row(
+    settings: Settings, store: Store, tmp_path: Path, request: pytest.FixtureRequest, place: str
+):
+    """Its time, or its ETag, is all that tells; masks of another image under this name would be believed."""
+    before, after = of_one_size(drawn_image(1), drawn_image(2))
+    if place == "s3":
+        client, bucket = request.getfixturevalue("s3_client"), request.getfixturevalue("s3_bucket")
+        store = connect(StoreSettings(endpoint_url=request.getfixturevalue("s3_endpoint")))
+        for name in ("a", "b"):
+            client.put_object(Bucket=bucket, Key=f"in/{name}.png", Body=before)
+        context = context_of(replace(settings, source=f"s3://{bucket}/in"), store)
+        client.put_object(Bucket=bucket, Key="in/a.png", Body=after)
+    else:
+        context = context_of(from_folder(settings, tmp_path / "in", {"a.png": before, "b.png": before}), store)
+        replaced_on_disk(after, tmp_path / "in" / "a.png")
+    work(context)
+    rows = rows_of(context)
+    assert [str(row.status) for row in rows] == ["changed", "ok"]
+    assert rows[0].masks == ()
 
 
 def test_a_source_that_is_gone_altogether_stops_the_chunk(settings: Settings, store: Store, tmp_path: Path):

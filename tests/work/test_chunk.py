@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pipeline.errors import ContractError
 from pipeline.plan.layout import part_uri
@@ -19,6 +20,7 @@ from pipeline.storage.store import Store
 from pipeline.work.chunk import process_chunk
 from pipeline.work.device import Image_HW3
 from pipeline.work.stopwatch import Stopwatch
+from tests.fakes_run import drawn_image, write_folder
 from tests.small_runs import context_of, device, part_of, parts_of, rows_of, work
 
 
@@ -37,6 +39,32 @@ def test_rows_are_the_members_in_order_with_masks_and_hashes(settings: Settings,
     assert sum(report.masks for report in reports) == sum(len(row.masks) for row in rows) > 13
     assert all(report.won for report in reports)
     assert set(reports[0].seconds) == set(Stage)
+
+
+def test_the_report_has_the_bytes_that_were_read_and_written_whatever_became_of_the_images(
+    settings: Settings, store: Store, tmp_path: Path
+):
+    """Bad images cost their traffic too."""
+    images = {"a.png": drawn_image(1), "b.png": b"no image at all", "c.jpg": b""}
+    context = context_of(replace(settings, source=str(write_folder(tmp_path / "in", images))), store)
+    [report] = work(context)
+    assert report.images == {"ok": 1, "unreadable": 2}
+    assert report.bytes_read == sum(map(len, images.values()))
+    assert [report.bytes_written] == [len(part) for part in parts_of(context.out).values()]
+
+
+def test_a_turned_image_is_a_row_of_its_upright_size_with_the_orientation_that_was_undone(
+    settings: Settings, store: Store, tmp_path: Path
+):
+    """Masks are in the frame that the row's width and height say; the file has another."""
+    sink, exif = io.BytesIO(), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (60, 40), (200, 10, 10)).save(sink, "JPEG", exif=exif)
+    folder = write_folder(tmp_path / "in", {"a.jpg": sink.getvalue()})
+    context = context_of(replace(settings, source=str(folder)), store)
+    work(context)
+    [row] = rows_of(context)
+    assert (row.width, row.height, row.exif_orientation) == (40, 60, 6)
 
 
 def test_annotation_ids_are_ordinal_times_stride(settings: Settings, store: Store):

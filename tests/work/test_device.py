@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,23 @@ def test_without_memory_batches_are_halved_until_they_fit_and_the_masks_are_the_
     assert expected.masks
     assert Device(Short(error, points=20, crops=3), RECIPE).generate(IMAGE_HW3, watch) == expected
     assert watch.halved == 2, "64 points and 8 crops, 32 and 4, 16 and 2"
+
+
+def test_fewer_crops_at_once_are_enough_where_only_the_encoder_is_short_of_memory():
+    """Each crop of a batch has its own activations; points are decoded one crop at a time."""
+    watch = Stopwatch()
+    short = Short(lambda: torch.OutOfMemoryError("CUDA out of memory"), points=64, crops=3)
+    expected = Device(FakeSegmenter(), RECIPE).generate(IMAGE_HW3, Stopwatch())
+    assert Device(short, RECIPE).generate(IMAGE_HW3, watch) == expected
+    assert watch.halved == 2, "5 crops in batches of 8, of 4, of 2"
+
+
+def test_one_point_at_a_time_is_no_reason_to_give_up_while_crops_can_be_fewer():
+    """Somebody has set recipe.points_per_batch=1 for a small device; the encoder may still be what is short."""
+    recipe, watch = replace(RECIPE, points_per_batch=1), Stopwatch()
+    short = Short(lambda: torch.OutOfMemoryError("CUDA out of memory"), points=1, crops=1)
+    assert Device(short, recipe).generate(IMAGE_HW3, watch).masks
+    assert watch.halved == 3
 
 
 def test_the_next_image_has_whole_batches_again():

@@ -1,7 +1,7 @@
-"""The released segment_anything 1.0 as a test oracle: importable, of any size, and behind our `Segmenter` protocol.
+"""The released segment_anything 1.0: importable, of any size, and behind our `Segmenter` protocol.
 
-Only tests use it. torchvision is not a dependency of ours: where it is missing, the four functions that the released
-code takes from it are stood in for while it is imported, and nothing of them stays visible to other libraries.
+torchvision is not a dependency of ours. Where it is missing, a stand-in has the four functions that the released code
+takes from it. It is there while that code is imported, and no other library sees it.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import importlib
 import importlib.util
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,9 @@ import torch
 from PIL import Image
 
 from model.config import SamConfig
+from model.point_decoder import Predictions
+from pipeline.masks.crops import grid_points
+from pipeline.settings import Recipe
 
 
 def box_area(boxes_N4: torch.Tensor) -> torch.Tensor:
@@ -35,7 +38,8 @@ def batched_nms(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, i
     boxes_N4, category_N = boxes.cpu().numpy(), idxs.cpu().numpy()
     area_N = box_area(boxes).cpu().numpy()
     kept: list[int] = []
-    for i in torch.sort(scores, descending=True, stable=True).indices.tolist():
+    order: npt.NDArray[np.int64] = torch.sort(scores, descending=True, stable=True).indices.cpu().numpy()
+    for i in map(int, order):
         for j in kept:
             x0, y0 = np.maximum(boxes_N4[i, :2], boxes_N4[j, :2])
             x1, y1 = np.minimum(boxes_N4[i, 2:], boxes_N4[j, 2:])
@@ -65,7 +69,7 @@ def resize(image: Image.Image, size_hw: Sequence[int]) -> Image.Image:
 
 
 @contextmanager
-def torchvision_stand_in() -> Iterator[None]:
+def torchvision_stand_in() -> Generator[None]:
     """The real one if it is installed, else the stand-in for the duration of the block.
 
     It must not stay in sys.modules: transformers asks there whether torchvision exists.
@@ -144,14 +148,6 @@ class OfficialCrop:
     resized_hw: tuple[int, int]
 
 
-@dataclass(frozen=True)
-class OfficialPredictions:
-    point_index_N: torch.Tensor
-    mask_index_N: torch.Tensor
-    predicted_iou_N: torch.Tensor
-    logits_Nhw: torch.Tensor
-
-
 class OfficialSegmenter:
     """A released `Sam` as our `Segmenter`: the very calls of SamPredictor, up to the low-resolution masks.
 
@@ -187,7 +183,7 @@ class OfficialSegmenter:
     @torch.no_grad()
     def decode(
         self, crop: OfficialCrop, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float
-    ) -> OfficialPredictions:
+    ) -> Predictions:
         (height, width), (resized_height, resized_width) = crop.crop_hw, crop.resized_hw
         scaled_P2 = points_xy_P2 * np.array([resized_width / width, resized_height / height])
         coords_P12 = torch.as_tensor(scaled_P2)[:, None]
@@ -202,7 +198,7 @@ class OfficialSegmenter:
         )
         keep_PM = predicted_iou_PM > pred_iou_thresh
         point_index_N, mask_index_N = keep_PM.nonzero(as_tuple=True)
-        return OfficialPredictions(point_index_N, mask_index_N, predicted_iou_PM[keep_PM], logits_PMhw[keep_PM])
+        return Predictions(point_index_N, mask_index_N, predicted_iou_PM[keep_PM], logits_PMhw[keep_PM])
 
 
 def calibrated_official(config: SamConfig, image_HW3: npt.NDArray[np.uint8], *, seed: int) -> Any:
@@ -213,9 +209,9 @@ def calibrated_official(config: SamConfig, image_HW3: npt.NDArray[np.uint8], *, 
     (1) smooth waves go into the encoder's position embedding (zero when fresh), so that masks are local blobs;
     (2) the decoder's matrices grow four times, so that answers differ from point to point;
     (3) measured on an 8x8 grid of points over the image, the two output layers are rescaled: to steep logits of which
-        one pixel in twelve is above 0, and to predicted IoUs of 0.88 +- 0.1, for each output.
+        one pixel in twelve is above 0, and to predicted IoUs of 0.1 around the recipe's threshold.
     """
-    torch.manual_seed(seed)
+    cast(Any, torch).manual_seed(seed)
     sam = build_official(config)
     sam.image_encoder.pos_embed.copy_(_waves(config))
     decoder = sam.mask_decoder
@@ -231,8 +227,7 @@ def calibrated_official(config: SamConfig, image_HW3: npt.NDArray[np.uint8], *, 
         mlp.layers[-1].bias[-1] = 0
     segmenter = OfficialSegmenter(sam)
     height, width = image_HW3.shape[:2]
-    x_88, y_88 = np.meshgrid((np.arange(8) + 0.5) / 8 * width, (np.arange(8) + 0.5) / 8 * height)
-    points_xy_P2 = np.stack([x_88, y_88], axis=-1).reshape(-1, 2)
+    points_xy_P2 = grid_points((height, width), 8)
     answer = segmenter.decode(segmenter.encode([image_HW3])[0], points_xy_P2, pred_iou_thresh=-math.inf)
     for output in range(segmenter.outputs_per_prompt):
         chosen_N = answer.mask_index_N == output
@@ -258,4 +253,4 @@ def _rescale_output(decoder: Any, row: int, logits_Nhw: torch.Tensor, predicted_
     head = decoder.iou_prediction_head.layers[-1]
     gain = 0.1 / predicted_iou_N.std()
     head.weight[row].mul_(gain)
-    head.bias[row] = 0.88 + gain * (head.bias[row] - predicted_iou_N.mean())
+    head.bias[row] = Recipe.pred_iou_thresh + gain * (head.bias[row] - predicted_iou_N.mean())

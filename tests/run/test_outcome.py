@@ -1,0 +1,57 @@
+"""How a command ended: its exit code, and what the summary says of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pipeline.plan.plan import OutputSettings, Plan, PlannedShard
+from pipeline.records import Chunk, ChunkReport, Funnel, GivenUp, Shard, Stage
+from pipeline.run.outcome import Outcome
+from pipeline.run.report import summary
+from pipeline.settings import RunSettings, Settings
+
+SETTINGS = Settings(source="s", out="/o", run=RunSettings(images_per_chunk=4))
+SHARD = Shard(name="a", uri="/a", kind="folder", member_count=8, ignored_count=0)
+PLAN = Plan(OutputSettings.of(SETTINGS, weights_sha256="w"), (PlannedShard(SHARD, 0, ("m",)),))
+REPORT = ChunkReport(
+    chunk_id="a-00000",
+    won=True,
+    images={"ok": 3, "unreadable": 1},
+    masks=30,
+    funnel=Funnel(candidates=100, low_stability=70, kept=30),
+    seconds={Stage.READ: 1.0, Stage.COMPUTE: 6.0},
+)
+UNFINISHED = Outcome(
+    out="/o", plan=PLAN, manifest=None, found_chunks=0, committed_chunks=1, reports=(REPORT,), work_s=8.0, worked_s=12.0
+)
+
+
+def test_a_run_that_is_not_finished_says_what_is_there_and_how_to_go_on():
+    """Of its own work it knows the images; masks are shared out over those that have any."""
+    said = summary(UNFINISHED)
+    assert UNFINISHED.exit_code == 3
+    assert "not finished, 1 of 2 chunks committed, 1 left" in said
+    assert "3 ok, 1 failed (1 unreadable) by this command" in said
+    assert "30, 10.0 per image by this command" in said
+    assert "0.50 images/s (4 images in 8.0 s)" in said
+    assert "the device was busy for 50% of the workers' time" in said
+    assert "100 candidates: 70 low stability, 30 kept" in said
+    assert "repeat the same command" in said
+
+
+def test_a_stop_is_said_and_has_a_code_of_its_own():
+    """A scheduler that preempted the job must not take it for failed."""
+    stopped = replace(UNFINISHED, stopped=True)
+    assert stopped.exit_code == 130
+    assert "stopped by a signal" in summary(stopped)
+
+
+def test_chunks_that_were_given_up_are_named_by_reason_up_to_ten():
+    """Each reason with the chunk that had it first; the rest is counted, so that nothing is hidden."""
+    given_up = tuple(GivenUp(Chunk("a", number, 0, 1), f"why {number % 12}") for number in range(30))
+    outcome = replace(UNFINISHED, given_up=given_up)
+    lines = [line.strip() for line in summary(outcome).splitlines() if "given up" in line]
+    assert lines[0] == "given up a-00000 and 2 more chunks: why 0"
+    assert lines[9] == "given up a-00009 and 1 more chunks: why 9"
+    assert lines[10:] == ["given up 4 more chunks"]
+    assert outcome.exit_code == 3

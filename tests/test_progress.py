@@ -1,0 +1,140 @@
+"""What a run shows while it works: lines in a log, a bar on a terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from contextlib import suppress
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.progress import Bar, Lines, Standing, progress_on
+
+STANDING = Standing(images_done=100, images_total=400, masks=7000, workers_ready=1, workers_wanted=3)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What the module takes for the time."""
+    clock = Clock()
+    monkeypatch.setattr("pipeline.progress.time", SimpleNamespace(monotonic=clock.monotonic))
+    return clock
+
+
+def test_a_log_gets_a_line_every_ten_seconds_however_often_it_is_shown(clock: Clock):
+    """The driver shows twice a second; a log of a week must stay readable."""
+    log = io.StringIO()
+    lines = Lines(log)
+    for tick in range(100):
+        clock.now = 1000.0 + tick / 2
+        lines.show(replace(STANDING, images_done=100 + tick))
+    said = log.getvalue().splitlines()
+    assert len(said) == 4
+    assert said[0] == "120/400 images (30%), 7000 masks, 1 of 3 workers ready, 2.00 images/s"
+
+
+def test_speed_is_of_what_was_done_since_it_was_first_shown(clock: Clock):
+    """A resumed run finds a million images done; they took no time of this command."""
+    log = io.StringIO()
+    lines = Lines(log)
+    lines.show(replace(STANDING, images_done=390))
+    clock.now += 20
+    lines.show(replace(STANDING, images_done=400))
+    assert log.getvalue().endswith(", 0.50 images/s\n")
+
+
+def test_events_are_said_at_once(clock: Clock):
+    """That a worker died is news, whenever the last line was."""
+    log = io.StringIO()
+    lines = Lines(log)
+    for sentence in ("one", "two"):
+        lines.say(sentence)
+    assert log.getvalue() == "one\ntwo\n"
+
+
+def test_a_run_without_images_is_all_done(clock: Clock):
+    """Nothing to do is no division by nothing."""
+    log = io.StringIO()
+    lines = Lines(log)
+    clock.now += 20
+    lines.show(Standing(0, 0, 0, 0, 0))
+    assert log.getvalue().startswith("0/0 images (100%)")
+
+
+def test_a_bar_begins_at_what_was_done_before_and_events_stand_above_it():
+    """tqdm's own speed is of the difference; a sentence in the middle of a bar cannot be read."""
+    screen = io.StringIO()
+    bar = Bar(screen)
+    bar.say("before there is a bar")
+    bar.show(STANDING)
+    assert "100/400" in screen.getvalue()
+    assert "7000 masks, 1/3 workers" in screen.getvalue()
+    bar.show(replace(STANDING, images_done=200, workers_ready=3))
+    bar.say("a worker died")
+    bar.close()
+    shown = screen.getvalue()
+    assert "200/400" in shown
+    assert "7000 masks, 3/3 workers" in shown
+    assert "before there is a bar\n" in shown
+    assert "\ra worker died\n" in shown
+
+
+def test_a_file_and_a_pipe_get_lines():
+    """A bar's carriage returns in a log file cannot be read."""
+    assert isinstance(progress_on(io.StringIO()), Lines)
+
+
+ON_A_TERMINAL = """
+import sys
+from pipeline.progress import Standing, progress_on
+progress = progress_on(sys.stderr)
+progress.show(Standing(images_done=3, images_total=16, masks=210, workers_ready=1, workers_wanted=2))
+progress.say("a worker died")
+progress.show(Standing(images_done=8, images_total=16, masks=560, workers_ready=2, workers_wanted=2))
+progress.close()
+"""
+
+
+def on_a_terminal(script: str, *, columns: int) -> str:
+    """What a process writes to stderr if that is a terminal."""
+    terminal, line = pty.openpty()
+    fcntl.ioctl(line, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with subprocess.Popen([sys.executable, "-c", script], stderr=line) as process:
+        os.close(line)
+        written = b""
+        with suppress(OSError):  # how a terminal says that nobody holds it any more
+            while data := os.read(terminal, 4096):
+                written += data
+    os.close(terminal)
+    assert process.returncode == 0, written.decode()
+    return written.decode()
+
+
+def test_on_a_terminal_a_user_sees_images_masks_and_workers():
+    """The first thing that anybody sees of a run, on a real terminal of a usual width."""
+    shown = on_a_terminal(ON_A_TERMINAL, columns=80)
+    frames = [frame for line in shown.splitlines() for frame in line.split("\r") if frame.strip()]
+    event = frames.index("a worker died")
+    before, last = frames[event - 1], frames[-1]
+    assert "3/16" in before
+    assert "210 masks, 1/2 workers" in before
+    assert " 50%|" in last
+    assert "8/16" in last
+    assert "560 masks, 2/2 workers" in last
+    assert max(map(len, frames)) <= 80, "a longer one leaves a line behind at every step"
