@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,12 +48,13 @@ def private_environment() -> dict[str, str]:
 
 
 @contextmanager
-def private_folder() -> Generator[Path]:
+def private_folder(roots: Sequence[str] | None = None) -> Generator[Path]:
     """A folder for Ray that nobody else can look into, gone at the end.
 
-    raises  ConfigError if neither the system's temporary folder nor /tmp can hold one
+    roots   where it may be, best first; if not said, the system's temporary folder, or else /tmp
+    raises  ConfigError if none of them can hold it
     """
-    outer = _new_folder()
+    outer = _new_folder(roots or (_system_folder(), "/tmp"))
     try:
         # Ray opens the folder that it is given to everybody; nobody comes as far.
         yield outer / "ray"
@@ -61,9 +62,9 @@ def private_folder() -> Generator[Path]:
         _remove(outer)
 
 
-def _new_folder() -> Path:
+def _new_folder(roots: Sequence[str]) -> Path:
     reasons: list[str] = []
-    for root in dict.fromkeys((_system_folder(), "/tmp")):
+    for root in dict.fromkeys(roots):
         try:
             if why := _unfit(root):
                 reasons.append(f"{root} {why}")
@@ -79,10 +80,11 @@ def _new_folder() -> Path:
 
 def _unfit(root: str) -> str:
     """Why Ray's files cannot be below this folder; empty if they can."""
-    length, free = len(os.fsencode(root)), shutil.disk_usage(root).free
-    if length > ROOT_BYTES:
+    if (length := len(os.fsencode(root))) > ROOT_BYTES:
         return f"has a path of {length} bytes, too long for Ray's sockets"
-    return f"has {free // 2**20} MiB free, {SESSION_BYTES // 2**20} are needed" if free < SESSION_BYTES else ""
+    if (free := shutil.disk_usage(root).free) < SESSION_BYTES:
+        return f"has {free // 2**20} MiB free, {SESSION_BYTES // 2**20} are needed"
+    return ""
 
 
 def _system_folder() -> str:

@@ -20,6 +20,7 @@ from tests.cluster.conftest import PAGE, ROOT
 FOLDER = ROOT / "jobs" / "cluster"
 DOCKERFILE = (FOLDER / "Dockerfile").read_text()
 RAYJOB = yaml.safe_load((FOLDER / "rayjob.yaml").read_text())
+POLICY = yaml.safe_load((FOLDER / "networkpolicy.yaml").read_text())
 DASHBOARD = json.loads((FOLDER / "grafana.json").read_text())
 PACKAGES = {"pipeline", "model", "conf", "jobs"}
 
@@ -58,20 +59,80 @@ def test_image_is_built_from_what_the_ignore_file_lets_through():
 
 def test_image_does_not_run_as_root_and_has_what_kuberay_probes_with():
     """KubeRay asks with wget whether a node is well, and kills the pod that has none."""
-    assert instructions("USER")[-1] == "ray"
+    assert "useradd --create-home --uid 1000 ray" in instructions("RUN")[0]
+    assert instructions("USER") == ["1000"]
     assert "wget" in instructions("RUN")[0]
 
 
-def containers() -> list[dict[str, Any]]:
+def test_image_lets_its_user_write_what_is_compiled():
+    """Without a folder of its own, each worker compiles again what the one before it has compiled."""
+    environment = dict(word.split("=", 1) for line in instructions("ENV") for word in line.split())
+    assert environment["HOME"] == "/home/ray"
+    assert environment["NUMBA_CACHE_DIR"].startswith("/home/ray/")
+
+
+def templates() -> list[dict[str, Any]]:
+    """Of the head's pod and the workers'."""
     spec = RAYJOB["spec"]["rayClusterSpec"]
-    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
-    return [container for group in groups for container in group["template"]["spec"]["containers"]]
+    return [group["template"] for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"])]
+
+
+def containers() -> list[dict[str, Any]]:
+    return [container for template in templates() for container in template["spec"]["containers"]]
+
+
+def test_manifest_asks_for_a_token_and_opens_no_port_for_clients():
+    """Who reaches Ray without a token runs anything as the user of the job, with its credentials."""
+    assert RAYJOB["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+    ports = [port["containerPort"] for container in containers() for port in container["ports"]]
+    assert set(ports) == {6379, 8265, 8080}
+
+
+def test_manifest_gives_no_pod_more_than_it_needs():
+    """Every pod that KubeRay makes of it, the one that submits and the autoscaler's container included."""
+    spec = RAYJOB["spec"]
+    pods = [spec["submitterPodTemplate"]["spec"], *(template["spec"] for template in templates())]
+    for pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert [str(pod["securityContext"]["runAsUser"])] == instructions("USER")
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    every = [container for pod in pods for container in pod["containers"]]
+    for container in [*every, spec["rayClusterSpec"]["autoscalerOptions"]]:
+        assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+def test_manifest_takes_credentials_from_a_service_account():
+    """A key in an environment variable is read by every library of the process, and never expires."""
+    assert {template["spec"]["serviceAccountName"] for template in templates()} == {"maskmill"}
+    assert not any("env" in container or "envFrom" in container for container in containers())
+
+
+def test_manifest_ends_and_does_not_repeat_what_was_refused():
+    """KubeRay repeats every failure on a new cluster, a refused setting among them."""
+    assert RAYJOB["spec"]["activeDeadlineSeconds"] > 0
+    assert RAYJOB["spec"]["backoffLimit"] == 0
+
+
+def test_network_policy_is_of_the_pods_of_the_manifest():
+    """A selector that fits no pod protects nothing, and nobody is told."""
+    labels = POLICY["spec"]["podSelector"]["matchLabels"]
+    assert labels
+    assert all(labels.items() <= template["metadata"]["labels"].items() for template in templates())
+    within, control, metrics = POLICY["spec"]["ingress"]
+    assert within == {"from": [{"podSelector": {"matchLabels": labels}}]}
+    assert [port["port"] for port in control["ports"]] == [8265]
+    assert control["from"][1]["podSelector"]["matchLabels"] == {
+        "ray.io/originated-from-cr-name": RAYJOB["metadata"]["name"],
+        "ray.io/originated-from-crd": "RayJob",
+    }
+    assert [port["port"] for port in metrics["ports"]] == [8080]
 
 
 def test_manifest_names_versions_that_go_together():
     """Ray refuses to mix versions; the image carries the one of constraints.txt."""
     assert RAYJOB["spec"]["rayClusterSpec"]["rayVersion"] == ray_version()
-    assert len({container["image"] for container in containers()}) == 1
+    [submitter] = RAYJOB["spec"]["submitterPodTemplate"]["spec"]["containers"]
+    assert len({container["image"] for container in [submitter, *containers()]}) == 1
     assert containers()[0]["image"].endswith(f":{pipeline.__version__}")
 
 
