@@ -30,6 +30,10 @@ class Standing:
 class Progress(Protocol):
     def show(self, standing: Standing) -> None: ...
 
+    def show_finish(self, counted: int, parts: int) -> None:
+        """Every chunk is committed; so many of the parts are counted for the manifest."""
+        ...
+
     def say(self, sentence: str) -> None:
         """An event: a worker died, a chunk is tried again."""
         ...
@@ -52,12 +56,13 @@ class Lines:
     def show(self, standing: Standing) -> None:
         if self._done_at_first is None:
             self._done_at_first = standing.images_done
-        now = time.monotonic()
-        if now - self._last < SECONDS_BETWEEN_LINES:
-            return
-        self._last = now
-        rate = (standing.images_done - self._done_at_first) / (now - self._begun)
-        self.say(f"{standing_line(standing)}, {rate:.2f} images/s")
+        if self._is_time():
+            rate = (standing.images_done - self._done_at_first) / (self._last - self._begun)
+            self.say(f"{standing_line(standing)}, {rate:.2f} images/s")
+
+    def show_finish(self, counted: int, parts: int) -> None:
+        if self._is_time():
+            self.say(finish_line(counted, parts))
 
     def say(self, sentence: str) -> None:
         self._stream.write(printable(sentence) + "\n")
@@ -65,6 +70,13 @@ class Lines:
 
     def close(self) -> None:
         return
+
+    def _is_time(self) -> bool:
+        now = time.monotonic()
+        if now - self._last < SECONDS_BETWEEN_LINES:
+            return False
+        self._last = now
+        return True
 
 
 class Bar:
@@ -85,12 +97,24 @@ class Bar:
         self._bar.n = standing.images_done
         self._bar.refresh()
 
+    def show_finish(self, counted: int, parts: int) -> None:
+        if self._bar is None:
+            self._bar = tqdm(total=parts, unit="part", file=self._stream, leave=False)
+        self._bar.set_postfix_str(finish_line(counted, parts), refresh=False)
+        if self._bar.unit == "part":
+            self._bar.n = counted
+        self._bar.refresh()
+
     def say(self, sentence: str) -> None:
         tqdm.write(printable(sentence), file=self._stream)
 
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def finish_line(counted: int, parts: int) -> str:
+    return f"finishing: {counted:,} of {parts:,} parts counted"
 
 
 def standing_line(standing: Standing) -> str:

@@ -230,5 +230,10 @@ class ChunkReport:
     """Wall seconds per stage."""
     bytes_read: int = 0
     bytes_written: int = 0
+    """The part's size."""
+    sha256: str = ""
+    """Of the part's bytes."""
+    etag: str = ""
+    """The store's, of the object that this writer created; empty if it created none, or the store has none."""
     halved: int = 0
     """How often a batch was halved because the device or the machine had no memory for it."""

@@ -168,9 +168,13 @@ class Notes:
     def __init__(self) -> None:
         self.sentences: list[str] = []
         self.standings: list[Standing] = []
+        self.finishes: list[tuple[int, int]] = []
 
     def show(self, standing: Standing) -> None:
         self.standings.append(standing)
+
+    def show_finish(self, counted: int, parts: int) -> None:
+        self.finishes.append((counted, parts))
 
     def say(self, sentence: str) -> None:
         self.sentences.append(sentence)

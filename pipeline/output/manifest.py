@@ -1,34 +1,27 @@
-"""The manifest: what a finished run holds, recounted from its parts.
+"""The manifest: what a finished run holds, part by part.
 
-Owns the listing of data/, the recount and the two objects that are written last. Counts what is in the store, never
-what a worker said.
+Owns the listing of data/ and the two objects that are written last. How the parts come to be counted is finish.py's.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.errors import ContractError, NotFoundError, StorageError
-from pipeline.plan.layout import PART_SUFFIX, data_uri, manifest_uri, part_name, part_uri, success_uri
+from pipeline.errors import NotFoundError, StorageError
+from pipeline.plan.layout import PART_SUFFIX, data_uri, manifest_uri, success_uri
 from pipeline.plan.plan import Plan
-from pipeline.records import Chunk, Status
-from pipeline.storage.parts import count_part
-from pipeline.storage.store import Store
+from pipeline.storage.store import ObjectInfo, Store
 from pipeline.storage.uris import absolute, relative_key
 
 MANIFEST_VERSION = 1
-COUNT_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class CountedPart:
-    """One part as it lies in the store. `failures` counts the rows that are not ok, by status."""
+    """One part: its bytes, and what is in them. `failures` counts the rows that are not ok, by status."""
 
     name: str
     size: int
@@ -73,54 +66,22 @@ class FoundParts:
     foreign: list[str]
 
 
+def list_data(out: str, store: Store) -> dict[str, ObjectInfo]:
+    """What lies below data/, by its name there."""
+    folder = absolute(data_uri(out))
+    try:
+        return {relative_key(folder, info.uri): info for info in store.list(folder)}
+    except NotFoundError:
+        return {}
+
+
 def find_parts(plan: Plan, *, out: str, store: Store) -> FoundParts:
     """By one listing."""
-    folder, suffix = absolute(data_uri(out)), PART_SUFFIX[plan.settings.format]
-    try:
-        names = {relative_key(folder, info.uri) for info in store.list(folder)}
-    except NotFoundError:
-        names = set[str]()
+    suffix = PART_SUFFIX[plan.settings.format]
+    names = set(list_data(out, store))
     planned = {chunk.chunk_id for chunk in plan.chunks()} if names else set[str]()
     there = {name.removesuffix(suffix) for name in names if name.endswith(suffix)} & planned
     return FoundParts(there, sorted(names - {chunk_id + suffix for chunk_id in there}))
-
-
-def count_parts(plan: Plan, *, out: str, store: Store) -> Manifest:
-    """Read every part and count its rows.
-
-    raises  StorageError if a part is gone or does not hold its chunk's rows
-    """
-
-    def count(chunk: Chunk) -> CountedPart:
-        return _count(chunk, plan, out=out, store=store)
-
-    with ThreadPoolExecutor(COUNT_THREADS) as pool:
-        parts = tuple(pool.map(count, plan.chunks()))
-    manifest = Manifest(plan_sha256=plan.sha256, parts=parts)
-    if manifest.images != plan.image_count:
-        raise ContractError(f"{out}: {plan.image_count} images planned, {manifest.images} rows counted")
-    return manifest
-
-
-def _count(chunk: Chunk, plan: Plan, *, out: str, store: Store) -> CountedPart:
-    uri = part_uri(out, plan, chunk)
-    data = store.read(uri)
-    part = count_part(data, format=plan.settings.format, name=uri)
-    planned_rows, of_plan = chunk.stop - chunk.start, part.metadata.get("plan_sha256", "unknown")
-    if part.rows != planned_rows or of_plan != plan.sha256:
-        raise StorageError(
-            f"{uri} holds {part.rows} rows of plan {of_plan[:12]}, expected {planned_rows} of {plan.sha256[:12]}: "
-            "something else wrote it; delete it and repeat the command"
-        )
-    failures = {status: count for status, count in sorted(part.statuses.items()) if status != Status.OK}
-    return CountedPart(
-        name=part_name(plan, chunk),
-        size=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        rows=part.rows,
-        masks=part.masks,
-        failures=failures,
-    )
 
 
 def publish(manifest: Manifest, *, out: str, store: Store) -> None:
@@ -148,27 +109,6 @@ def unpublish(*, out: str, store: Store) -> None:
     """The run is not finished any more, as far as a reader can see; its parts stay. _SUCCESS goes first."""
     store.delete(success_uri(out))
     store.delete(manifest_uri(out))
-
-
-def chunks_with_failures(
-    plan: Plan, committed: Collection[str], manifest: Manifest | None, *, out: str, store: Store
-) -> frozenset[str]:
-    """Ids of the committed chunks that have rows that are not ok; from the manifest, or else from the parts.
-
-    raises  StorageError
-    """
-    chunks = [chunk for chunk in plan.chunks() if chunk.chunk_id in committed]
-    if manifest is not None:
-        failed = {part.name for part in manifest.parts if part.failures}
-        return frozenset(chunk.chunk_id for chunk in chunks if part_name(plan, chunk) in failed)
-
-    def has_failures(chunk: Chunk) -> bool:
-        return bool(_count(chunk, plan, out=out, store=store).failures)
-
-    with ThreadPoolExecutor(COUNT_THREADS) as pool:
-        return frozenset(
-            chunk.chunk_id for chunk, failed in zip(chunks, pool.map(has_failures, chunks), strict=True) if failed
-        )
 
 
 def find_manifest(plan: Plan, *, out: str, store: Store) -> Manifest | None:

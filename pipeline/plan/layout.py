@@ -55,6 +55,16 @@ def success_uri(out: str) -> str:
     return below(out, "_SUCCESS")
 
 
+def summaries_uri(out: str) -> str:
+    """What is known of the parts without reading them."""
+    return below(job_uri(out), "summaries")
+
+
+def summary_uri(out: str, sha256: str) -> str:
+    """The name is the content's hash: any number of drivers write there, and a damaged one is not believed."""
+    return below(summaries_uri(out), f"{sha256}.json")
+
+
 def store_verdict_uri(out: str) -> str:
     """How the store treats competing writers, found out once."""
     return below(job_uri(out), "store.json")

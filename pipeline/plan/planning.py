@@ -29,7 +29,7 @@ from pipeline.storage.ignored import IgnoredEntries
 from pipeline.storage.kinds import IMAGE_EXTENSIONS
 from pipeline.storage.members import IndexPiece, without_numbers
 from pipeline.storage.shards import ShardSource, find_shards, spellings
-from pipeline.storage.store import Store
+from pipeline.storage.store import ObjectInfo, Store
 
 PUT_THREADS = 8
 """Pieces of member indexes written at once."""
@@ -136,7 +136,7 @@ class _WrittenPiece:
     sha256: str
     rows: int
     numbers_N: npt.NDArray[np.int64]
-    writing: Future[bool]
+    writing: Future[ObjectInfo | None]
 
 
 class _Writer:
@@ -146,7 +146,7 @@ class _Writer:
         self._out = out
         self._store = store
         self._pool = pool
-        self._in_flight: deque[Future[bool]] = deque()
+        self._in_flight: deque[Future[ObjectInfo | None]] = deque()
 
     def write(self, shard_name: str, piece: IndexPiece) -> _WrittenPiece:
         while self._in_flight and (self._in_flight[0].done() or len(self._in_flight) > 2 * PUT_THREADS):

@@ -1,4 +1,4 @@
-"""One run from settings to result: plan, work, recount.
+"""One run from settings to result: plan, work, finish.
 
 Owns the order of the steps, so that everything that can be refused is refused before Ray starts. Does not print.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from pipeline.cluster.crew import WorkerKind
 from pipeline.cluster.driver import Driver, Ending
@@ -16,15 +17,9 @@ from pipeline.cluster.ray_session import ray_session
 from pipeline.cluster.signals import StopFlag
 from pipeline.cluster.worker import WorkerSpec, worker_actor
 from pipeline.errors import ConfigError, DeniedError, NotFoundError, RunError
-from pipeline.output.manifest import (
-    Manifest,
-    chunks_with_failures,
-    count_parts,
-    find_manifest,
-    find_parts,
-    publish,
-    unpublish,
-)
+from pipeline.output.finish import chunks_with_failures, count_parts
+from pipeline.output.manifest import Manifest, find_manifest, find_parts, publish, unpublish
+from pipeline.output.summaries import kept, summary_of
 from pipeline.plan.plan import OutputSettings
 from pipeline.plan.planning import Planned, create_or_load_plan
 from pipeline.progress import Progress
@@ -66,7 +61,7 @@ def _plan_and_work(
     committed = find_parts(plan, out=out, store=store).committed
     again = frozenset[str]()
     if settings.run.retry_failed:
-        again = chunks_with_failures(plan, committed, manifest, out=out, store=store)
+        again = chunks_with_failures(plan, committed, manifest, out=out, store=store, progress=progress)
     if manifest is not None and len(committed) == plan.chunk_count and not again:
         return Outcome(
             out=out,
@@ -128,7 +123,7 @@ class _Work:
         return Outcome(
             out=self.out,
             plan=plan,
-            manifest=self._finish() if ledger.is_complete else None,
+            manifest=self._finish(ledger) if ledger.is_complete else None,
             found_chunks=found,
             committed_chunks=len(ledger.committed),
             given_up=given_up,
@@ -162,14 +157,18 @@ class _Work:
                 progress=self.progress,
                 metrics=RunMetrics(self.out),
             )
-            ending = driver.run(stop)
+            to_summary = partial(summary_of, plan=plan)
+            with kept(ledger.reports, to_summary, plan, out=self.out, store=self.store):
+                ending = driver.run(stop)
             drive = _Drive(ending, time.monotonic() - begun, driver.crew.worked_s, driver.crew.avoided)
         return drive
 
     def _committed_now(self) -> set[str]:
         return find_parts(self.planned.plan, out=self.out, store=self.store).committed
 
-    def _finish(self) -> Manifest:
-        manifest = count_parts(self.planned.plan, out=self.out, store=self.store)
+    def _finish(self, ledger: Ledger) -> Manifest:
+        manifest = count_parts(
+            self.planned.plan, out=self.out, store=self.store, progress=self.progress, reports=ledger.reports
+        )
         publish(manifest, out=self.out, store=self.store)
         return manifest

@@ -53,11 +53,11 @@ class RoutedStore:
         """See `Store`."""
         return self._backend(uri).open(uri, etag=etag)
 
-    def put_if_absent(self, uri: str, data: bytes) -> bool:
+    def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
         """See `Store`."""
         return self._backend(uri).put_if_absent(uri, data)
 
-    def replace(self, uri: str, data: bytes, *, etag: str) -> bool:
+    def replace(self, uri: str, data: bytes, *, etag: str) -> ObjectInfo | None:
         """See `Store`."""
         return self._backend(uri).replace(uri, data, etag=etag)
 

@@ -77,7 +77,7 @@ class LocalStore:
                 raise
             return file
 
-    def put_if_absent(self, uri: str, data: bytes) -> bool:
+    def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
         """See `Store`. It returns only after the folder entry is on the disk, whether it won or not."""
         path = local_path(uri)
         folder = os.path.dirname(path)
@@ -86,20 +86,21 @@ class LocalStore:
             if folder not in self._swept:
                 self._swept.add(folder)
                 _remove_orphans(folder)
-            won = not os.path.lexists(path) and _link_new(path, data)
+            status = None if os.path.lexists(path) else _link_new(path, data)
             _sync_folder(folder)
-        return won
+        return None if status is None else ObjectInfo(local_uri(path), *_size_and_etag(uri, status))
 
-    def replace(self, uri: str, data: bytes, *, etag: str) -> bool:
-        """See `Store`. Of two that replace the same file at the same moment, both may be told True; the last stays."""
+    def replace(self, uri: str, data: bytes, *, etag: str) -> ObjectInfo | None:
+        """See `Store`. Of two that replace the same file at the same moment, both may be told so; the last stays."""
         path = local_path(uri)
         with suppress(NotFoundError, ChangedError), _translated(uri):
             with _temporary(path, data) as temporary:
                 _check_etag(uri, os.stat(path), etag)
+                status = os.stat(temporary)
                 os.replace(temporary, path)
             _sync_folder(os.path.dirname(path))
-            return True
-        return False
+            return ObjectInfo(local_uri(path), *_size_and_etag(uri, status))
+        return None
 
     def delete(self, uri: str) -> None:
         """See `Store`."""
@@ -116,14 +117,15 @@ def is_unmounted(uri: str) -> bool:
         return next(scan, None) is None
 
 
-def _link_new(path: str, data: bytes) -> bool:
-    """Write a temporary file and give it its final name, unless that name is taken."""
+def _link_new(path: str, data: bytes) -> os.stat_result | None:
+    """Write a temporary file and give it its final name. What it is then, or None if that name is taken."""
     with _temporary(path, data) as temporary:
         try:
             os.link(temporary, path)
         except FileExistsError:
             # A network file system may have made the link and lost the answer. Then the file has a second name.
-            return os.stat(temporary).st_nlink == 2
+            if os.stat(temporary).st_nlink != 2:
+                return None
         except OSError as error:
             if error.errno in _NO_HARD_LINKS:
                 raise ConfigError(
@@ -131,7 +133,7 @@ def _link_new(path: str, data: bytes) -> bool:
                     "could overwrite each other; choose an output folder on a local disk or NFS, or an s3:// prefix"
                 ) from error
             raise
-        return True
+        return os.stat(temporary)
 
 
 @contextmanager

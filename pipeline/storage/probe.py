@@ -39,7 +39,8 @@ def try_creation(folder: str, store: Store, *, rounds: int = ROUNDS) -> Creation
     """
     names = [f"{folder}/probe-{uuid.uuid4().hex}" for _ in range(1 + rounds)]
     try:
-        if [store.put_if_absent(names[0], b"first"), store.put_if_absent(names[0], b"second")] != [True, False]:
+        first, second = (store.put_if_absent(names[0], data) for data in (b"first", b"second"))
+        if first is None or second is not None:
             return Creation.OVERWRITES
         with ThreadPoolExecutor(WRITERS) as pool:
             is_exclusive = all(_winners(name, store, pool) == 1 for name in names[1:])
@@ -55,6 +56,6 @@ def _winners(name: str, store: Store, pool: ThreadPoolExecutor) -> int:
 
     def create(writer: int) -> bool:
         gate.wait()
-        return store.put_if_absent(name, b"%d" % writer)
+        return store.put_if_absent(name, b"%d" % writer) is not None
 
     return sum(pool.map(create, range(WRITERS)))

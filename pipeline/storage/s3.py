@@ -86,20 +86,20 @@ class S3Store:
         """See `Store`. Without `etag` the etag of the first answer is used, so that a resumed read is of one object."""
         return cast("BinaryIO", io.BufferedReader(self._body(uri, etag), _BUFFER))
 
-    def put_if_absent(self, uri: str, data: bytes) -> bool:
+    def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
         """See `Store`. If the store refuses and the object carries this call's token, an earlier try created it and its
         answer was lost: then this call has won."""
         return self._put(uri, data, IfNoneMatch="*")
 
-    def replace(self, uri: str, data: bytes, *, etag: str) -> bool:
+    def replace(self, uri: str, data: bytes, *, etag: str) -> ObjectInfo | None:
         """See `Store`. A store that does not know If-Match replaces whatever is there."""
         try:
             return self._put(uri, data, IfMatch=f'"{etag}"')
         except NotFoundError:
-            return False
+            return None
 
-    def _put(self, uri: str, data: bytes, **condition: str) -> bool:
-        """True if this call has put the object; False if another writer's object does not meet the condition."""
+    def _put(self, uri: str, data: bytes, **condition: str) -> ObjectInfo | None:
+        """The object if this call has put it; None if another writer's object does not meet the condition."""
         if len(data) > _LARGEST_PUT:
             raise ConfigError(f"{uri}: {len(data):,} bytes do not fit one put (5 GiB); lower run.images_per_chunk")
         where, token = _where(uri), uuid.uuid4().hex
@@ -114,14 +114,16 @@ class S3Store:
             digest = hashlib.md5(data, usedforsecurity=False).digest()
             request["ContentMD5"] = base64.b64encode(digest).decode()
 
-        def put() -> bool:
+        def put() -> ObjectInfo | None:
             try:
-                self._connected().put_object(**request)
+                answer = self._connected().put_object(**request)
             except ClientError as error:
                 if status_of(error) != 412:
                     raise
-                return self._writer(where) == token
-            return True
+                answer = self._refuser(where)
+                if _writer(answer) != token:
+                    return None
+            return ObjectInfo(uri, len(data), _bare(answer.get("ETag", "")))
 
         return self._call(uri, put)
 
@@ -130,15 +132,14 @@ class S3Store:
         where = _where(uri)
         self._call(uri, lambda: self._connected().delete_object(**where))
 
-    def _writer(self, where: dict[str, str]) -> str:
-        """The token of the writer that created the object. Some servers capitalise the name `writer`."""
+    def _refuser(self, where: dict[str, str]) -> Any:
+        """The head of the object that is there."""
         try:
-            answer = self._connected().head_object(**where)
+            return self._connected().head_object(**where)
         except ClientError as error:
             if status_of(error) == 404:
                 raise Transient("the object was there and is gone") from error
             raise
-        return next((value for name, value in answer["Metadata"].items() if name.lower() == "writer"), "")
 
     def _body(self, uri: str, etag: str, *, offset: int = 0, stop: int | None = None) -> ResumingBody:
         where = _where(uri)
@@ -199,6 +200,11 @@ def _new_client(settings: StoreSettings) -> Any:
 def _where(uri: str) -> dict[str, str]:
     bucket, key = split_s3_object(uri)
     return {"Bucket": bucket, "Key": key}
+
+
+def _writer(head: Any) -> str:
+    """The token in an object's metadata; some servers capitalise its name."""
+    return next((value for name, value in head["Metadata"].items() if name.lower() == "writer"), "")
 
 
 def _bare(etag: str) -> str:

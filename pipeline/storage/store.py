@@ -42,17 +42,18 @@ class Store(Protocol):
         """A stream that is read forward. If the connection breaks, it resumes at the same byte."""
         ...
 
-    def put_if_absent(self, uri: str, data: bytes) -> bool:
+    def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
         """Create the object, whole and durable. If there is one already, leave that one.
 
-        True if this call created the object that is there now; False if another writer was first.
+        The object if this call created the one that is there now, as a listing will show it; None if another writer was
+        first.
         """
         ...
 
-    def replace(self, uri: str, data: bytes, *, etag: str) -> bool:
+    def replace(self, uri: str, data: bytes, *, etag: str) -> ObjectInfo | None:
         """Put other bytes in the place of the object with this etag, whole and durable. Readers see one or the other.
 
-        False, and nothing done, if it is not that object any more.
+        The new object; None, and nothing done, if it is not the old one any more.
         """
         ...
 

@@ -119,18 +119,21 @@ def process_chunk(attempt: Attempt, context: WorkerContext, *, mark: Mark = no_m
     with watch.stage(Stage.WRITE):
         data = write_part(rows, format=plan.settings.format, metadata=_metadata(plan, funnel))
         if earlier:
-            won = earlier.replace(data, context.store)
+            created = earlier.replace(data, context.store)
         else:
-            won = context.store.put_if_absent(part_uri(context.out, plan, chunk), data)
+            created = context.store.put_if_absent(part_uri(context.out, plan, chunk), data)
+        sha256 = hashlib.sha256(data).hexdigest()
     return ChunkReport(
         chunk_id=chunk.chunk_id,
-        won=won,
+        won=created is not None,
         images=dict(Counter(str(row.status) for row in rows)),
         masks=sum(len(row.masks) for row in rows),
         funnel=funnel,
         seconds=dict(watch.seconds),
         bytes_read=bytes_read,
         bytes_written=len(data),
+        sha256=sha256,
+        etag="" if created is None else created.etag,
         halved=watch.halved,
     )
 

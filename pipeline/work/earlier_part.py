@@ -14,7 +14,7 @@ from pipeline.plan.layout import part_uri
 from pipeline.plan.plan import Plan
 from pipeline.records import Chunk, Funnel, ImageRow, Status
 from pipeline.storage.parts import read_part
-from pipeline.storage.store import Store
+from pipeline.storage.store import ObjectInfo, Store
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,14 @@ class EarlierPart:
     kept: tuple[ImageRow, ...]
     funnel: Funnel
 
-    def replace(self, data: bytes, store: Store) -> bool:
-        """True if the part is these bytes now; False if somebody else has replaced it meanwhile.
+    def replace(self, data: bytes, store: Store) -> ObjectInfo | None:
+        """The part, which is these bytes now; None if somebody else has replaced it meanwhile.
 
         raises  StorageError
         """
-        return data == self.data or store.replace(self.uri, data, etag=self.etag)
+        if data == self.data:
+            return ObjectInfo(self.uri, len(data), self.etag)
+        return store.replace(self.uri, data, etag=self.etag)
 
 
 def earlier_part(plan: Plan, chunk: Chunk, *, out: str, store: Store) -> EarlierPart:

@@ -15,7 +15,8 @@ import pytest
 
 from jobs.verify import main
 from pipeline.errors import ConfigError
-from pipeline.output.manifest import count_parts, find_parts, publish
+from pipeline.output.finish import count_parts
+from pipeline.output.manifest import find_parts, publish
 from pipeline.output.verify import SHOWN_PER_PART, Verification, verify_output
 from pipeline.plan.layout import members_uri, plan_uri
 from pipeline.plan.plan import plan_to_json
@@ -25,7 +26,7 @@ from pipeline.settings import Format, Settings
 from pipeline.storage.parts import read_part, write_part
 from pipeline.storage.store import Store
 from pipeline.work.chunk import WorkerContext, process_chunk
-from tests.fakes_run import drawn_image, write_folder
+from tests.fakes_run import Notes, drawn_image, write_folder
 from tests.small_runs import context_of, parts_of, small_run
 
 
@@ -35,7 +36,9 @@ def run_without_a_cluster(settings: Settings, store: Store, *, chunks: int | Non
     for chunk in list(context.plan.chunks())[:chunks]:
         process_chunk(Attempt(chunk), context)
     if chunks is None:
-        publish(count_parts(context.plan, out=settings.out, store=store), out=settings.out, store=store)
+        publish(
+            count_parts(context.plan, out=settings.out, store=store, progress=Notes()), out=settings.out, store=store
+        )
     return context
 
 
@@ -200,7 +203,7 @@ def test_the_command_ends_with_a_code_that_scripts_can_use(
     assert command(settings.out)[0] == 3
     for chunk in context.plan.chunks():
         process_chunk(Attempt(chunk), context)
-    publish(count_parts(context.plan, out=settings.out, store=store), out=settings.out, store=store)
+    publish(count_parts(context.plan, out=settings.out, store=store, progress=Notes()), out=settings.out, store=store)
     code, said = command(settings.out)
     assert code == 0, said
     assert "sound, complete: 5 of 5 parts" in said

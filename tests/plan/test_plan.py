@@ -23,7 +23,7 @@ from pipeline.plan.planning import create_or_load_plan, load_plan
 from pipeline.records import Member
 from pipeline.settings import Recipe, Settings, StoreSettings
 from pipeline.storage.connect import RoutedStore
-from pipeline.storage.store import Store
+from pipeline.storage.store import ObjectInfo, Store
 from tests.fakes_run import drawn_image, write_folder, write_tar
 from tests.small_runs import RECIPE
 
@@ -48,7 +48,7 @@ class LateStore(RoutedStore):
         super().__init__(StoreSettings())
         self._inner, self._uri, self._data = inner, uri, data
 
-    def put_if_absent(self, uri: str, data: bytes) -> bool:
+    def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
         if uri == self._uri:
             self._inner.put_if_absent(uri, self._data)
         return self._inner.put_if_absent(uri, data)

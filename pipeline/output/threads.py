@@ -1,0 +1,51 @@
+"""The same work on many things at once, in threads that nobody has to wait for.
+
+Owns the threads. Those of concurrent.futures would be joined when the process ends, and one that waits for a store that
+does not answer would keep a process alive that was told to stop.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def in_threads(act: Callable[[T], R], items: Sequence[T], *, threads: int) -> Generator[R]:
+    """What `act` returns of each item, in the order in which the answers come.
+
+    The first exception is raised here. Leaving the loop early (and closing the generator) begins nothing more.
+    """
+    done: SimpleQueue[Future[R]] = SimpleQueue()
+    stopped = threading.Event()
+    todo, lock = iter(items), threading.Lock()
+
+    def work() -> None:
+        while not stopped.is_set():
+            with lock:
+                item = next(todo, None)
+            if item is None:
+                return
+            done.put(_outcome(act, item))
+
+    for _ in range(min(threads, len(items))):
+        threading.Thread(target=work, name="in threads", daemon=True).start()
+    try:
+        for _ in items:
+            yield done.get().result()
+    finally:
+        stopped.set()
+
+
+def _outcome(act: Callable[[T], R], item: T) -> Future[R]:
+    future: Future[R] = Future()
+    try:
+        future.set_result(act(item))
+    except BaseException as error:  # noqa: BLE001  # raised to the reader, whole
+        future.set_exception(error)
+    return future
