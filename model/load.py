@@ -20,6 +20,7 @@ from model.config import CONFIGS, SamConfig
 from model.layouts import from_hugging_face, infer_config, is_hugging_face
 from model.sam import Sam
 from model.segmenter import TorchSegmenter
+from model.wrapped import SAFETENSORS_FILE, TORCH_FILE, is_table, wrapping
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Names of `model.precision`, and what the encoder's matrix products are computed in."""
@@ -115,7 +116,20 @@ def _checked_tensors(data: bytes, expected: SamConfig | None) -> tuple[dict[str,
     released = from_hugging_face(tensors) if is_hugging_face(tensors) else tensors
     config = _config_of(released, expected)
     _check_keys(released, _wanted(config))
+    _check_finite(released)
     return released, config
+
+
+def _check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """One broken value makes every mask's score NaN, which no threshold lets pass: a run without masks, all well."""
+    for name, tensor in tensors.items():
+        # A sum that is finite has finite terms, and takes no memory; only one that is not asks for a closer look.
+        if not tensor.sum(dtype=torch.float32).isfinite() and not tensor.isfinite().all():
+            count = int((~tensor.isfinite()).sum())
+            raise CheckpointError(
+                f"the checkpoint's tensor {name} has {count:,} of {tensor.numel():,} values that are not finite "
+                "(NaN or infinite): its training diverged or the file is damaged; take an earlier checkpoint"
+            )
 
 
 def _wanted(config: SamConfig) -> dict[str, Tensor]:
@@ -127,11 +141,12 @@ def _wanted(config: SamConfig) -> dict[str, Tensor]:
 def _read_tensors(data: bytes) -> dict[str, Tensor]:
     is_torch_file = zipfile.is_zipfile(io.BytesIO(data)) or data[:2] == b"\x80\x02"
     content = _read_torch(data) if is_torch_file else _read_safetensors(data)
+    opened = TORCH_FILE if is_torch_file else SAFETENSORS_FILE
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
-        content = content["model"]
-    if not isinstance(content, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
-    ):
+        content, opened = content["model"], f"{opened}['model']"
+    if around := wrapping(content, opened=opened):
+        raise CheckpointError(around)
+    if not is_table(content):
         raise CheckpointError("the checkpoint is not a table of named tensors; give the model's state dict")
     return dict(content)
 

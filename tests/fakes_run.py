@@ -23,7 +23,8 @@ from PIL import Image
 
 from model.point_decoder import Predictions
 from pipeline.progress import Standing
-from pipeline.settings import Settings
+from pipeline.settings import Settings, StoreSettings
+from pipeline.storage.connect import RoutedStore
 from pipeline.storage.store import Store
 from pipeline.work.weights import Weights
 
@@ -160,6 +161,19 @@ def write_tar(path: Path, images: Mapping[str, bytes]) -> Path:
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))
     return path
+
+
+class ReadsNoted(RoutedStore):
+    """The usual stores; remembers which parts were read."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        super().__init__(settings)
+        self.parts_read: list[str] = []
+
+    def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
+        if "/data/" in uri:
+            self.parts_read.append(uri.rpartition("/")[2])
+        return super().read(uri, offset=offset, length=length, etag=etag)
 
 
 class Notes:

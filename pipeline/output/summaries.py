@@ -106,14 +106,20 @@ def read_summaries(plan: Plan, *, out: str, store: Store) -> list[Summary]:
 
 @contextmanager
 def kept(
-    growing: Sequence[T], to_summary: Callable[[T], Summary | None], plan: Plan, *, out: str, store: Store
+    growing: Sequence[T],
+    to_summary: Callable[[T], Summary | None],
+    plan: Plan,
+    *,
+    out: str,
+    store: Store,
+    every_s: float = EVERY_S,
 ) -> Generator[None]:
     """Meanwhile, `growing` may grow at its end, and what is new in it is written now and then, and at the end.
 
     A store that refuses is asked again at the next time; it delays nobody.
     """
     keeper = _Keeper(growing, to_summary, plan, out, store)
-    thread = threading.Thread(target=keeper.write_now_and_then, name="summaries", daemon=True)
+    thread = threading.Thread(target=keeper.write_now_and_then, args=(every_s,), name="summaries", daemon=True)
     thread.start()
     try:
         yield
@@ -132,9 +138,9 @@ class _Keeper(Generic[T]):
         """So many at the beginning of `growing`."""
         self.ending = threading.Event()
 
-    def write_now_and_then(self) -> None:
+    def write_now_and_then(self, every_s: float) -> None:
         begun = time.monotonic()
-        while not self.ending.wait(max(EVERY_S, OF_AGE * (time.monotonic() - begun))):
+        while not self.ending.wait(max(every_s, OF_AGE * (time.monotonic() - begun))):
             self._write()
         self._write()
 

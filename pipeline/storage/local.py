@@ -195,7 +195,7 @@ def _walk(
     unreadable: Callable[[str], object] | None,
     seen: set[tuple[int, int]],
 ) -> Iterator[ObjectInfo]:
-    """Files in byte order of their paths, which needs a folder to sort as its name with the slash."""
+    """Files in byte order of their paths. For this a folder must sort as its name with a slash behind it."""
     try:
         with _translated(folder), os.scandir(folder) as scan:
             entries = [

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +36,6 @@ class Drive:
     notes: Notes = field(default_factory=Notes)
     series: Remembering = field(default_factory=Remembering)
     ending: Ending | None = None
-    seconds: float = 0.0
 
 
 def drive(
@@ -49,11 +47,13 @@ def drive(
     actor_class: Callable[..., Any] = light_actor,
     notes: Notes | None = None,
     stop: StopFlag | None = None,
+    suspects: Collection[str] = (),
 ) -> Drive:
     """Until the driver's loop ends; `meet` is what each image does to its worker, `start` what loading does."""
     plan = planned(settings, store)
     committed = find_parts(plan, out=settings.out, store=store).committed
     ledger = Ledger.open(plan, committed=committed, attempts_allowed=settings.run.chunk_attempts, from_the_start=True)
+    ledger.suspects.update(suspects)
     made = Drive(ledger, notes or Notes())
     driver = Driver(
         ledger,
@@ -63,7 +63,5 @@ def drive(
         progress=made.notes,
         metrics=RunMetrics(settings.out, make=made.series.make),
     )
-    begun = time.monotonic()
     made.ending = driver.run(stop or StopFlag())
-    made.seconds = time.monotonic() - begun
     return made

@@ -141,22 +141,23 @@ class Deadly:
 
 @dataclass(frozen=True)
 class Shy:
-    """Images whose first pixel has this colour fail when they are met first; then they watch for company a while.
+    """Images whose first pixel has this colour watch for company; if they are to, they fail once before.
 
     The others take turns at taking little time and more, so that one of them is at work when another ends.
     """
 
     rgb: tuple[int, int, int]
     folder: Path
+    fail_first: bool = True
 
     def __call__(self, image_HW3: Image_HW3) -> None:
         if tuple(int(value) for value in image_HW3[0, 0]) != self.rgb:
             met.append(1)
             time.sleep(0.7 if len(met) % 2 else 0.3)
             return
-        if is_new(self.folder / f"{image_HW3.sum()}"):
+        if self.fail_first and is_new(self.folder / f"{image_HW3.sum()}"):
             raise RuntimeError("shy")
-        (self.folder / "met again").touch()
+        (self.folder / "watched").touch()
         ends = time.monotonic() + 0.5
         while time.monotonic() < ends:
             if len(at_work) > 1:

@@ -7,8 +7,10 @@ import io
 import math
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from model.sam import Sam
 from pipeline.settings import Precision
 
 TINY = CONFIGS["tiny"]
+Mend = Callable[[str, bytes, str], bytes]
 
 
 def test_the_precisions_of_the_settings_are_those_of_the_loader() -> None:
@@ -112,6 +115,76 @@ def test_a_training_checkpoint_with_the_model_beside_other_tables_loads() -> Non
     """Many tools save {"model": state_dict, ...}."""
     state = released_state()
     assert_same(load_sam(as_pth({"model": state, "step": 3})).state_dict(), state)
+
+
+@pytest.fixture
+def mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mend:
+    """What somebody gets who saves the checkpoint under a name and runs the line that an error gives."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, content: bytes, error: str) -> bytes:
+        Path(name).write_bytes(content)
+        (line,) = re.findall('python -c "(.*)"$', error)
+        exec(line, {})
+        return Path("new.pth").read_bytes()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("key", "prefix", "words"),
+    [
+        ("", "module.", "keys carry the prefix 'module.'"),
+        ("", "model.sam.", "keys carry the prefix 'model.sam.'"),
+        ("model", "module.", "keys carry the prefix 'module.'"),
+        ("state_dict", "", "under the key 'state_dict'; "),
+        ("state_dict", "model.", "under the key 'state_dict', behind the prefix 'model.'; "),
+        ("ema", "", "under the key 'ema'; "),
+    ],
+)
+@pytest.mark.parametrize("layout", [dict, to_hugging_face])
+def test_what_a_trainer_put_around_the_weights_is_named_with_the_line_that_takes_it_off(
+    layout: Callable[[dict[str, Tensor]], dict[str, Tensor]], key: str, prefix: str, words: str, mended: Mend
+) -> None:
+    """Lists of hundreds of missing and unexpected keys, or that it is no Segment Anything, would send users astray."""
+    state = released_state()
+    content: object = {prefix + name: tensor for name, tensor in layout(state).items()}
+    data = as_pth({"epoch": 9, key: content} if key else content)
+    for check in (load_sam, partial(checked_sha256, "tiny")):
+        with pytest.raises(CheckpointError, match=re.escape(words)) as caught:
+            check(data)
+    assert_same(load_sam(mended("old.pth", data, str(caught.value))).state_dict(), state)
+
+
+def test_a_prefix_in_a_safetensors_file_has_a_line_of_its_own(mended: Mend) -> None:
+    """torch.load does not open such a file."""
+    state = released_state()
+    data = as_safetensors({f"sam.{name}": tensor for name, tensor in state.items()})
+    with pytest.raises(CheckpointError, match=r"prefix 'sam\.'") as caught:
+        load_sam(data)
+    assert_same(load_sam(mended("old.safetensors", data, str(caught.value))).state_dict(), state)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_one_value_that_is_not_finite_is_refused_with_its_tensor(value: float, dtype: torch.dtype) -> None:
+    """It ends in scores that pass no threshold: a run of days with not one mask, and exit code 0."""
+    state = {name: tensor.to(dtype) for name, tensor in released_state().items()}
+    state["mask_decoder.iou_token.weight"][0, 3] = value
+    state["mask_decoder.mask_tokens.weight"][:] = value
+    for check in (load_sam, partial(checked_sha256, "tiny")):
+        with pytest.raises(CheckpointError, match=r"mask_decoder\.iou_token\.weight has 1 of 128 values.*not finite"):
+            check(as_pth(state))
+
+
+def test_large_finite_values_are_no_reason_to_refuse() -> None:
+    """Their sum is not finite, and in half precision not even a thousand of 100."""
+    state = {name: tensor.half() for name, tensor in released_state().items()}
+    state["image_encoder.pos_embed"][:] = 60_000
+    assert checked_sha256("tiny", as_pth(state))
+    state = released_state()
+    state["image_encoder.pos_embed"][:] = 3e38
+    assert checked_sha256("tiny", as_pth(state))
 
 
 def test_every_missing_and_unexpected_key_is_named() -> None:

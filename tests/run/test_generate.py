@@ -178,6 +178,7 @@ def test_signals_finish_what_is_in_flight_and_exit_130_and_the_same_command_goes
         assert "stopped by a signal" in output
         assert "repeat the same command" in output
         assert before < len(parts_in(slow)) < IMAGES
+        assert list((Path(slow.out) / "_job" / "summaries").iterdir()), "what was done is to be read again"
     assert run_settings(slow, progress=Notes(), find_weights=fake_weights, stop=StopFlag()).exit_code == 0
     assert names_of(slow) == every_image
 

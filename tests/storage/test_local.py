@@ -34,8 +34,8 @@ def store() -> Store:
 def test_a_created_file_can_be_read_headed_and_listed_by_path_and_by_file_uri(store: Store, tmp_path: Path) -> None:
     """Users write either."""
     path = tmp_path / "new" / "deep" / "50%25 é.bin"
-    assert store.put_if_absent(str(path), b"0123456789")
-    info = store.head(path.as_uri())
+    info = store.put_if_absent(str(path), b"0123456789")
+    assert info == store.head(path.as_uri())
     assert (info.uri, info.size) == (str(path), 10)
     assert list(store.list(str(tmp_path) + "/")) == [info]
     assert store.read(path.as_uri(), offset=2, length=3, etag=info.etag) == b"234"

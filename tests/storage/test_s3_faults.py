@@ -46,8 +46,9 @@ def test_a_create_that_fails_twice_is_tried_again_and_wins(
 def test_a_create_whose_answer_was_lost_is_known_as_our_own(s3_store: S3Store, proxy: FaultProxy, uri: str) -> None:
     """The second try meets the object of the first; calling that lost would disown our own part."""
     proxy.harm("PUT", Break.LOST_ANSWER)
-    assert s3_store.put_if_absent(uri, BODY)
+    created = s3_store.put_if_absent(uri, BODY)
     assert proxy.seen == [f"PUT {Break.LOST_ANSWER}", "PUT passed", "HEAD passed"]
+    assert created == s3_store.head(uri)
 
 
 def test_a_create_after_a_lost_answer_loses_to_an_object_of_somebody_else(
