@@ -35,6 +35,7 @@ def test_a_created_file_can_be_read_headed_and_listed_by_path_and_by_file_uri(st
     """Users write either."""
     path = tmp_path / "new" / "deep" / "50%25 é.bin"
     info = store.put_if_absent(str(path), b"0123456789")
+    assert info is not None
     assert info == store.head(path.as_uri())
     assert (info.uri, info.size) == (str(path), 10)
     assert list(store.list(str(tmp_path) + "/")) == [info]

@@ -21,6 +21,7 @@ from tests.storage.conftest import BODY, overwrite
 def test_a_created_object_can_be_read_headed_and_listed_under_its_exact_name(s3_store: S3Store, uri: str) -> None:
     """A key is data: spaces, percent signs, pluses and accents must survive every call."""
     info = s3_store.put_if_absent(uri, BODY)
+    assert info is not None
     assert info == s3_store.head(uri)
     assert (info.uri, info.size, bool(info.etag)) == (uri, len(BODY), True)
     assert list(s3_store.list(uri.rpartition("/")[0])) == [info]
