@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.errors import ContractError, NotFoundError, StorageError
+from pipeline.output.card import put_card
 from pipeline.plan.layout import PART_SUFFIX, data_uri, manifest_uri, part_name, part_uri, success_uri
 from pipeline.plan.plan import Plan
 from pipeline.records import Chunk, Status
@@ -123,8 +124,8 @@ def _count(chunk: Chunk, plan: Plan, *, out: str, store: Store) -> CountedPart:
 
 
 def publish(manifest: Manifest, *, out: str, store: Store) -> None:
-    """manifest.json, then _SUCCESS. Harmless if another driver was first, or if a lost part was made again: the same
-    plan gives the same parts.
+    """manifest.json, the dataset card, then _SUCCESS. Harmless if another driver was first, or if a lost part was made
+    again: the same plan gives the same parts.
 
     raises  StorageError if the manifest that is there says other things of the parts
     """
@@ -140,6 +141,7 @@ def publish(manifest: Manifest, *, out: str, store: Store) -> None:
                 "Put the old parts back, or accept the new ones by deleting manifest.json and _SUCCESS; then repeat "
                 "the command"
             )
+    put_card(out, store, images=manifest.images, masks=manifest.masks, failures=manifest.failures)
     store.put_if_absent(success_uri(out), b"")
 
 

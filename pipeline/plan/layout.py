@@ -55,6 +55,11 @@ def success_uri(out: str) -> str:
     return below(out, "_SUCCESS")
 
 
+def card_uri(out: str) -> str:
+    """The dataset card, by the name that the Hub and `datasets` look for."""
+    return below(out, "README.md")
+
+
 def store_verdict_uri(out: str) -> str:
     """How the store treats competing writers, found out once."""
     return below(job_uri(out), "store.json")
