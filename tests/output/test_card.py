@@ -12,10 +12,11 @@ import pytest
 import yaml
 
 import pipeline
-from pipeline.output.manifest import count_parts, publish
+from pipeline.output.finish import count_parts
+from pipeline.output.manifest import publish
 from pipeline.settings import Format, ModelSettings, Settings
 from pipeline.storage.store import Store
-from tests.fakes_run import drawn_image, write_folder
+from tests.fakes_run import Notes, drawn_image, write_folder
 from tests.output.test_verify import run_without_a_cluster, verified, whats
 
 
@@ -89,7 +90,7 @@ def test_an_edited_card_is_left_alone(settings: Settings, store: Store):
     path = Path(settings.out) / "README.md"
     path.write_text("mine")
     (Path(settings.out) / "_SUCCESS").unlink()
-    publish(count_parts(context.plan, out=settings.out, store=store), out=settings.out, store=store)
+    publish(count_parts(context.plan, out=settings.out, store=store, progress=Notes()), out=settings.out, store=store)
     assert path.read_text() == "mine"
 
 
