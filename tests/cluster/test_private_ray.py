@@ -92,12 +92,12 @@ def _parents() -> Iterator[tuple[int, int]]:
 def local_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRun]:
     """A run that is at work and has more to do than it can, with the temporary folder of a long-named Slurm job."""
     base = tmp_path_factory.mktemp("local")
-    source = write_folder(base / "in", {f"{number}.png": drawn_image(number) for number in range(100)})
+    source = write_folder(base / "in", {f"{number}.png": drawn_image(number) for number in range(200)})
     long = base / ("x" * (120 - len(str(base)) - 1))
     long.mkdir()
     overrides = [f'source="{source}"', f'out="{base}/out"', "run.images_per_chunk=1", "run.max_workers=1"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.fake_generate", *overrides, "recipe.points_per_side=4"],
+        [sys.executable, "-m", "tests.fake_generate", *overrides, "recipe=sam", "recipe.points_per_side=4"],
         cwd=ROOT,
         env={**os.environ, "FAKE_SECONDS": "1", "TMPDIR": str(long), "RAY_AUTH_MODE": "disabled"},
         stderr=subprocess.PIPE,
