@@ -30,7 +30,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -122,9 +122,11 @@ class PartsStore(RoutedStore):
     def etag_of(self, name: str) -> str:
         return hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
 
-    def list(self, uri: str) -> Iterator[ObjectInfo]:
+    def list(
+        self, uri: str, *, pattern: Sequence[str] = (), unreadable: Callable[[str], object] | None = None
+    ) -> Iterator[ObjectInfo]:
         if uri != self._folder:
-            yield from super().list(uri)
+            yield from super().list(uri, pattern=pattern, unreadable=unreadable)
             return
         for chunk in self._plan.chunks():
             name = part_name(self._plan, chunk)

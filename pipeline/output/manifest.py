@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.errors import NotFoundError, StorageError
+from pipeline.output.card import put_card
 from pipeline.plan.layout import PART_SUFFIX, data_uri, manifest_uri, success_uri
 from pipeline.plan.plan import Plan
 from pipeline.storage.store import ObjectInfo, Store
@@ -85,8 +86,8 @@ def find_parts(plan: Plan, *, out: str, store: Store) -> FoundParts:
 
 
 def publish(manifest: Manifest, *, out: str, store: Store) -> None:
-    """manifest.json, then _SUCCESS. Harmless if another driver was first, or if a lost part was made again: the same
-    plan gives the same parts.
+    """manifest.json, the dataset card, then _SUCCESS. Harmless if another driver was first, or if a lost part was made
+    again: the same plan gives the same parts.
 
     raises  StorageError if the manifest that is there says other things of the parts
     """
@@ -102,6 +103,7 @@ def publish(manifest: Manifest, *, out: str, store: Store) -> None:
                 "Put the old parts back, or accept the new ones by deleting manifest.json and _SUCCESS; then repeat "
                 "the command"
             )
+    put_card(out, store, images=manifest.images, masks=manifest.masks, failures=manifest.failures)
     store.put_if_absent(success_uri(out), b"")
 
 

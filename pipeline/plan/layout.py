@@ -65,6 +65,11 @@ def summary_uri(out: str, sha256: str) -> str:
     return below(summaries_uri(out), f"{sha256}.json")
 
 
+def card_uri(out: str) -> str:
+    """The dataset card, by the name that the Hub and `datasets` look for."""
+    return below(out, "README.md")
+
+
 def store_verdict_uri(out: str) -> str:
     """How the store treats competing writers, found out once."""
     return below(job_uri(out), "store.json")

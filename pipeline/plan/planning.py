@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +45,8 @@ class Planned:
 
     plan: Plan
     created: bool
+    frozen_at: datetime | None = None
+    """When it was written, if it was there before."""
 
 
 def say_nothing(_sentence: str) -> None:
@@ -59,7 +62,9 @@ def create_or_load_plan(settings: OutputSettings, *, out: str, store: Store, say
     existing = load_plan(out, store=store)
     if existing is not None:
         _refuse_other_settings(existing.settings, settings, out=out)
-        return Planned(plan=existing, created=False)
+        frozen_at = store.modified(plan_uri(out))
+        say(f"resuming: the plan is {frozen_since(frozen_at)}")
+        return Planned(plan=existing, created=False, frozen_at=frozen_at)
     plan = _plan_source(settings, out=out, store=store, say=say)
     if store.put_if_absent(plan_uri(out), plan_to_json(plan)):
         return Planned(plan=plan, created=True)
@@ -68,6 +73,11 @@ def create_or_load_plan(settings: OutputSettings, *, out: str, store: Store, say
         raise ContractError(f"{plan_uri(out)} was there when it was to be created, and is gone now")
     _refuse_other_settings(theirs.settings, settings, out=out)
     return Planned(plan=theirs, created=False)
+
+
+def frozen_since(moment: datetime) -> str:
+    """What somebody should know who has added images to the source and repeats the command."""
+    return f"frozen since {moment:%Y-%m-%d %H:%M:%S} UTC; images that came to the source later need another out="
 
 
 def load_plan(out: str, *, store: Store) -> Plan | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from pipeline.output.manifest import Manifest
 from pipeline.plan.plan import Plan
@@ -30,6 +31,8 @@ class Outcome:
     avoided: tuple[str, ...] = ()
     """One sentence for each machine on which workers kept failing."""
     max_failed_fraction: float = 0.0
+    frozen_at: datetime | None = None
+    """When the plan was made, if that was before this command."""
 
     @property
     def too_many_failed(self) -> bool:

@@ -13,6 +13,7 @@ from itertools import islice
 
 from pipeline.output.verify import Verification
 from pipeline.plan.layout import data_uri
+from pipeline.plan.planning import frozen_since
 from pipeline.records import Funnel, Stage
 from pipeline.run.outcome import Outcome
 from pipeline.settings import Format
@@ -24,7 +25,14 @@ SHOWN_KINDS = 5
 
 def summary(outcome: Outcome) -> str:
     """Several lines, fit for a terminal, no line break at the end."""
-    lines = [_headline(outcome), *_images(outcome), *_speed(outcome), *_failures(outcome), *_next(outcome)]
+    lines = [
+        _headline(outcome),
+        *_plan(outcome),
+        *_images(outcome),
+        *_speed(outcome),
+        *_failures(outcome),
+        *_next(outcome),
+    ]
     return "\n".join(map(printable, lines))
 
 
@@ -40,6 +48,11 @@ def _headline(outcome: Outcome) -> str:
         return f"Maskmill: nothing to do: all {total} chunks were already committed{again}"
     resumed = f" ({found} were already committed)" if found else ""
     return f"Maskmill: finished, all {total} chunks committed{resumed}"
+
+
+def _plan(outcome: Outcome) -> Iterator[str]:
+    if outcome.frozen_at is not None:
+        yield f"  plan     {frozen_since(outcome.frozen_at)}"
 
 
 def _images(outcome: Outcome) -> Iterator[str]:

@@ -70,6 +70,7 @@ def _plan_and_work(
             found_chunks=plan.chunk_count,
             committed_chunks=plan.chunk_count,
             max_failed_fraction=settings.run.max_failed_fraction,
+            frozen_at=planned.frozen_at,
         )
     return _Work(settings, planned, weights, out, store, progress, again).run(stop)
 
@@ -133,6 +134,7 @@ class _Work:
             worked_s=drive.worked_s,
             avoided=drive.avoided,
             max_failed_fraction=settings.max_failed_fraction,
+            frozen_at=self.planned.frozen_at,
         )
 
     def _drive(self, ledger: Ledger, stop: StopFlag) -> _Drive:

@@ -6,6 +6,7 @@ Owns the choice of the backend. store.py states the promises; local.py and s3.py
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import Any, BinaryIO
 
 from pipeline.settings import StoreSettings
@@ -52,6 +53,10 @@ class RoutedStore:
     def open(self, uri: str, *, etag: str = "") -> BinaryIO:
         """See `Store`."""
         return self._backend(uri).open(uri, etag=etag)
+
+    def modified(self, uri: str) -> datetime:
+        """See `Store`."""
+        return self._backend(uri).modified(uri)
 
     def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
         """See `Store`."""

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import BinaryIO
 
@@ -76,6 +77,11 @@ class LocalStore:
                 file.close()
                 raise
             return file
+
+    def modified(self, uri: str) -> datetime:
+        """See `Store`."""
+        with _translated(uri):
+            return datetime.fromtimestamp(os.stat(local_path(uri)).st_mtime, UTC)
 
     def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
         """See `Store`. It returns only after the folder entry is on the disk, whether it won or not."""

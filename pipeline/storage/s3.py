@@ -19,6 +19,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from typing import Any, BinaryIO, TypeVar, cast
 
 from botocore.exceptions import ClientError
@@ -85,6 +86,12 @@ class S3Store:
     def open(self, uri: str, *, etag: str = "") -> BinaryIO:
         """See `Store`. Without `etag` the etag of the first answer is used, so that a resumed read is of one object."""
         return cast("BinaryIO", io.BufferedReader(self._body(uri, etag), _BUFFER))
+
+    def modified(self, uri: str) -> datetime:
+        """See `Store`."""
+        where = _where(uri)
+        answer = self._call(uri, lambda: self._connected().head_object(**where))
+        return answer["LastModified"].astimezone(UTC)
 
     def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
         """See `Store`. If the store refuses and the object carries this call's token, an earlier try created it and its

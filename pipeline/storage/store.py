@@ -6,6 +6,7 @@ Owns the promises that both backends keep. Does not know images, parts or plans.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import BinaryIO, NamedTuple, Protocol
 
 
@@ -40,6 +41,10 @@ class Store(Protocol):
 
     def open(self, uri: str, *, etag: str = "") -> BinaryIO:
         """A stream that is read forward. If the connection breaks, it resumes at the same byte."""
+        ...
+
+    def modified(self, uri: str) -> datetime:
+        """When the object was last written, by the store's clock, in UTC. For people: nothing is decided by it."""
         ...
 
     def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:

@@ -7,7 +7,7 @@ import itertools
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -54,8 +54,10 @@ def recount(context: WorkerContext) -> Manifest:
 
 
 class NoSummaries(ReadsNoted):
-    def list(self, uri: str) -> Iterator[ObjectInfo]:
-        return iter(()) if uri.endswith("/summaries") else super().list(uri)
+    def list(
+        self, uri: str, *, pattern: Sequence[str] = (), unreadable: Callable[[str], object] | None = None
+    ) -> Iterator[ObjectInfo]:
+        return iter(()) if uri.endswith("/summaries") else super().list(uri, pattern=pattern, unreadable=unreadable)
 
     def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
         return None if "/summaries/" in uri else super().put_if_absent(uri, data)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from dataclasses import fields, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import count
 from pathlib import Path
@@ -24,6 +25,7 @@ from pipeline.records import Member
 from pipeline.settings import Recipe, Settings, StoreSettings
 from pipeline.storage.connect import RoutedStore
 from pipeline.storage.store import ObjectInfo, Store
+from pipeline.storage.uris import local_path
 from tests.fakes_run import drawn_image, write_folder, write_tar
 from tests.small_runs import RECIPE
 
@@ -88,10 +90,15 @@ def test_resume_does_not_list_the_source_again(tmp_path: Path, settings: Setting
     folder = write_folder(tmp_path / "growing", {"b.png": drawn_image(1)})
     settings = replace(settings, source=str(folder))
     first = make(settings, store)
+    os.utime(local_path(plan_uri(settings.out)), (0, 86_400))
     write_folder(folder, {"a.png": drawn_image(2)})
-    planned = create_or_load_plan(shape_of(settings), out=settings.out, store=store)
+    said: list[str] = []
+    planned = create_or_load_plan(shape_of(settings), out=settings.out, store=store, say=said.append)
     assert planned.plan == first
     assert not planned.created
+    assert planned.frozen_at == datetime(1970, 1, 2, tzinfo=UTC)
+    assert len(said) == 1
+    assert "frozen since 1970-01-02 00:00:00 UTC; images that came to the source later need another out=" in said[0]
 
 
 def test_other_settings_are_refused_with_old_and_new_value_and_the_way_out(settings: Settings, store: Store):

@@ -22,8 +22,8 @@ from tests.fakes_run import write_tar
 class DeadlyStore(RoutedStore):
     """Kills the process that opens `07.tar`."""
 
-    def __reduce__(self) -> tuple[type[RoutedStore], tuple[StoreSettings]]:
-        return DeadlyStore, (StoreSettings(),)
+    def __reduce__(self) -> tuple[type[RoutedStore], tuple[StoreSettings, str]]:
+        return DeadlyStore, (StoreSettings(), "")
 
     def open(self, uri: str, *, etag: str = "") -> BinaryIO:
         if uri.endswith("07.tar"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -99,12 +100,16 @@ def test_coco_rle_run_holds_the_same_masks_as_parquet(finished: tuple[Settings, 
 
 
 def test_repeated_run_does_nothing_and_says_so(finished: tuple[Settings, Outcome]):
-    """A retrying scheduler repeats commands; that must be free and harmless."""
-    settings, _ = finished
+    """A retrying scheduler repeats commands; that must be free and harmless. Somebody who has added images and repeats
+    the command must learn that they are in no plan."""
+    settings, first = finished
     before = {path: path.stat().st_mtime_ns for path in Path(settings.out).rglob("*")}
     again = run(settings, find_weights=broken_loader)
     assert again.exit_code == 0
-    assert "nothing to do: all 5 chunks were already committed" in summary(again)
+    headline, plan, *_ = summary(again).splitlines()
+    assert "nothing to do: all 5 chunks were already committed" in headline
+    assert re.fullmatch(r"  plan     frozen since [-0-9]{10} [:0-9]{8} UTC; images that came .* another out=", plan)
+    assert "frozen" not in summary(first)
     assert {path: path.stat().st_mtime_ns for path in Path(settings.out).rglob("*")} == before
 
 
@@ -127,6 +132,7 @@ def test_deleted_part_is_made_again_with_the_same_bytes(
     assert (Path(settings.out) / "_SUCCESS").exists()
     assert outcome.found_chunks == 4
     assert "4 were already committed" in summary(outcome)
+    assert "  plan     frozen since " in summary(outcome)
     assert parts_of(settings.out) == parts_of(finished[0].out)
 
 

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,6 +36,7 @@ def test_a_created_file_can_be_read_headed_and_listed_by_path_and_by_file_uri(st
     """Users write either."""
     path = tmp_path / "new" / "deep" / "50%25 é.bin"
     info = store.put_if_absent(str(path), b"0123456789")
+    assert info is not None
     assert info == store.head(path.as_uri())
     assert (info.uri, info.size) == (str(path), 10)
     assert list(store.list(str(tmp_path) + "/")) == [info]
@@ -42,6 +44,16 @@ def test_a_created_file_can_be_read_headed_and_listed_by_path_and_by_file_uri(st
     assert store.read(str(path), offset=8) == b"89"
     with store.open(str(path), etag=info.etag) as stream:
         assert stream.read() == b"0123456789"
+
+
+def test_when_a_file_was_written_is_said_in_utc(store: Store, tmp_path: Path) -> None:
+    """Whatever the machine's time zone."""
+    path = tmp_path / "a"
+    path.touch()
+    os.utime(path, (0, 86_400))
+    assert store.modified(path.as_uri()) == datetime(1970, 1, 2, tzinfo=UTC)
+    with pytest.raises(NotFoundError):
+        store.modified(f"{path}-gone")
 
 
 def test_a_tilde_is_the_home_folder(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pickle
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from boto3.session import Session
 
-from pipeline.errors import ChangedError
+from pipeline.errors import ChangedError, NotFoundError
 from pipeline.settings import StoreSettings
 from pipeline.storage.s3 import S3Store
 from pipeline.storage.uris import join, parent, split_s3
@@ -21,6 +22,7 @@ from tests.storage.conftest import BODY, overwrite
 def test_a_created_object_can_be_read_headed_and_listed_under_its_exact_name(s3_store: S3Store, uri: str) -> None:
     """A key is data: spaces, percent signs, pluses and accents must survive every call."""
     info = s3_store.put_if_absent(uri, BODY)
+    assert info is not None
     assert info == s3_store.head(uri)
     assert (info.uri, info.size, bool(info.etag)) == (uri, len(BODY), True)
     assert list(s3_store.list(uri.rpartition("/")[0])) == [info]
@@ -28,6 +30,16 @@ def test_a_created_object_can_be_read_headed_and_listed_under_its_exact_name(s3_
     assert s3_store.read(uri, offset=1000, length=77, etag=info.etag) == BODY[1000:1077]
     assert s3_store.read(uri, offset=len(BODY) - 5) == BODY[-5:]
     assert s3_store.read(uri, offset=10, length=0) == b""
+
+
+def test_when_an_object_was_written_is_said_in_utc(s3_store: S3Store, uri: str) -> None:
+    """By the store's clock, in whole seconds."""
+    before = datetime.now(UTC).replace(microsecond=0)
+    s3_store.put_if_absent(uri, b"x")
+    assert before <= s3_store.modified(uri) <= datetime.now(UTC)
+    assert s3_store.modified(uri).utcoffset() == timedelta(0)
+    with pytest.raises(NotFoundError):
+        s3_store.modified(f"{uri}-gone")
 
 
 def test_a_second_creator_loses_and_changes_nothing(s3_store: S3Store, uri: str) -> None:

@@ -1,0 +1,108 @@
+"""The dataset card: an output is opened by the name of its folder, and what the card says is so."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+import pipeline
+from pipeline.output.finish import count_parts
+from pipeline.output.manifest import publish
+from pipeline.settings import Format, ModelSettings, Settings
+from pipeline.storage.store import Store
+from tests.fakes_run import Notes, drawn_image, write_folder
+from tests.output.test_verify import run_without_a_cluster, verified, whats
+
+
+@pytest.fixture
+def published(settings: Settings, tmp_path: Path, store: Store) -> Path:
+    """OUT of a finished run of four images, of which one is broken."""
+    images = {f"{number}.png": drawn_image(number) for number in range(3)} | {"broken.png": b"no image"}
+    source = write_folder(tmp_path / "four", images)
+    run_without_a_cluster(replace(settings, source=str(source)), store)
+    return Path(settings.out)
+
+
+@pytest.fixture
+def load_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`datasets.load_dataset`, without the network or the user's cache."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets
+
+    def load(path: Path) -> Any:
+        return datasets.load_dataset(str(path), cache_dir=str(tmp_path / "cache"))
+
+    return load
+
+
+def test_an_output_opens_by_the_name_of_its_folder(published: Path, load_dataset: Any):
+    """`_job/` holds Parquet and JSON as well, of other columns."""
+    from datasets.exceptions import DatasetGenerationError
+
+    splits = load_dataset(published)
+    assert list(splits) == ["train"]
+    expected = pq.read_table(published / "data")
+    assert splits["train"].num_rows == 4
+    assert splits["train"].column_names == expected.column_names
+    assert splits["train"].to_list() == expected.to_pylist()
+    (published / "README.md").unlink()
+    with pytest.raises(DatasetGenerationError):  # so it is the card that does it
+        load_dataset(published)
+
+
+def test_the_card_says_what_the_output_is_and_verify_does_not_mind_it(published: Path, store: Store):
+    """Its reader has nothing else at hand."""
+    card = (published / "README.md").read_text(encoding="utf-8")
+    _, header, text = card.split("---\n", 2)
+    assert yaml.safe_load(header) == {"configs": [{"config_name": "default", "data_files": "data/*.parquet"}]}
+    rows = pq.read_table(published / "data")
+    masks = sum(len(annotations) for annotations in rows["annotations"].to_pylist())
+    assert masks > 0
+    assert f"{masks:,} masks of 4 images" in text
+    assert "Images that failed: 1 unreadable." in text
+    assert f"Maskmill {pipeline.__version__}" in text
+    assert "| model | `tiny` |" in text
+    assert f"| weights, sha256 | `{'w' * 64}` |" in text
+    assert "| recipe.points_per_side | `4` |" in text
+    assert whats(verified(str(published), store)) == ""
+
+
+def test_equal_runs_have_equal_cards(settings: Settings, tmp_path: Path, store: Store):
+    """Nothing in it depends on where OUT is, or on the day."""
+    cards: list[str] = []
+    for name in ("one", "two"):
+        out = tmp_path / name
+        run_without_a_cluster(replace(settings, out=str(out)), store)
+        cards.append(hashlib.sha256((out / "README.md").read_bytes()).hexdigest())
+        assert str(tmp_path) not in (out / "README.md").read_text(encoding="utf-8")
+    assert cards[0] == cards[1]
+
+
+def test_an_edited_card_is_left_alone(settings: Settings, store: Store):
+    """Whoever publishes a dataset writes more into it; repeating the command must not take that away."""
+    context = run_without_a_cluster(settings, store)
+    path = Path(settings.out) / "README.md"
+    path.write_text("mine")
+    (Path(settings.out) / "_SUCCESS").unlink()
+    publish(count_parts(context.plan, out=settings.out, store=store, progress=Notes()), out=settings.out, store=store)
+    assert path.read_text() == "mine"
+
+
+def test_an_output_of_tars_has_no_card(settings: Settings, store: Store):
+    """`datasets` does not read its annotations, and a header that says so would be untrue."""
+    run_without_a_cluster(replace(settings, format=Format.COCO_RLE), store)
+    assert not (Path(settings.out) / "README.md").exists()
+
+
+def test_a_name_in_the_card_cannot_leave_its_line(settings: Settings, store: Store):
+    """The model's name is free text for whoever brings a model of their own."""
+    hostile = ModelSettings(name="x\n---\n\x1b[31m")
+    run_without_a_cluster(replace(settings, model=hostile), store)
+    card = (Path(settings.out) / "README.md").read_text(encoding="utf-8")
+    assert r"| model | `x\x0a---\x0a\x1b[31m` |" in card
