@@ -17,7 +17,6 @@ from pipeline.run.outcome import Outcome
 from pipeline.settings import Settings, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.store import Store
-from tests.background import Background, Ended
 from tests.fakes_run import drawn_image, write_folder, write_tar
 from tests.s3_server import running_server
 from tests.small_runs import run, small_run, with_run
@@ -34,19 +33,6 @@ S3_ENVIRONMENT = {
 
 # Float sums depend on the number of threads; and on few busy cores threads of one small product wait for each other.
 torch.set_num_threads(1)
-
-
-BACKGROUND = Background()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(BACKGROUND)
-
-
-@pytest.fixture
-def ended(request: pytest.FixtureRequest) -> Ended:
-    """What became of the command that a test marked as background has had started."""
-    return BACKGROUND.ended(request.node)
 
 
 @pytest.fixture(scope="session")

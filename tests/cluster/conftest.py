@@ -75,7 +75,7 @@ class TwoNodes:
 def two_nodes() -> Iterator[TwoNodes]:
     # Ray puts sockets into this folder, whose paths may have 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
-    gcs, dashboard, metrics, node_metrics = free_ports(4)
+    gcs, dashboard, metrics, node_metrics, agent, node_agent = free_ports(6)
     # Not what keeps this process's own sessions to themselves: these nodes are several machines.
     unwanted = {"PYTHONPATH", "RAY_ADDRESS", *private_environment()}
     env = {name: value for name, value in os.environ.items() if name not in unwanted}
@@ -85,8 +85,10 @@ def two_nodes() -> Iterator[TwoNodes]:
     head_line, node_line = re.findall(r"^ray start .*$", PAGE, re.MULTILINE)
     head = [*shlex.split(head_line), *SMALL, f"--port={gcs}", f"--dashboard-port={dashboard}"]
     node = [*shlex.split(node_line.replace("HEAD:6379", f"127.0.0.1:{gcs}")), *SMALL, "--num-cpus=2"]
-    head += [f"--temp-dir={folder}/head", f"--metrics-export-port={metrics}"]
+    # Agents of two clusters on one machine would want the same port, and a head without its agent takes no job.
+    head += [f"--temp-dir={folder}/head", f"--metrics-export-port={metrics}", f"--dashboard-agent-listen-port={agent}"]
     node += [f"--temp-dir={folder}/node", f"--metrics-export-port={node_metrics}"]
+    node += [f"--dashboard-agent-listen-port={node_agent}"]
     warm_up()  # so that this process has what `lend_compiled` lends
     with ThreadPoolExecutor() as threads:
         # A job may come before the node: that it is used when it joins is part of what is tested.
