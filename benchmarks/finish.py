@@ -40,8 +40,8 @@ from pipeline.cluster.ledger import Ledger
 from pipeline.output.finish import count_parts
 from pipeline.output.manifest import publish
 from pipeline.output.summaries import kept, summary_of
-from pipeline.plan.layout import data_uri, part_name
-from pipeline.plan.plan import OutputSettings, Plan, PlannedShard
+from pipeline.plan.layout import data_uri, part_name, plan_uri
+from pipeline.plan.plan import OutputSettings, Plan, PlannedShard, plan_to_json
 from pipeline.progress import Lines
 from pipeline.records import ChunkReport, Funnel, ImageRow, Mask, Shard, Stage, Status
 from pipeline.settings import Format, RunSettings, Settings, StoreSettings
@@ -203,9 +203,10 @@ def _cpu_s() -> float:
 
 def prepare(case: str, plan: Plan, out: str) -> None:
     """What the drivers before this one left."""
+    store = PartsStore(plan, out)
+    store.put_if_absent(plan_uri(out), plan_to_json(plan))
     if case == "ran":
         return
-    store = PartsStore(plan, out)
     reports = [report_of(chunk.chunk_id, store) for chunk in plan.chunks()]
     unsaid = {"resumed": 0, "killed": len(reports) // 100, "recount": min(RECOUNTED, len(reports))}[case]
     write_down(reports[: len(reports) - unsaid], plan, out, store)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from pipeline.texts import printable
 
 SECONDS_BETWEEN_LINES = 10.0
+COUNTING_FORMAT = "{desc} |{bar}| [{elapsed}<{remaining}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Progress(Protocol):
     def show(self, standing: Standing) -> None: ...
 
     def show_finish(self, counted: int, parts: int) -> None:
-        """Every chunk is committed; so many of the parts are counted for the manifest."""
+        """So many of the parts are counted: at the end of a run, or before failed rows are tried once more."""
         ...
 
     def say(self, sentence: str) -> None:
@@ -87,23 +88,16 @@ class Bar:
         self._bar: tqdm[Any] | None = None
 
     def show(self, standing: Standing) -> None:
-        if self._bar is None:
-            self._bar = tqdm(
-                total=standing.images_total, initial=standing.images_done, unit="img", file=self._stream, leave=False
-            )
-        self._bar.set_postfix_str(
+        bar = self._bar_of("img", done=standing.images_done, total=standing.images_total)
+        bar.set_postfix_str(
             f"{standing.masks} masks, {standing.workers_ready}/{standing.workers_wanted} workers", refresh=False
         )
-        self._bar.n = standing.images_done
-        self._bar.refresh()
+        bar.refresh()
 
     def show_finish(self, counted: int, parts: int) -> None:
-        if self._bar is None:
-            self._bar = tqdm(total=parts, unit="part", file=self._stream, leave=False)
-        self._bar.set_postfix_str(finish_line(counted, parts), refresh=False)
-        if self._bar.unit == "part":
-            self._bar.n = counted
-        self._bar.refresh()
+        bar = self._bar_of("part", done=counted, total=parts, bar_format=COUNTING_FORMAT)
+        bar.set_description_str(finish_line(counted, parts), refresh=False)
+        bar.refresh()
 
     def say(self, sentence: str) -> None:
         tqdm.write(printable(sentence), file=self._stream)
@@ -112,9 +106,19 @@ class Bar:
         if self._bar is not None:
             self._bar.close()
 
+    def _bar_of(self, unit: str, *, done: int, total: int, bar_format: str | None = None) -> tqdm[Any]:
+        """The bar that counts these things, in the place of one that counts others."""
+        if self._bar is None or self._bar.unit != unit:
+            self.close()
+            self._bar = tqdm(
+                total=total, initial=done, unit=unit, file=self._stream, leave=False, bar_format=bar_format
+            )
+        self._bar.n = done
+        return self._bar
+
 
 def finish_line(counted: int, parts: int) -> str:
-    return f"finishing: {counted:,} of {parts:,} parts counted"
+    return f"counting: {counted:,} of {parts:,} parts"
 
 
 def standing_line(standing: Standing) -> str:

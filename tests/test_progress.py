@@ -77,6 +77,33 @@ def test_a_run_without_images_is_all_done(clock: Clock):
     assert log.getvalue().startswith("0/0 images (100%)")
 
 
+def test_a_log_is_told_of_parts_that_are_counted_at_the_same_pace(clock: Clock):
+    """At the end of a run they can take minutes in which no image is done."""
+    log = io.StringIO()
+    lines = Lines(log)
+    for counted in range(11_991, 12_012):
+        clock.now += 1
+        lines.show_finish(counted, 44_000)
+    assert log.getvalue().splitlines() == [
+        "counting: 12,000 of 44,000 parts",
+        "counting: 12,010 of 44,000 parts",
+    ]
+
+
+def test_a_bar_of_parts_and_a_bar_of_images_take_turns():
+    """Parts are counted at the end, and with run.retry_failed at the beginning as well."""
+    screen = io.StringIO()
+    bar = Bar(screen)
+    for _ in range(2):
+        bar.show_finish(1, 3)
+        bar.show(STANDING)
+    bar.close()
+    shown = screen.getvalue()
+    assert shown.count("counting: 1 of 3 parts |") >= 2
+    assert shown.count("100/400") >= 2
+    assert "img" not in shown.partition("100/400")[0]
+
+
 def test_a_bar_begins_at_what_was_done_before_and_events_stand_above_it():
     """tqdm's own speed is of the difference; a sentence in the middle of a bar cannot be read."""
     screen = io.StringIO()
@@ -107,6 +134,7 @@ progress = progress_on(sys.stderr)
 progress.show(Standing(images_done=3, images_total=16, masks=210, workers_ready=1, workers_wanted=2))
 progress.say("a worker died")
 progress.show(Standing(images_done=8, images_total=16, masks=560, workers_ready=2, workers_wanted=2))
+progress.show_finish(12_000, 44_000)
 progress.close()
 """
 
@@ -131,10 +159,11 @@ def test_on_a_terminal_a_user_sees_images_masks_and_workers():
     shown = on_a_terminal(ON_A_TERMINAL, columns=80)
     frames = [frame for line in shown.splitlines() for frame in line.split("\r") if frame.strip()]
     event = frames.index("a worker died")
-    before, last = frames[event - 1], frames[-1]
+    before, (*_, last) = frames[event - 1], (frame for frame in frames if "img" in frame)
     assert "3/16" in before
     assert "210 masks, 1/2 workers" in before
     assert " 50%|" in last
     assert "8/16" in last
     assert "560 masks, 2/2 workers" in last
+    assert "counting: 12,000 of 44,000 parts |" in frames[-1]
     assert max(map(len, frames)) <= 80, "a longer one leaves a line behind at every step"

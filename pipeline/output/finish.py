@@ -13,7 +13,7 @@ Owns the choice between believing and reading.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 
 from pipeline.errors import ChangedError, ContractError, StorageError
@@ -74,13 +74,18 @@ def _counted_parts(
         counted = borne_out(summaries, listed, plan)
     rest = [chunk for chunk in chunks if part_name(plan, chunk) not in counted]
     if rest:
-        _say_doubts(summaries, counted, progress)
-        counted |= _read_whole(rest, listed, plan, out=out, store=store, progress=progress)
+        _say_doubts(summaries, {part_name(plan, chunk) for chunk in rest}, progress)
+        known = len(chunks) - len(rest)
+
+        def show(read: int) -> None:
+            progress.show_finish(known + read, len(chunks))
+
+        counted |= _read_whole(rest, listed, plan, out=out, store=store, show=show)
     return tuple(counted[part_name(plan, chunk)] for chunk in chunks)
 
 
-def _say_doubts(summaries: Iterable[Summary], counted: Mapping[str, CountedPart], progress: Progress) -> None:
-    doubted = sorted({summary.part.name for summary in summaries} - counted.keys())
+def _say_doubts(summaries: Iterable[Summary], to_read: Collection[str], progress: Progress) -> None:
+    doubted = sorted({summary.part.name for summary in summaries}.intersection(to_read))
     if doubted:
         progress.say(
             f"{len(doubted)} parts are not as their writers left them, and are read again: {', '.join(doubted[:SHOWN])}"
@@ -88,8 +93,15 @@ def _say_doubts(summaries: Iterable[Summary], counted: Mapping[str, CountedPart]
 
 
 def _read_whole(
-    chunks: Sequence[Chunk], listed: Mapping[str, ObjectInfo], plan: Plan, *, out: str, store: Store, progress: Progress
+    chunks: Sequence[Chunk],
+    listed: Mapping[str, ObjectInfo],
+    plan: Plan,
+    *,
+    out: str,
+    store: Store,
+    show: Callable[[int], None],
 ) -> dict[str, CountedPart]:
+    """By name. `show` is told how many of the chunks' parts are read."""
     found: list[Summary] = []
 
     def read(chunk: Chunk) -> Summary:
@@ -100,15 +112,14 @@ def _read_whole(
     def with_etag(summary: Summary) -> Summary | None:
         return summary if summary.etag else None
 
-    known = plan.chunk_count - len(chunks)
-    progress.show_finish(known, plan.chunk_count)
+    show(0)
     with (
         kept(found, with_etag, plan, out=out, store=store),
         closing(in_threads(read, chunks, threads=READ_THREADS)) as reading,
     ):
         for summary in reading:
             found.append(summary)
-            progress.show_finish(known + len(found), plan.chunk_count)
+            show(len(found))
     return {summary.part.name: summary.part for summary in found}
 
 

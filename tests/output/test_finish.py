@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import os
 import signal
@@ -17,11 +16,10 @@ import pytest
 
 from pipeline.cluster.signals import StopFlag
 from pipeline.errors import StorageError
-from pipeline.output.finish import count_parts
+from pipeline.output.finish import chunks_with_failures, count_parts
 from pipeline.output.manifest import Manifest, find_manifest, manifest_to_json, publish
 from pipeline.output.summaries import Summary, kept, read_summaries, summary_of
 from pipeline.plan.layout import manifest_uri
-from pipeline.progress import Bar, Lines, Standing
 from pipeline.records import Attempt, ChunkReport
 from pipeline.settings import Format, Settings, StoreSettings
 from pipeline.storage.parts import read_part, write_part
@@ -329,16 +327,14 @@ def test_parts_stand_in_plan_order(context: WorkerContext):
     assert names == [f"{chunk.chunk_id}.parquet" for chunk in context.plan.chunks()]
 
 
-def test_both_kinds_of_progress_show_the_finish(monkeypatch: pytest.MonkeyPatch):
-    """Parts that have to be read can take minutes in which no image is done."""
-    monkeypatch.setattr("pipeline.progress.SECONDS_BETWEEN_LINES", 0.0)
-    for kind in (Lines, Bar):
-        stream = io.StringIO()
-        progress = kind(stream)
-        progress.show(Standing(images_done=9, images_total=9, masks=1, workers_ready=1, workers_wanted=1))
-        progress.show_finish(12_000, 44_000)
-        assert "finishing: 12,000 of 44,000 parts counted" in stream.getvalue()
-        progress.close()
-    bar = Bar(io.StringIO())
-    bar.show_finish(1, 3)
-    bar.close()
+def test_failed_rows_are_looked_for_among_the_parts_that_are_there(context: WorkerContext, reads: ReadsNoted):
+    """A run that is not finished may have lost parts of which summaries are left: nobody reads those, or says so."""
+    reports = work(context)
+    write_down(context, reports[:4])
+    path_of(context, reports[0]).unlink()
+    notes = Notes()
+    committed = {report.chunk_id for report in reports[1:]}
+    assert chunks_with_failures(context.plan, committed, None, out=context.out, store=reads, progress=notes) == set()
+    assert reads.parts_read == [path_of(context, reports[4]).name]
+    assert notes.finishes == [(3, 4), (4, 4)]
+    assert notes.sentences == []
