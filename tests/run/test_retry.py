@@ -100,8 +100,9 @@ def test_an_outage_of_a_bucket_costs_no_image(
             run=RunSettings(images_per_chunk=2, max_workers=1, chunk_attempts=2),
         )
         assert run(replace(settings, out=str(tmp_path / "undisturbed"))).exit_code == 0
-        listing_and_two_images = [Drip(1, 0.0)] * 3
-        proxy.harm("GET", *listing_and_two_images, *[answer] * 400)
+        # Two chunks are read side by side: of four reads at least one chunk has both of its own.
+        listing_and_four_images = [Drip(1, 0.0)] * 5
+        proxy.harm("GET", *listing_and_four_images, *[answer] * 400)
         outcome = run(settings)
         assert outcome.exit_code == 3
         assert outcome.manifest is None
