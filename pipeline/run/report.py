@@ -98,7 +98,7 @@ def _speed(outcome: Outcome) -> Iterator[str]:
     yield f"  time     {spent}, overlapping; the device was busy for {busy:.0%} of the workers' time"
     halved = sum(report.halved for report in outcome.reports)
     if halved:
-        yield f"  memory   batches were halved {halved} times; a lower recipe.points_per_batch avoids the detour"
+        yield f"  memory   it was short, and batches were halved {halved} times"
     yield f"  funnel   {_funnel(outcome)}"
     lost = sum(not report.won for report in outcome.reports)
     if lost:
