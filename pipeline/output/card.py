@@ -1,16 +1,18 @@
 """The dataset card, OUT/README.md: what a finished Parquet output is, for people, the Hub and `load_dataset(OUT)`.
 
 Its YAML header names data/*.parquet as the dataset: without it `datasets` would read what lies in _job/ as well. Says
-nothing of where OUT is or when it was made, so that equal runs have equal cards. Once it is there it is its reader's:
-it may be edited, and is never written again.
+nothing of where OUT is or when it was made, so that equal runs have equal cards. Anybody may edit it: an edited card is
+never written again, and its last line tells it from one that is as it was written.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 
 from pipeline import __version__
-from pipeline.errors import ContractError
+from pipeline.errors import ContractError, NotFoundError
 from pipeline.plan.layout import card_uri, plan_uri
 from pipeline.plan.plan import Plan
 from pipeline.plan.planning import load_plan
@@ -18,6 +20,7 @@ from pipeline.settings import Format
 from pipeline.storage.store import Store
 from pipeline.texts import printable
 
+_SEAL = b"\n<!-- As written by Maskmill, if this is the sha256 of all above: "
 _CARD = """\
 ---
 configs:
@@ -59,6 +62,18 @@ def put_card(out: str, store: Store, *, images: int, masks: int, failures: Mappi
         store.put_if_absent(card_uri(out), card(plan, images=images, masks=masks, failures=failures))
 
 
+def drop_unedited_card(out: str, store: Store) -> None:
+    """Of a run that is no longer finished: its numbers may change. A card that somebody has edited stays."""
+    with suppress(NotFoundError):
+        data = store.read(card_uri(out))
+        if data == _sealed(data[: data.rfind(_SEAL)]):
+            store.delete(card_uri(out))
+
+
+def _sealed(text: bytes) -> bytes:
+    return text + _SEAL + hashlib.sha256(text).hexdigest().encode() + b" -->\n"
+
+
 def card(plan: Plan, *, images: int, masks: int, failures: Mapping[str, int]) -> bytes:
     settings = plan.settings
     about = {"model": settings.model_name, "weights, sha256": settings.weights_sha256}
@@ -73,4 +88,4 @@ def card(plan: Plan, *, images: int, masks: int, failures: Mapping[str, int]) ->
         failures=of_failed if failed else "None failed.",
         settings="\n".join(f"| {name} | `{printable(value)}` |" for name, value in about.items()),
     )
-    return text.encode()
+    return _sealed(text.encode())

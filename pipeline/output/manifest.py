@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.errors import NotFoundError, StorageError
-from pipeline.output.card import put_card
+from pipeline.output.card import drop_unedited_card, put_card
 from pipeline.plan.layout import PART_SUFFIX, data_uri, manifest_uri, success_uri
 from pipeline.plan.plan import Plan
 from pipeline.storage.store import ObjectInfo, Store
@@ -108,8 +108,10 @@ def publish(manifest: Manifest, *, out: str, store: Store) -> None:
 
 
 def unpublish(*, out: str, store: Store) -> None:
-    """The run is not finished any more, as far as a reader can see; its parts stay. _SUCCESS goes first."""
+    """The run is not finished any more, as far as a reader can see. Its parts stay, and so does a card that was edited.
+    _SUCCESS goes first."""
     store.delete(success_uri(out))
+    drop_unedited_card(out, store)
     store.delete(manifest_uri(out))
 
 

@@ -96,23 +96,22 @@ def local_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRun]:
     long = base / ("x" * (120 - len(str(base)) - 1))
     long.mkdir()
     overrides = [f'source="{source}"', f'out="{base}/out"', "run.images_per_chunk=1", "run.max_workers=1"]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "tests.fake_generate", *overrides, "recipe=sam", "recipe.points_per_side=4"],
         cwd=ROOT,
         env={**os.environ, "FAKE_SECONDS": "1", "TMPDIR": str(long), "RAY_AUTH_MODE": "disabled"},
         stderr=subprocess.PIPE,
         text=True,
-    )
-    try:
-        deadline = time.monotonic() + 200
-        while not any((base / "out").glob("data/[!.]*")):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline, "no part"
-            time.sleep(0.1)
-        yield LocalRun(process, _token_of_a_child(process.pid))
-    finally:
-        process.kill()
-        process.communicate()
+    ) as process:
+        try:
+            deadline = time.monotonic() + 200
+            while not any((base / "out").glob("data/[!.]*")):
+                assert process.poll() is None, process.stderr and process.stderr.read()
+                assert time.monotonic() < deadline, "no part"
+                time.sleep(0.1)
+            yield LocalRun(process, _token_of_a_child(process.pid))
+        finally:
+            process.kill()
 
 
 def _token_of_a_child(driver: int) -> str:

@@ -13,7 +13,7 @@ import yaml
 
 import pipeline
 from pipeline.output.finish import count_parts
-from pipeline.output.manifest import publish
+from pipeline.output.manifest import publish, unpublish
 from pipeline.settings import Format, ModelSettings, Settings
 from pipeline.storage.store import Store
 from tests.fakes_run import Notes, drawn_image, write_folder
@@ -92,6 +92,16 @@ def test_an_edited_card_is_left_alone(settings: Settings, store: Store):
     (Path(settings.out) / "_SUCCESS").unlink()
     publish(count_parts(context.plan, out=settings.out, store=store, progress=Notes()), out=settings.out, store=store)
     assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("edit", [b"", b"more\n"], ids=["as written", "edited"])
+def test_a_run_that_goes_on_takes_back_its_own_card_and_no_edited_one(published: Path, store: Store, edit: bytes):
+    """With run.retry_failed failed images may get masks: the old numbers would be untrue."""
+    path = published / "README.md"
+    path.write_bytes(path.read_bytes() + edit)
+    unpublish(out=str(published), store=store)
+    assert path.exists() == bool(edit)
+    unpublish(out=str(published), store=store)  # by a command that was killed in the middle of it
 
 
 def test_an_output_of_tars_has_no_card(settings: Settings, store: Store):
