@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -140,6 +141,9 @@ def test_an_outage_of_a_bucket_costs_no_image(tmp_path: Path, in_a_bucket: InABu
     in_a_bucket.proxy.forget()
     assert outcome.exit_code == 3
     assert outcome.manifest is None
+    [report] = [json.loads(path.read_text()) for path in (tmp_path / "out" / "_job" / "reports").iterdir()]
+    assert report["exit_code"] == 3
+    assert [each["chunk"] for each in report["given_up"]] == [each.chunk.chunk_id for each in outcome.given_up]
     assert {row.status for row in rows_at(settings.out)} <= {"ok"}
     assert run(settings).exit_code == 0
     assert parts_of(settings.out) == in_a_bucket.undisturbed
