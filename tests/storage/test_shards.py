@@ -316,6 +316,18 @@ def test_archives_that_cannot_be_read_are_refused_and_not_left_out(store: Store,
     assert [shard.name for shard in find_shards(f"{tmp_path}/*.tar", store).shards] == ["000"]
 
 
+@pytest.mark.parametrize("name", ["a.TAR.GZ", "a.tbz", "a.tar.Z", "a.tlz", "a.tar.lz4", "a.tar.zst", "a.zip", "b/a.7z"])
+def test_an_archive_is_known_by_any_usual_suffix_and_a_file_about_one_is_none(
+    store: Store, tmp_path: Path, name: str
+) -> None:
+    """What is not known for an archive is only counted, and its images are not in the output."""
+    for file in (name, "c.jpg", "d.tar.md5", "d.tar.idx"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_bytes(b"x")
+    with pytest.raises(ConfigError, match=rf"1 archives that cannot be read \({re.escape(name)}\)"):
+        find_shards(str(tmp_path), store)
+
+
 def test_what_lies_beside_tars_is_counted(store: Store, tmp_path: Path) -> None:
     """The folder has no shard of its own then."""
     put(tmp_path, a_tar=tar_of(("a.jpg", b"x")), readme_md=b"x")
