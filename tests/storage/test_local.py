@@ -71,6 +71,20 @@ def test_a_second_creator_loses_and_changes_nothing(store: Store, tmp_path: Path
     assert store.read(uri) == b"first"
 
 
+def test_only_the_file_that_was_read_is_replaced(store: Store, tmp_path: Path) -> None:
+    """Two that mend one part: the second must not put its own view of the source over the first one's."""
+    uri = str(tmp_path / "part")
+    assert store.replace(uri, b"second", etag="1-5") is None
+    assert not os.listdir(tmp_path)
+    first = store.put_if_absent(uri, b"first")
+    assert first is not None
+    second = store.replace(uri, b"second", etag=first.etag)
+    assert second == store.head(uri)
+    assert store.replace(uri, b"third", etag=first.etag) is None
+    assert store.read(uri) == b"second"
+    assert os.listdir(tmp_path) == ["part"]
+
+
 def test_of_16_concurrent_creators_exactly_one_wins_and_its_bytes_stay(store: Store, tmp_path: Path) -> None:
     """Two workers may finish the same chunk at the same moment."""
     for turn in range(5):

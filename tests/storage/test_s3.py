@@ -49,6 +49,17 @@ def test_a_second_creator_loses_and_changes_nothing(s3_store: S3Store, uri: str)
     assert s3_store.read(uri) == b"first"
 
 
+def test_only_the_object_that_was_read_is_replaced(s3_store: S3Store, uri: str) -> None:
+    """Two that mend one part: the second must not put its own view of the source over the first one's."""
+    assert s3_store.replace(uri, b"second", etag="0" * 32) is None
+    first = s3_store.put_if_absent(uri, b"first")
+    assert first is not None
+    second = s3_store.replace(uri, b"second", etag=first.etag)
+    assert second == s3_store.head(uri)
+    assert s3_store.replace(uri, b"third", etag=first.etag) is None
+    assert s3_store.read(uri) == b"second"
+
+
 def test_of_16_concurrent_creators_exactly_one_wins_and_its_bytes_stay(s3_endpoint: str, s3_bucket: str) -> None:
     """Two workers may finish the same chunk at the same moment."""
     store, uri = S3Store(StoreSettings(endpoint_url=s3_endpoint)), f"s3://{s3_bucket}/race"
