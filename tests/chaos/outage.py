@@ -20,12 +20,15 @@ from pipeline.settings import Settings, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.parts import read_part
 from tests.chaos.material import Material, differences, parts_of, undisturbed
+from tests.chaos.nodes import STARTS
 from tests.chaos.run import ROOT, overrides_of, settings_of
 from tests.chaos.storm import OUTAGE
 from tests.fault_proxy import Answer, FaultProxy, Harm, serving
 
-REFUSALS = (Answer(403, "AccessDenied"), Answer(400, "ExpiredToken"))
-"""One to each command, before the last one is left in peace."""
+READS = frozenset({"GET", "HEAD"})
+OUTAGES = {Answer(403, "AccessDenied"): READS | {"PUT", "DELETE"}, Answer(400, "ExpiredToken"): READS}
+"""How a command is refused, and what: one after the other, before the last one is left in peace. While only reads are
+refused, rows that should not be final could be written."""
 PARTS_BEFORE = 3
 """Parts that each of these commands may write."""
 UNFINISHED = 3
@@ -38,12 +41,13 @@ class Refusing(FaultProxy):
         super().__init__(upstream)
         self.refused = 0
         self._answer: Answer | None = None
+        self._methods = frozenset[str]()
 
     @contextmanager
-    def outage(self, answer: Answer) -> Iterator[None]:
-        """Once PARTS_BEFORE parts were on their way, every request gets this answer, until the block ends."""
+    def outage(self, answer: Answer, methods: frozenset[str]) -> Iterator[None]:
+        """Once PARTS_BEFORE parts were on their way, every such request gets this answer, until the block ends."""
         self.forget()
-        self.refused, self._answer = 0, answer
+        self.refused, self._answer, self._methods = 0, answer, methods
         try:
             yield
         finally:
@@ -51,7 +55,7 @@ class Refusing(FaultProxy):
 
     def next_harm(self, method: str) -> Harm | None:
         answer = self._answer
-        if answer is None or self._parts() < PARTS_BEFORE:
+        if answer is None or method not in self._methods or self._parts() < PARTS_BEFORE:
             return super().next_harm(method)
         with self._lock:
             self.refused += 1
@@ -73,8 +77,8 @@ def outage(logs: Path, endpoint: str) -> tuple[list[str], list[str]]:
     expected = undisturbed(replace(settings, out=f"s3://{bucket}/undisturbed"), OUTAGE, frozenset())
     problems: list[str] = []
     with serving(Refusing(endpoint)) as store:
-        for number, answer in enumerate(REFUSALS):
-            with store.outage(answer):
+        for number, (answer, methods) in enumerate(OUTAGES.items()):
+            with store.outage(answer, methods):
                 code = drive(settings, store.url, logs / f"driver-{number}.log")
             lines.append(f"  {answer.code:12} {store.refused} requests refused, the driver ended with {code}")
             problems += problems_of_outage(settings, code, store.refused)
@@ -87,18 +91,23 @@ def outage(logs: Path, endpoint: str) -> tuple[list[str], list[str]]:
 
 
 def drive(settings: Settings, url: str, log: Path) -> int:
-    """One command, with a Ray session of its own; its exit code."""
+    """One command, with a Ray session of its own; its exit code. It is repeated where a busy machine starts no Ray."""
     overrides = overrides_of(replace(settings, store=StoreSettings(endpoint_url=url)), "local")
-    with log.open("wb") as sink:
-        return subprocess.run(
-            [sys.executable, "-m", "tests.fake_generate", *overrides],
-            cwd=ROOT,
-            env={**os.environ, "FAKE_SECONDS": str(OUTAGE.seconds_per_image), "PYTHONPATH": str(ROOT)},
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            timeout=600,
-            check=False,
-        ).returncode
+    code = UNFINISHED
+    for _ in range(STARTS):
+        with log.open("wb") as sink:
+            code = subprocess.run(
+                [sys.executable, "-m", "tests.fake_generate", *overrides],
+                cwd=ROOT,
+                env={**os.environ, "FAKE_SECONDS": str(OUTAGE.seconds_per_image), "PYTHONPATH": str(ROOT)},
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                timeout=600,
+                check=False,
+            ).returncode
+        if "Ray did not start here" not in log.read_text():
+            break
+    return code
 
 
 def problems_of_outage(settings: Settings, code: int, refused: int) -> Iterator[str]:
