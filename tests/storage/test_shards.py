@@ -200,7 +200,7 @@ def test_a_list_names_uris_relative_to_itself(store: Store, tmp_path: Path) -> N
 
 def test_lines_of_a_list_are_names_whatever_they_begin_with(store: Store, tmp_path: Path) -> None:
     """`ls > photos.txt` makes them; two names vanished uncounted, and one was looked for in somebody's home."""
-    put(tmp_path, l_txt=b"#1 sunset.jpg\n~draft.jpg\n lead.jpg\n~/home.jpg\n# a comment\n   \n#\n")
+    put(tmp_path, l_txt=b"#1 sunset.jpg\n~draft.jpg\n lead.jpg\n~/home.jpg\n# a comment\n   \n#\nl.txt\n")
     found = index_shard(ShardSource("l", f"{tmp_path}/l.txt", ShardKind.LIST), store)
     assert [member.uri for member in members_of(found)] == [
         f"{tmp_path}/#1 sunset.jpg",
@@ -208,7 +208,11 @@ def test_lines_of_a_list_are_names_whatever_they_begin_with(store: Store, tmp_pa
         f"{tmp_path}/ lead.jpg",
         os.path.expanduser("~/home.jpg"),
     ]
-    assert found.ignored == (Ignored("comment", 2, "# a comment"), Ignored("empty line", 1, "line 6"))
+    assert found.ignored == (
+        Ignored("comment", 2, "# a comment"),
+        Ignored("empty line", 1, "line 6"),
+        Ignored("the list itself", 1, "l.txt"),
+    )
 
 
 @pytest.mark.parametrize("name", ["000.tar", "more.txt", "b.jsonl", "s3://b/x.tar.gz"])
