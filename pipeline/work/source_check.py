@@ -102,14 +102,17 @@ class SourceCheck:
         return self._index.read(planned.shard.name, start, stop)
 
 
+def concerned(shard: Shard) -> str:
+    """The shard's name if all of it is out of reach when an image of it is; "" for a list, which names many places."""
+    return "" if shard.kind == ShardKind.LIST else shard.name
+
+
 def _out_of_reach(shard: Shard, row: ImageRow) -> SourceError:
-    """Of a list only the folder of this image is."""
-    is_list = shard.kind == ShardKind.LIST
     what = f"{shard.uri} shows nothing any more, {row.file_name} was to be read from it"
-    if is_list:
+    if shard.kind == ShardKind.LIST:
         what = f"the nearest folder above {row.source} is empty"
     cure = "bring the source back (is a volume not mounted?) and repeat the command"
-    return SourceError(f"{what} ({row.error}); {cure}", "" if is_list else shard.name)
+    return SourceError(f"{what} ({row.error}); {cure}", concerned(shard))
 
 
 def _place(member: Member) -> tuple[str, int, int, str]:

@@ -215,6 +215,22 @@ def test_a_bucket_that_is_gone_stops_the_shard(s3_context: tuple[Any, WorkerCont
     assert isinstance(stopped.value.__cause__, OutOfReachError)
 
 
+def test_a_bucket_that_is_gone_stops_of_a_list_the_chunk_alone(
+    settings: Settings, s3_endpoint: str, s3_client: Any, s3_bucket: str, tmp_path: Path
+):
+    """The list's other lines name other places: a wrong name among millions must not stop them all."""
+    s3_client.put_object(Bucket=s3_bucket, Key="a.png", Body=drawn_image(1))
+    places = [f"s3://{s3_bucket}/a.png"] * 4 + ["s3://never-was/b.png"]
+    (tmp_path / "list.txt").write_text("\n".join(places))
+    store = connect(StoreSettings(endpoint_url=s3_endpoint))
+    context = context_of(replace(settings, source=str(tmp_path / "list.txt")), store)
+    first, second = context.plan.chunks()
+    assert process_chunk(Attempt(first), context).images == {"ok": 3}
+    with pytest.raises(SourceError, match="there is no bucket 'never-was'") as stopped:
+        process_chunk(Attempt(second), context)
+    assert stopped.value.shard == ""
+
+
 @pytest.mark.parametrize("format", list(Format))
 def test_failed_rows_are_tried_again_and_the_part_is_that_of_an_undisturbed_run(
     settings: Settings, store: Store, tmp_path: Path, format: Format
