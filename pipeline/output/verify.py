@@ -202,7 +202,7 @@ def _members(
     """The members of consecutive chunks; None, and a problem, if the frozen index is not what was planned."""
     try:
         return index.read(planned.shard.name, chunks[0].start, chunks[-1].stop)
-    except (NotFoundError, ChangedError) as error:
+    except (NotFoundError, ChangedError, ConfigError) as error:
         what = f"the member index is gone, or not what was planned; the parts from here on were not checked ({error})"
         found.problems.append(Problem(planned.shard.name, what))
         return None

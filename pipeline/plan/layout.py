@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from pipeline.errors import ContractError
 from pipeline.plan.plan import Plan
 from pipeline.records import Chunk
 from pipeline.settings import Format
+from pipeline.storage.shards import is_slug
 
 PART_SUFFIX: Mapping[Format, str] = MappingProxyType({Format.PARQUET: ".parquet", Format.COCO_RLE: ".tar"})
 
@@ -40,6 +42,8 @@ def data_uri(out: str) -> str:
 
 
 def part_name(plan: Plan, chunk: Chunk) -> str:
+    if not is_slug(chunk.shard):
+        raise ContractError(f"{chunk.shard!r} is no name of a shard: a part of it could lie anywhere")
     return chunk.chunk_id + PART_SUFFIX[plan.settings.format]
 
 

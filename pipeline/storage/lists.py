@@ -2,7 +2,8 @@
 
 Owns its syntax and what a relative URI in it is relative to. A line of text is a name as it stands, blanks and all, so
 that `ls > photos.txt` makes a list. Only three things are no names: an empty line, a line that begins with `# `, and a
-`~/` at the beginning, which is the home folder. Nobody looks whether the images exist.
+`~/` at the beginning, which is the home folder. Nobody looks whether the images exist. A list names objects of its own
+kind: whoever may write a list to a bucket shall not learn by it what lies on the disks of the machines that read it.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ class SkippedLine:
     kind: str
 
 
-def read_list(stream: BinaryIO, uri: str) -> Iterator[ListEntry | SkippedLine]:
-    """The list at `uri`, line by line; an entry that can name no object is one that is broken.
+def read_list(stream: BinaryIO, uri: str, *, mixed: bool) -> Iterator[ListEntry | SkippedLine]:
+    """The list at `uri`, line by line; an entry that can name no object, or may not, is one that is broken.
 
+    mixed   whether it may name objects of the other kind (see `other_kind`)
     raises  ConfigError, with the line, if this is no list of images
     """
     for number, raw in enumerate(stream, start=1):
@@ -49,7 +51,18 @@ def read_list(stream: BinaryIO, uri: str) -> Iterator[ListEntry | SkippedLine]:
         elif f"{line} ".startswith("# "):
             yield SkippedLine(line, "comment")
         else:
-            yield _entry(_uri_in_json(line, f"{uri}:{number}") if extension(uri) == ".jsonl" else line, uri, number)
+            key = _uri_in_json(line, f"{uri}:{number}") if extension(uri) == ".jsonl" else line
+            entry = _entry(key, uri, number)
+            refusal = "" if mixed or entry.broken else other_kind(uri, entry.uri)
+            yield ListEntry(key, entry.uri, f"{uri}:{number}: {refusal}") if refusal else entry
+
+
+def other_kind(listing: str, uri: str) -> str:
+    """Why the list may not name this object: one of them is in an object store, the other is a file. "" if it may."""
+    if is_s3(listing) == is_s3(uri):
+        return ""
+    own, other = ("in an object store", "a file") if is_s3(listing) else ("a file", "in an object store")
+    return f"{uri} is {other}, and this list is {own}; run.mixed_lists=true lets lists name both"
 
 
 def _uri_in_json(line: str, where: str) -> str:

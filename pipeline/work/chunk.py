@@ -242,12 +242,12 @@ def _row(loaded: Loaded, context: WorkerContext, watch: Stopwatch) -> tuple[Imag
 
 def _metadata(plan: Plan, funnel: Funnel) -> dict[str, str]:
     """What a part says of its own making. Nothing of time, place or who made it."""
-    named = plan.settings.named()
+    named = plan.settings.named(version=plan.version)
     recipe = {name.removeprefix("recipe."): value for name, value in named.items() if name.startswith("recipe.")}
     return {
         "code_version": __version__,
         "recipe": canonical_json(recipe).decode(),
-        "settings_sha256": plan.settings.sha256,
+        "settings_sha256": plan.settings_sha256,
         "model_name": plan.settings.model_name,
         "model_precision": str(plan.settings.precision),
         "weights_sha256": plan.settings.weights_sha256,
