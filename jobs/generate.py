@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from jobs.command import run_command
 from pipeline.cluster.private_ray import private_environment
+from pipeline.plan.plan import FROZEN
 from pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def generate(settings: Settings, *, find_weights: FindWeights | None = None) -> 
 
 
 def main() -> int:
-    return run_command("generate", Settings, generate)
+    return run_command("generate", Settings, generate, frozen=FROZEN)
 
 
 if __name__ == "__main__":

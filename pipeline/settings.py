@@ -96,7 +96,7 @@ class StoreSettings:
     """How object stores are reached. Credentials come from boto3's standard chain and never from here."""
 
     endpoint_url: str | None = None
-    """For MinIO, R2, Ceph and others; null is AWS."""
+    """For MinIO, R2, Ceph and others, without a user, a password or a query; null is AWS."""
     region: str | None = None
     """null leaves it to the environment."""
     anonymous: bool = False

@@ -88,6 +88,10 @@ class OutputSettings:
         )
 
 
+FROZEN = frozenset(OutputSettings.of(Settings(), weights_sha256="").named())
+"""The names of the settings that stand in a plan, where everybody can read them."""
+
+
 @dataclass(frozen=True)
 class PlannedShard:
     """A shard with its place in the run. `members_sha256` has the hash of each piece of its member index."""

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from pipeline.errors import ConfigError
 from pipeline.storage.kinds import extension, is_archive, is_list, is_tar
 from pipeline.storage.uris import absolute, check_object_name, is_s3, join, parent
+from pipeline.texts import LEFT_OUT, redacted
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,20 @@ def other_kind(listing: str, uri: str) -> str:
     return f"{uri} is {other}, and this list is {own}; run.mixed_lists=true lets lists name both"
 
 
+def _without_secrets(key: str) -> str:
+    """Of a web address, which may have blanks in it, nothing after the `?` is kept."""
+    address, mark, _ = key.partition("?")
+    return redacted(f"{address}?{LEFT_OUT}" if mark and address.lower().startswith(("http://", "https://")) else key)
+
+
+def _refused_secret(shown: str) -> str:
+    try:
+        is_s3(shown)
+    except ConfigError as error:
+        return str(error)
+    return f"{shown} carries a password or a signature; write s3://bucket/key, and give credentials by the environment"
+
+
 def _uri_in_json(line: str, where: str) -> str:
     try:
         entry: Any = json.loads(line)
@@ -78,6 +93,9 @@ def _uri_in_json(line: str, where: str) -> str:
 
 
 def _entry(key: str, listing: str, number: int) -> ListEntry:
+    shown = _without_secrets(key)
+    if shown != key:
+        return ListEntry(shown, shown, f"{listing}:{number}: {_refused_secret(shown)}")
     if is_tar(key) or is_list(key) or is_archive(key):
         raise ConfigError(
             f"{listing}:{number} names a shard ({key}), not an image; name shards in source=, separated by commas, or "

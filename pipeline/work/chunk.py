@@ -33,6 +33,7 @@ from pipeline.records import Attempt, Chunk, ChunkReport, Funnel, ImageMasks, Im
 from pipeline.storage.images import DecodedImage, decode_image
 from pipeline.storage.parts import write_part
 from pipeline.storage.store import Store
+from pipeline.texts import redacted
 from pipeline.work.earlier_part import earlier_part
 from pipeline.work.prefetch import prefetch
 from pipeline.work.source_check import SourceCheck
@@ -213,7 +214,7 @@ def _row(loaded: Loaded, context: WorkerContext, watch: Stopwatch) -> tuple[Imag
             file_name=member.key,
             source=member.uri,
             status=loaded.status,
-            error=loaded.error,
+            error=redacted(loaded.error),
             width=loaded.width,
             height=loaded.height,
             sha256=loaded.sha256,
