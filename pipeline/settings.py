@@ -111,8 +111,8 @@ class StoreSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How the work is cut into chunks and spread over workers. `images_per_chunk`, `max_pixels`, `mixed_lists` and
-    `threads_per_worker` shape the output, so they may not change when a run is resumed."""
+    """How the work is cut into chunks and spread over workers. `images_per_chunk`, `max_pixels`, `max_bytes`,
+    `mixed_lists` and `threads_per_worker` shape the output, so they may not change when a run is resumed."""
 
     address: str = "local"
     """Ray cluster: `local` starts one in this process, `auto` joins the one that is running."""
@@ -126,6 +126,9 @@ class RunSettings:
     max_pixels: int = 268_435_456
     """Width x height above which an image becomes a `too_large` row. The default is 16,384 squared. A worker holds at
     most six decoded images of 3 bytes a pixel each, and takes 42 bytes a pixel in all (measured; docs/cluster.md)."""
+    max_bytes: int = 4 * 2**30
+    """Bytes of an image file above which it becomes a `too_large` row, and is not read. The default is 4 GiB. A worker
+    holds the bytes of two files at most, one of each of its chunks."""
     mixed_lists: bool = False
     """Whether a list in an object store may name files, and a list on disk objects in stores. false makes such lines
     rows without masks, whose objects nobody touches. It stands here because `source` is the text of a place."""

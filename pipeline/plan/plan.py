@@ -18,12 +18,12 @@ from pipeline.errors import ConfigError
 from pipeline.plan.bounds import check_shards
 from pipeline.plan.ids import annotation_stride
 from pipeline.records import Chunk, Ignored, Shard
-from pipeline.settings import CropRank, Format, Precision, Recipe, Settings
+from pipeline.settings import CropRank, Format, Precision, Recipe, RunSettings, Settings
 
 PLAN_VERSION = 4
 READABLE_VERSIONS = (2, 3, 4)
 """Version 2 does not say what was ignored."""
-_SINCE_VERSION_4 = ("run.mixed_lists",)
+_SINCE_VERSION_4 = ("run.max_bytes", "run.mixed_lists")
 """Settings that an older plan does not have, and leaves to the command that resumes it."""
 
 
@@ -42,6 +42,7 @@ class OutputSettings:
     images_per_chunk: int
     max_pixels: int
     threads_per_worker: int
+    max_bytes: int
     mixed_lists: bool
 
     @classmethod
@@ -56,6 +57,7 @@ class OutputSettings:
             images_per_chunk=settings.run.images_per_chunk,
             max_pixels=settings.run.max_pixels,
             threads_per_worker=settings.run.threads_per_worker,
+            max_bytes=settings.run.max_bytes,
             mixed_lists=settings.run.mixed_lists,
         )
 
@@ -66,7 +68,7 @@ class OutputSettings:
             named[f"recipe.{name}"] = str(value) if isinstance(value, StrEnum) else value
         named |= {"model.name": self.model_name, "model.precision": str(self.precision)}
         named["model.weights_sha256"] = self.weights_sha256
-        for name in ("images_per_chunk", "max_pixels", "threads_per_worker", "mixed_lists"):
+        for name in ("images_per_chunk", "max_pixels", "threads_per_worker", "max_bytes", "mixed_lists"):
             named[f"run.{name}"] = getattr(self, name)
         return named if version > 3 else {name: named[name] for name in named if name not in _SINCE_VERSION_4}
 
@@ -84,7 +86,8 @@ class OutputSettings:
             images_per_chunk=named["run.images_per_chunk"],
             max_pixels=named["run.max_pixels"],
             threads_per_worker=named["run.threads_per_worker"],
-            mixed_lists=named.get("run.mixed_lists", False),
+            max_bytes=named.get("run.max_bytes", RunSettings.max_bytes),
+            mixed_lists=named.get("run.mixed_lists", RunSettings.mixed_lists),
         )
 
 

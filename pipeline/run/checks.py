@@ -88,7 +88,8 @@ def _recipe(recipe: Recipe) -> Iterator[str]:
 
 
 def _run(run: RunSettings) -> Iterator[str]:
-    for name in ("images_per_chunk", "threads_per_worker", "max_pixels", "chunk_attempts", "image_timeout_s"):
+    counts = ("images_per_chunk", "threads_per_worker", "max_pixels", "max_bytes", "chunk_attempts")
+    for name in (*counts, "image_timeout_s"):
         if getattr(run, name) < 1:
             yield f"run.{name}={getattr(run, name)} must be 1 or more"
     if run.max_workers is not None and run.max_workers < 1:

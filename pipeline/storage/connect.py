@@ -61,9 +61,11 @@ class RoutedStore:
         """See `Store`."""
         return self._backend(uri).list(uri, pattern=pattern, unreadable=unreadable)
 
-    def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
+    def read(
+        self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "", limit: int | None = None
+    ) -> bytes:
         """See `Store`."""
-        return self._backend(uri).read(uri, offset=offset, length=length, etag=etag)
+        return self._backend(uri).read(uri, offset=offset, length=length, etag=etag, limit=limit)
 
     def open(self, uri: str, *, etag: str = "") -> BinaryIO:
         """See `Store`."""

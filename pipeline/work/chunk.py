@@ -25,6 +25,7 @@ from pipeline.errors import (
     NotFoundError,
     OutOfReachError,
     SourceError,
+    TooManyBytesError,
 )
 from pipeline.plan.layout import part_uri
 from pipeline.plan.member_index import MemberIndex
@@ -32,7 +33,7 @@ from pipeline.plan.plan import Plan, PlannedShard, canonical_json
 from pipeline.records import Attempt, Chunk, ChunkReport, Funnel, ImageMasks, ImageRow, Member, Stage, Status
 from pipeline.storage.images import DecodedImage, decode_image
 from pipeline.storage.parts import write_part
-from pipeline.storage.store import Store
+from pipeline.storage.store import Store, check_size
 from pipeline.texts import redacted
 from pipeline.work.earlier_part import earlier_part
 from pipeline.work.prefetch import prefetch
@@ -165,22 +166,32 @@ def _load(
                 data = _read(member, planned, context)
         except OutOfReachError as error:
             raise SourceError(f"{error}; then repeat the command", planned.shard.name) from error
-        except NotFoundError as error:
-            yield Loaded(member, status=Status.MISSING, error=str(error))
-        except ChangedError as error:
-            yield Loaded(member, status=Status.CHANGED, error=str(error))
+        except (NotFoundError, ChangedError, TooManyBytesError) as error:
+            yield _unread(member, error, context.plan.settings.max_bytes)
         else:
             if attempt.careful:
                 mark(member.ordinal)
             with watch.stage(Stage.DECODE):
                 loaded = _decode(member, data, max_pixels=context.plan.settings.max_pixels)
+            del data  # or it would stay until the next file is read
             yield loaded
 
 
+def _unread(member: Member, error: NotFoundError | ChangedError | TooManyBytesError, max_bytes: int) -> Loaded:
+    if isinstance(error, TooManyBytesError):
+        reason = f"{error.size:,} bytes; run.max_bytes is {max_bytes:,}"
+        return Loaded(member, status=Status.TOO_LARGE, error=reason)
+    status = Status.MISSING if isinstance(error, NotFoundError) else Status.CHANGED
+    return Loaded(member, status=status, error=str(error))
+
+
 def _read(member: Member, planned: PlannedShard, context: WorkerContext) -> bytes:
-    """raises  NotFoundError, ChangedError for the image alone; DeniedError, SourceError, StorageError for its chunk"""
-    length = member.length or None
+    """raises  NotFoundError, ChangedError, TooManyBytesError for the image alone; what else it raises, for its chunk"""
+    length, limit = member.length or None, context.plan.settings.max_bytes
+    check_size(member.uri, member.length, limit)
     try:
+        if length is None:  # the line of a list, or an empty file when it was planned
+            return context.store.read(member.uri, offset=member.offset, etag=member.etag, limit=limit)
         return context.store.read(member.uri, offset=member.offset, length=length, etag=member.etag)
     except ChangedError:
         etag = context.source.etag_of_changed(planned, member)

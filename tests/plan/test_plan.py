@@ -146,7 +146,8 @@ def changed_settings() -> dict[str, OutputSettings]:
         for f in fields(Recipe)
     }
     typed = {"model_name": "model.name", "precision": "model.precision", "weights_sha256": "model.weights_sha256"}
-    typed |= {name: f"run.{name}" for name in ("images_per_chunk", "max_pixels", "threads_per_worker", "mixed_lists")}
+    of_run = ("images_per_chunk", "max_pixels", "threads_per_worker", "max_bytes", "mixed_lists")
+    typed |= {name: f"run.{name}" for name in of_run}
     for f in fields(OutputSettings):
         if f.name not in ("source", "recipe"):
             changed[typed.get(f.name, f.name)] = replace(settings, **{f.name: another(getattr(settings, f.name))})

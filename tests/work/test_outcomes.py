@@ -44,9 +44,11 @@ class RefusingStore(RoutedStore):
         self._check(uri)
         return super().head(uri)
 
-    def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
+    def read(
+        self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "", limit: int | None = None
+    ) -> bytes:
         self._check(uri)
-        return super().read(uri, offset=offset, length=length, etag=etag)
+        return super().read(uri, offset=offset, length=length, etag=etag, limit=limit)
 
     def _check(self, uri: str) -> None:
         if uri in self.refused:
