@@ -140,6 +140,9 @@ class RunSettings:
     retry_failed: bool = False
     """true tries the images of failed rows once more, in a finished run or an unfinished one. Parts without failed
     rows, and the rows of the other images, stay as they are."""
+    allow_other_versions: bool = False
+    """true resumes a run that was planned with other versions of Maskmill or its packages. Which ones worked on it is
+    recorded in OUT and in every part."""
     image_timeout_s: float = 3600.0
     """Seconds at the same image after which the worker counts as hung and is replaced."""
     grace_s: float = 30.0

@@ -74,6 +74,15 @@ def card_uri(out: str) -> str:
     return below(out, "README.md")
 
 
+def other_versions_uri(out: str) -> str:
+    """Which versions have worked on the run beside those of the plan, as somebody has allowed."""
+    return below(job_uri(out), "versions")
+
+
+def versions_uri(out: str, sha256: str) -> str:
+    return below(other_versions_uri(out), f"{sha256[:16]}.json")
+
+
 def store_verdict_uri(out: str) -> str:
     """How the store treats competing writers, found out once."""
     return below(job_uri(out), "store.json")

@@ -22,7 +22,7 @@ from pipeline.settings import CropRank, Format, Precision, Recipe, RunSettings, 
 
 PLAN_VERSION = 4
 READABLE_VERSIONS = (2, 3, 4)
-"""Version 2 does not say what was ignored."""
+"""Version 2 does not say what was ignored; 2 and 3 do not say by which versions they were made."""
 _SINCE_VERSION_4 = ("run.max_bytes", "run.mixed_lists")
 """Settings that an older plan does not have, and leaves to the command that resumes it."""
 
@@ -123,6 +123,8 @@ class Plan:
     """See ids.id_base."""
     ignored: tuple[Ignored, ...] = ()
     """Entries of the source that are not worked on, by kind."""
+    versions: tuple[tuple[str, str], ...] = ()
+    """Names and versions of what shapes the output, sorted; none if the plan is older than that."""
     version: int = PLAN_VERSION
     """Of the format in which this plan is kept, and hashed."""
 
@@ -177,6 +179,8 @@ def plan_to_json(plan: Plan) -> bytes:
     }
     if plan.version > 2:
         document["ignored"] = [asdict(each) for each in plan.ignored]
+    if plan.version > 3:
+        document["versions"] = dict(plan.versions)
     return json.dumps(document, sort_keys=True, indent=1, allow_nan=False).encode() + b"\n"
 
 
@@ -200,7 +204,14 @@ def plan_from_json(data: bytes, *, uri: str) -> Plan:
         )
         ignored = tuple(Ignored(**each) for each in document.get("ignored", ()))
         settings = OutputSettings.from_named(document["settings"])
-        plan = Plan(settings, shards, id_base=document["id_base"], ignored=ignored, version=version)
+        plan = Plan(
+            settings=settings,
+            shards=shards,
+            id_base=document["id_base"],
+            ignored=ignored,
+            versions=tuple(sorted(document["versions"].items())) if version > 3 else (),
+            version=version,
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{uri} is not a plan of Maskmill ({error!r}); choose another out=") from error
     check_shards([(each.shard, each.members_sha256) for each in shards], source=settings.source, plan_uri=uri)

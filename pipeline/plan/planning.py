@@ -25,6 +25,7 @@ from pipeline.plan.ids import annotation_stride, id_base, shared_numbers
 from pipeline.plan.layout import members_uri, plan_uri
 from pipeline.plan.plan import OutputSettings, Plan, PlannedShard, plan_from_json, plan_to_json
 from pipeline.plan.scan import index_shards
+from pipeline.plan.versions import Versions, versions_here
 from pipeline.records import Shard
 from pipeline.storage.ignored import IgnoredEntries
 from pipeline.storage.kinds import IMAGE_EXTENSIONS
@@ -53,11 +54,14 @@ def say_nothing(_sentence: str) -> None:
     """For callers that show no progress."""
 
 
-def create_or_load_plan(settings: OutputSettings, *, out: str, store: Store, say: Say = say_nothing) -> Planned:
+def create_or_load_plan(
+    settings: OutputSettings, *, out: str, store: Store, say: Say = say_nothing, versions: Versions | None = None
+) -> Planned:
     """The run's plan: the one in OUT if there is one, else a new one from the source.
 
-    say     told now and then how far planning is
-    raises  ConfigError if the plan in OUT was made with other settings, or the source holds no image
+    say       told now and then how far planning is
+    versions  kept in a new plan; None for those of this process
+    raises    ConfigError if the plan in OUT was made with other settings, or the source holds no image
     """
     existing = load_plan(out, store=store)
     if existing is not None:
@@ -66,6 +70,7 @@ def create_or_load_plan(settings: OutputSettings, *, out: str, store: Store, say
         say(f"resuming: the plan is {frozen_since(frozen_at)}")
         return Planned(plan=existing, created=False, frozen_at=frozen_at)
     plan = _plan_source(settings, out=out, store=store, say=say)
+    plan = replace(plan, versions=tuple(sorted((versions or versions_here()).items())))
     if store.put_if_absent(plan_uri(out), plan_to_json(plan)):
         return Planned(plan=plan, created=True)
     theirs = load_plan(out, store=store)

@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -30,12 +30,13 @@ from pipeline.errors import (
 from pipeline.plan.layout import part_uri
 from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import Plan, PlannedShard, canonical_json
+from pipeline.plan.versions import Versions, versions_here
 from pipeline.records import Attempt, Chunk, ChunkReport, Funnel, ImageMasks, ImageRow, Member, Stage, Status
 from pipeline.storage.images import DecodedImage, decode_image
 from pipeline.storage.parts import write_part
 from pipeline.storage.store import Store, check_size
 from pipeline.texts import redacted
-from pipeline.work.earlier_part import earlier_part
+from pipeline.work.earlier_part import EarlierPart, earlier_part
 from pipeline.work.prefetch import prefetch
 from pipeline.work.source_check import SourceCheck
 from pipeline.work.stopwatch import Stopwatch
@@ -56,6 +57,8 @@ class WorkerContext:
     plan: Plan
     store: Store
     generate: GenerateMasks
+    versions: Versions = field(default_factory=versions_here)
+    """Of what makes the parts here."""
 
     @cached_property
     def index(self) -> MemberIndex:
@@ -119,7 +122,7 @@ def process_chunk(attempt: Attempt, context: WorkerContext, *, mark: Mark = no_m
     _expect([row.image_id for row in rows] == [member.image_id for member in members], chunk, "rows were lost")
     context.source.expect_source(plan.planned(chunk.shard), chunk, rows)
     with watch.stage(Stage.WRITE):
-        data = write_part(rows, format=plan.settings.format, metadata=_metadata(plan, funnel))
+        data = write_part(rows, format=plan.settings.format, metadata=_metadata(context, funnel, earlier))
         if earlier:
             created = earlier.replace(data, context.store)
         else:
@@ -252,8 +255,9 @@ def _row(loaded: Loaded, context: WorkerContext, watch: Stopwatch) -> tuple[Imag
     return row, result.funnel
 
 
-def _metadata(plan: Plan, funnel: Funnel) -> dict[str, str]:
+def _metadata(context: WorkerContext, funnel: Funnel, earlier: EarlierPart | None) -> dict[str, str]:
     """What a part says of its own making. Nothing of time, place or who made it."""
+    plan = context.plan
     named = plan.settings.named(version=plan.version)
     recipe = {name.removeprefix("recipe."): value for name, value in named.items() if name.startswith("recipe.")}
     return {
@@ -265,7 +269,17 @@ def _metadata(plan: Plan, funnel: Funnel) -> dict[str, str]:
         "weights_sha256": plan.settings.weights_sha256,
         "plan_sha256": plan.sha256,
         "funnel": json.dumps(asdict(funnel), separators=(",", ":")),
+        **_versions(context, earlier),
     }
+
+
+def _versions(context: WorkerContext, earlier: EarlierPart | None) -> dict[str, str]:
+    """Of all that made rows of this part, each set once. A plan without versions has parts without."""
+    if not context.plan.versions:
+        return {}
+    sets = [*(earlier.versions if earlier else ()), dict(context.versions)]
+    once = [each for number, each in enumerate(sets) if each not in sets[:number]]
+    return {"versions": canonical_json(once).decode()}
 
 
 def _expect(condition: bool, chunk: Chunk, what: str) -> None:  # noqa: FBT001  # reads as an assertion
