@@ -80,7 +80,7 @@ def _act(config: DictConfig, settings_type: type[S], action: Callable[[S], int],
     except ConfigError as error:
         return _refuse(str(error))
     except MaskmillError as error:
-        sys.stderr.write(printable(_unresolved(f"Maskmill stopped: {type(error).__name__}: {error}")) + "\n")
+        sys.stderr.write(printable(unresolved(f"Maskmill stopped: {type(error).__name__}: {error}")) + "\n")
         return UNFINISHED
     except KeyboardInterrupt:
         sys.stderr.write("Maskmill: interrupted; repeat the same command to go on\n")
@@ -88,7 +88,7 @@ def _act(config: DictConfig, settings_type: type[S], action: Callable[[S], int],
 
 
 def _refuse(sentence: str) -> int:
-    sys.stderr.write(printable(_unresolved(f"Maskmill: {sentence}")) + "\n")
+    sys.stderr.write(printable(unresolved(f"Maskmill: {sentence}")) + "\n")
     return WRONG_CONFIGURATION
 
 
@@ -109,7 +109,7 @@ def _refuse_interpolations(raw: Any, frozen: Collection[str], prefix: str = "") 
             )
 
 
-def _unresolved(text: str) -> str:
+def unresolved(text: str) -> str:
     """The text with what came from the environment under the name that it has on the command line."""
     for name in _FROM_ENVIRONMENT.findall(" ".join(sys.argv[1:])):
         value = os.environ.get(name, "")

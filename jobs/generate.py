@@ -10,10 +10,11 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from jobs.command import run_command
+from jobs.command import run_command, unresolved
 from pipeline.cluster.private_ray import private_environment
+from pipeline.errors import MaskmillError
 from pipeline.plan.plan import FROZEN
-from pipeline.settings import Settings
+from pipeline.settings import Log, Settings
 
 if TYPE_CHECKING:
     from pipeline.work.weights import FindWeights
@@ -25,18 +26,27 @@ def generate(settings: Settings, *, find_weights: FindWeights | None = None) -> 
     if settings.run.address == "local" and "ray" not in sys.modules:
         os.environ.update(private_environment())
     from pipeline.cluster.signals import StopFlag
-    from pipeline.progress import progress_on
+    from pipeline.progress import Event, progress_on
     from pipeline.run.report import summary
+    from pipeline.run.run_report import exit_code_of, new_run_id
     from pipeline.run.session import run_settings
     from pipeline.work.weights import weights_from_settings
 
-    progress, stop = progress_on(sys.stderr), StopFlag()
+    run_id = new_run_id()
+    progress, stop = progress_on(sys.stderr, settings.run.log, run_id=run_id), StopFlag()
     find_weights = find_weights or weights_from_settings
     try:
         with stop.interrupting():
-            outcome = run_settings(settings, progress=progress, find_weights=find_weights, stop=stop)
+            outcome = run_settings(settings, progress=progress, find_weights=find_weights, stop=stop, run_id=run_id)
+    except (MaskmillError, KeyboardInterrupt) as error:
+        if settings.run.log is not Log.JSON:
+            raise
+        # Where programs read the log, the error is a line of it.
+        progress.say(unresolved(f"{type(error).__name__}: {error}"), Event.FAILED)
+        return exit_code_of(error)
     finally:
         progress.close()
+    progress.say(f"exit code {outcome.exit_code}", Event.ENDED)
     sys.stdout.write(summary(outcome) + "\n")
     return outcome.exit_code
 

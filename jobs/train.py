@@ -19,7 +19,6 @@ from model.load import CheckpointError
 from model.training.export import export_training
 from model.training.labelled import MixedScenes, UnusableImagesError
 from model.training.loop import Training
-from model.training.optimiser import TorchTooOldError
 from model.training.scenes import DrawnScenes, SceneSource
 from model.training.settings import TrainSettings
 from pipeline.errors import ConfigError
@@ -51,7 +50,7 @@ class TrainJob:
 def train(job: TrainJob) -> int:
     """Train to the end and export.
 
-    raises  ConfigError if this torch or device cannot train, or train.source holds nothing to train on
+    raises  ConfigError if this device cannot train, or train.source holds nothing to train on
     """
     log_to_stderr()
     torch.set_num_threads(job.threads)
@@ -61,7 +60,7 @@ def train(job: TrainJob) -> int:
         is_begun = checkpoint.exists()
         training = Training.resume(checkpoint, job.train, scenes) if is_begun else Training(job.train, scenes)
         training.run(checkpoint)
-    except (CheckpointError, TorchTooOldError, UnusableImagesError) as error:
+    except (CheckpointError, UnusableImagesError) as error:
         raise ConfigError(str(error)) from error
     sys.stdout.write(f"{export_training(training, Path(job.export))}\n")
     return 0

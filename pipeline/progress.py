@@ -1,17 +1,22 @@
 """What a run or a recount shows while it works: a bar on a terminal, a line every ten seconds elsewhere.
 
-Owns the pace and the wording. Where the lines go is the caller's.
+Owns the pace, the wording and the form of the lines. Where they go is the caller's.
 """
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any, Protocol, TextIO
 
 from tqdm import tqdm
 
-from pipeline.texts import printable
+from pipeline.settings import Log
+from pipeline.texts import printable, redacted
 
 SECONDS_BETWEEN_LINES = 10.0
 COUNTING_FORMAT = "{desc} |{bar}| [{elapsed}<{remaining}]"
@@ -28,6 +33,33 @@ class Standing:
     workers_wanted: int
 
 
+class Event(StrEnum):
+    """What kind of thing a line tells; a stable name for programs that read the log."""
+
+    NOTE = "note"
+    PROGRESS = "progress"
+    COUNTING = "counting"
+    CHUNK_FAILED = "chunk_failed"
+    SHARD_WAITS = "shard_waits"
+    NODE_LOST = "node_lost"
+    MACHINE_AVOIDED = "machine_avoided"
+    STOPPING = "stopping"
+    FAILED = "failed"
+    ENDED = "ended"
+
+    @property
+    def level(self) -> str:
+        if self is Event.FAILED:
+            return "error"
+        return "info" if self in (Event.NOTE, Event.PROGRESS, Event.COUNTING, Event.ENDED) else "warning"
+
+
+class Say(Protocol):
+    def __call__(self, sentence: str, event: Event = Event.NOTE, *, chunk: str = "", node: str = "") -> None:
+        """Something happened. chunk: its id. node: the id or name of the machine."""
+        ...
+
+
 class Progress(Protocol):
     def show(self, standing: Standing) -> None: ...
 
@@ -35,22 +67,49 @@ class Progress(Protocol):
         """So many of the parts are counted: at the end of a run, or before failed rows are tried once more."""
         ...
 
-    def say(self, sentence: str) -> None:
-        """An event: a worker died, a chunk is tried again."""
-        ...
+    def say(self, sentence: str, event: Event = Event.NOTE, *, chunk: str = "", node: str = "") -> None: ...
 
     def close(self) -> None: ...
 
 
-def progress_on(stream: TextIO) -> Progress:
+def progress_on(stream: TextIO, log: Log = Log.TEXT, *, run_id: str = "") -> Progress:
+    if log is Log.JSON:
+        return Lines(stream, lambda line: json_line(line, run_id))
     return Bar(stream) if stream.isatty() else Lines(stream)
 
 
-class Lines:
-    """One line at most every ten seconds; a log file stays readable."""
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One entry of a log."""
 
-    def __init__(self, stream: TextIO) -> None:
+    at: datetime
+    sentence: str
+    event: Event
+    chunk: str
+    node: str
+
+    @property
+    def time(self) -> str:
+        """UTC to the millisecond, as ISO 8601 has it."""
+        return self.at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def text_line(line: Line) -> str:
+    return f"{line.time} {printable(line.sentence)}"
+
+
+def json_line(line: Line, run_id: str) -> str:
+    where = {key: value for key, value in (("chunk", line.chunk), ("node", line.node)) if value}
+    entry = {"time": line.time, "level": line.event.level, "run": run_id, "event": line.event}
+    return json.dumps(entry | where | {"message": redacted(line.sentence)})
+
+
+class Lines:
+    """News at once, and one line of progress at most every ten seconds; a log file stays readable."""
+
+    def __init__(self, stream: TextIO, spell: Callable[[Line], str] = text_line) -> None:
         self._stream = stream
+        self._spell = spell
         self._begun = self._last = time.monotonic()
         self._done_at_first: int | None = None
 
@@ -59,14 +118,14 @@ class Lines:
             self._done_at_first = standing.images_done
         if self._is_time():
             rate = (standing.images_done - self._done_at_first) / (self._last - self._begun)
-            self.say(f"{standing_line(standing)}, {rate:.2f} images/s")
+            self.say(f"{standing_line(standing)}, {rate:.2f} images/s", Event.PROGRESS)
 
     def show_finish(self, counted: int, parts: int) -> None:
         if self._is_time():
-            self.say(finish_line(counted, parts))
+            self.say(finish_line(counted, parts), Event.COUNTING)
 
-    def say(self, sentence: str) -> None:
-        self._stream.write(printable(sentence) + "\n")
+    def say(self, sentence: str, event: Event = Event.NOTE, *, chunk: str = "", node: str = "") -> None:
+        self._stream.write(self._spell(Line(datetime.now(UTC), sentence, event, chunk, node)) + "\n")
         self._stream.flush()
 
     def close(self) -> None:
@@ -99,7 +158,7 @@ class Bar:
         bar.set_description_str(finish_line(counted, parts), refresh=False)
         bar.refresh()
 
-    def say(self, sentence: str) -> None:
+    def say(self, sentence: str, event: Event = Event.NOTE, *, chunk: str = "", node: str = "") -> None:
         tqdm.write(printable(sentence), file=self._stream)
 
     def close(self) -> None:

@@ -27,6 +27,19 @@ class Status(StrEnum):
     """Three times the process that worked on this image died, hung or failed."""
 
 
+class Ending(StrEnum):
+    """Why a driver's loop ended."""
+
+    DONE = "done"
+    """Nothing is waiting: every chunk is committed or given up."""
+    STOPPED = "stopped"
+    """A signal came. This and the rest leave chunks that the same command does later."""
+    DEADLINE = "deadline"
+    """`run.deadline_s` was over."""
+    FAILURES = "failures"
+    """More images failed than `run.stop_after_failed_fraction` allows."""
+
+
 class Stage(StrEnum):
     """What a worker spends its time on, in the order in which an image passes the stages."""
 

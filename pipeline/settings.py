@@ -38,6 +38,15 @@ class Precision(StrEnum):
     AMX), and it changes some masks; docs/cost.md has the numbers for both."""
 
 
+class Log(StrEnum):
+    """The form of the lines that a run writes to stderr."""
+
+    TEXT = "text"
+    """A bar on a terminal; elsewhere lines with the time before them."""
+    JSON = "json"
+    """One JSON object a line: time, level, run, event, chunk and node where there is one, message."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Every number of the mask generation. Defaults: `SamAutomaticMaskGenerator` of segment_anything 1.0."""
@@ -146,7 +155,14 @@ class RunSettings:
     image_timeout_s: float = 3600.0
     """Seconds at the same image after which the worker counts as hung and is replaced."""
     grace_s: float = 30.0
-    """Seconds that chunks in flight have to finish after SIGTERM or SIGINT."""
+    """Seconds that chunks in flight have to finish after SIGTERM or SIGINT, and at `deadline_s`."""
+    deadline_s: float | None = None
+    """Seconds after which the workers are stopped as by a signal; the same command goes on later. null is no limit."""
+    stop_after_failed_fraction: float | None = None
+    """Share of failed images, among those that this command has done, above which it stops; judged from the 100th
+    image on. The same command goes on. null never stops for it."""
+    log: Log = Log.TEXT
+    """text or json: the form of the lines on stderr."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from model.point_decoder import Predictions
-from pipeline.progress import Standing
+from pipeline.progress import Event, Standing
 from pipeline.settings import Settings, StoreSettings
 from pipeline.storage.connect import RoutedStore
 from pipeline.storage.store import Store
@@ -183,6 +183,7 @@ class Notes:
 
     def __init__(self) -> None:
         self.sentences: list[str] = []
+        self.events: list[tuple[Event, str, str]] = []
         self.standings: list[Standing] = []
         self.finishes: list[tuple[int, int]] = []
 
@@ -192,8 +193,9 @@ class Notes:
     def show_finish(self, counted: int, parts: int) -> None:
         self.finishes.append((counted, parts))
 
-    def say(self, sentence: str) -> None:
+    def say(self, sentence: str, event: Event = Event.NOTE, *, chunk: str = "", node: str = "") -> None:
         self.sentences.append(sentence)
+        self.events.append((event, chunk, node))
 
     def close(self) -> None:
         return

@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline.records": set(),
     "pipeline.settings": set(),
     "pipeline.errors": {"pipeline.records"},
-    "pipeline.progress": {"pipeline.texts"},
+    "pipeline.progress": {"pipeline.settings", "pipeline.texts"},
     "pipeline.texts": set(),
     "jobs": {"jobs", *BELOW} | SHARED,
     "benchmarks": {"benchmarks", *BELOW} | SHARED,

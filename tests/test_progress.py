@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import json
 import os
 import pty
 import struct
@@ -12,11 +13,13 @@ import sys
 import termios
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
 
-from pipeline.progress import Bar, Lines, Standing, progress_on
+from pipeline.progress import Bar, Event, Lines, Standing, progress_on
+from pipeline.settings import Log
 
 STANDING = Standing(images_done=100, images_total=400, masks=7000, workers_ready=1, workers_wanted=3)
 
@@ -37,6 +40,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
+def sentences(log: io.StringIO) -> list[str]:
+    """What was said, without the time of it, which must be there and be now."""
+    said: list[str] = []
+    for line in log.getvalue().splitlines():
+        at, _, sentence = line.partition(" ")
+        assert abs(datetime.now(UTC) - datetime.fromisoformat(at)) < timedelta(minutes=5)
+        said.append(sentence)
+    return said
+
+
 def test_a_log_gets_a_line_every_ten_seconds_however_often_it_is_shown(clock: Clock):
     """The driver shows twice a second; a log of a week must stay readable."""
     log = io.StringIO()
@@ -44,7 +57,7 @@ def test_a_log_gets_a_line_every_ten_seconds_however_often_it_is_shown(clock: Cl
     for tick in range(100):
         clock.now = 1000.0 + tick / 2
         lines.show(replace(STANDING, images_done=100 + tick))
-    said = log.getvalue().splitlines()
+    said = sentences(log)
     assert len(said) == 4
     assert said[0] == "120/400 images (30%), 7000 masks, 1 of 3 workers ready, 2.00 images/s"
 
@@ -56,7 +69,7 @@ def test_speed_is_of_what_was_done_since_it_was_first_shown(clock: Clock):
     lines.show(replace(STANDING, images_done=390))
     clock.now += 20
     lines.show(replace(STANDING, images_done=400))
-    assert log.getvalue().endswith(", 0.50 images/s\n")
+    assert sentences(log)[-1].endswith(", 0.50 images/s")
 
 
 def test_events_are_said_at_once(clock: Clock):
@@ -65,7 +78,7 @@ def test_events_are_said_at_once(clock: Clock):
     lines = Lines(log)
     for sentence in ("one", "two"):
         lines.say(sentence)
-    assert log.getvalue() == "one\ntwo\n"
+    assert sentences(log) == ["one", "two"]
 
 
 def test_a_run_without_images_is_all_done(clock: Clock):
@@ -74,7 +87,7 @@ def test_a_run_without_images_is_all_done(clock: Clock):
     lines = Lines(log)
     clock.now += 20
     lines.show(Standing(0, 0, 0, 0, 0))
-    assert log.getvalue().startswith("0/0 images (100%)")
+    assert sentences(log)[0].startswith("0/0 images (100%)")
 
 
 def test_a_log_is_told_of_parts_that_are_counted_at_the_same_pace(clock: Clock):
@@ -84,7 +97,7 @@ def test_a_log_is_told_of_parts_that_are_counted_at_the_same_pace(clock: Clock):
     for counted in range(11_991, 12_012):
         clock.now += 1
         lines.show_finish(counted, 44_000)
-    assert log.getvalue().splitlines() == [
+    assert sentences(log) == [
         "counting: 12,000 of 44,000 parts",
         "counting: 12,010 of 44,000 parts",
     ]
@@ -120,6 +133,31 @@ def test_a_bar_begins_at_what_was_done_before_and_events_stand_above_it():
     assert "7000 masks, 3/3 workers" in shown
     assert "before there is a bar\n" in shown
     assert "\ra worker died\n" in shown
+
+
+def test_programs_get_one_json_object_a_line_with_what_and_where():
+    """Also on a terminal. No name can break the line or forge a field."""
+    log = Terminal()
+    progress = progress_on(log, Log.JSON, run_id="r1")
+    progress.say("it failed:\n", Event.CHUNK_FAILED, chunk="a-00001", node="n")
+    progress.say('"level": "none"', Event.FAILED)
+    first, second = map(json.loads, log.getvalue().splitlines())
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(first.pop("time"))) < timedelta(minutes=5)
+    assert first == {
+        "level": "warning",
+        "run": "r1",
+        "event": "chunk_failed",
+        "chunk": "a-00001",
+        "node": "n",
+        "message": "it failed:\n",
+    }
+    assert (second["level"], second["message"]) == ("error", '"level": "none"')
+    assert not second.keys() & {"chunk", "node"}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 def test_a_file_and_a_pipe_get_lines():

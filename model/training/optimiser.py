@@ -1,8 +1,7 @@
 """What moves the weights: Muon for the matrices inside the transformers, AdamW for everything else.
 
 Muon makes every direction of a matrix learn alike. The documented decisions say what that gains here.
-source  Muon: https://kellerjordan.github.io/posts/muon and arXiv:2502.16982, whose scaling lets both share one rate;
-        layer-wise decay: arXiv:2106.08254, as arXiv:2304.02643, appendix A, has it
+source  layer-wise decay: arXiv:2106.08254, as arXiv:2304.02643, appendix A, has it
 """
 
 from __future__ import annotations
@@ -14,12 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-LEAST_TORCH = "2.9"
-"""The first torch with Muon. Only training needs it."""
-
-
-class TorchTooOldError(RuntimeError):
-    """This torch runs models and cannot train them; the message says what to install."""
+from model.training.muon import Muon
 
 
 class Optimiser:
@@ -27,15 +21,9 @@ class Optimiser:
 
     layer_decay  factor of the rate from each block of `image_encoder` to the one before it; the patch embedding and the
                  position table are before the first
-    raises       TorchTooOldError if torch has no Muon
     """
 
     def __init__(self, model: nn.Module, *, learning_rate: float, weight_decay: float, layer_decay: float) -> None:
-        if not hasattr(torch.optim, "Muon"):
-            raise TorchTooOldError(
-                f"training needs torch {LEAST_TORCH} or later, for its Muon, and this is {torch.__version__}: "
-                f"pip install 'torch>={LEAST_TORCH}'; running a trained model needs no newer torch"
-            )
         depth = 1 + max((_block(name) for name, _ in model.named_parameters()), default=-1)
         found: dict[tuple[str, float], list[Tensor]] = defaultdict(list)
         for name, parameter in model.named_parameters():
@@ -54,9 +42,7 @@ class Optimiser:
             if key[0] != "matrix"
         ]
         self._parts: dict[str, torch.optim.Optimizer] = {
-            "muon": torch.optim.Muon(
-                matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
-            ),
+            "muon": Muon(matrices, lr=learning_rate, weight_decay=weight_decay),
             "adamw": torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.98)),
         }
 

@@ -6,9 +6,9 @@ committed when its worker reports it, or when its part is seen in the store.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
-from enum import StrEnum
 from typing import Any
 
 import ray as typed_ray
@@ -22,8 +22,8 @@ from pipeline.cluster.part_poller import PartPoller
 from pipeline.cluster.ray_session import one_line
 from pipeline.cluster.signals import StopFlag
 from pipeline.errors import ConfigError, DeniedError, DeviceError, RunError, SourceError, StorageError
-from pipeline.progress import Progress, Standing
-from pipeline.records import Attempt, JournalEntry
+from pipeline.progress import Event, Progress, Standing
+from pipeline.records import Attempt, Ending, JournalEntry
 from pipeline.settings import RunSettings
 
 ray: Any = typed_ray  # its annotations are partial and partly wrong
@@ -35,15 +35,6 @@ REFUSALS_IN_A_ROW = 12
 WAIT_S = 0.5
 WATCH_S = 2.0
 """Seconds between two readings of the journal."""
-
-
-class Ending(StrEnum):
-    """How the loop ended."""
-
-    DONE = "done"
-    """Nothing is waiting: every chunk is committed or given up."""
-    STOPPED = "stopped"
-    """A signal came; what is left can be resumed."""
 
 
 class Driver:
@@ -77,15 +68,15 @@ class Driver:
         self._deaths = 0
         self._refusals = 0
 
-    def run(self, stop: StopFlag) -> Ending:
-        """Until nothing is waiting, or `stop` is set.
+    def run(self, stop: StopFlag, *, until: float = math.inf) -> Ending:
+        """Until nothing is waiting, `stop` is set, time.monotonic() is `until`, or too many images have failed.
 
         raises  what a worker's loader raises if it is one of ours (ConfigError for a wrong checkpoint);
                 ConfigError if a worker finds that somebody has edited the plan's index;
                 RunError if workers cannot start, or keep dying, or the store is gone
         """
         try:
-            while not stop.signals:
+            while (stopped_by := self._stopped_by(stop, until)) is None:
                 self._ledger.note_committed(self._part_poller.news())
                 if not self._ledger.waiting and not self.crew.busy:
                     return Ending.DONE
@@ -95,10 +86,18 @@ class Driver:
                 self._watch()
                 self._show()
             self._drain(stop)
-            return Ending.STOPPED
+            return stopped_by
         finally:
             self.crew.dismiss_all()
             self._journal.close()
+
+    def _stopped_by(self, stop: StopFlag, until: float) -> Ending | None:
+        if stop.signals:
+            return Ending.STOPPED
+        if time.monotonic() >= until:
+            return Ending.DEADLINE
+        share = self._settings.stop_after_failed_fraction
+        return Ending.FAILURES if share is not None and self._ledger.failed_more_than(share) else None
 
     def _dispatch(self) -> None:
         for depth in range(CHUNKS_IN_FLIGHT):
@@ -261,7 +260,9 @@ class Driver:
     def _drain(self, stop: StopFlag) -> None:
         deadline = time.monotonic() + self._settings.grace_s
         in_flight = len(self._keys())
-        self._progress.say(f"stopping: up to {self._settings.grace_s:.0f} s for {in_flight} chunks in flight")
+        self._progress.say(
+            f"stopping: up to {self._settings.grace_s:.0f} s for {in_flight} chunks in flight", Event.STOPPING
+        )
         for slot in [slot for slot in self.crew.slots if not slot.in_flight]:
             self.crew.dismiss(slot)
         while self.crew.busy and time.monotonic() < deadline and stop.signals < 2:

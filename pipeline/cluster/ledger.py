@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pipeline.plan.plan import Plan
-from pipeline.records import Attempt, Chunk, ChunkReport, GivenUp, JournalEntry
+from pipeline.records import Attempt, Chunk, ChunkReport, GivenUp, JournalEntry, Status
 
 DEATHS_TO_NAME = 3
 """Attempts that must end at the same image, the last of them careful, before its row is `crashed`. Two may be
@@ -21,6 +21,8 @@ chance: where processes are killed at random, the same image is hit twice once i
 NAMED_AT_FIRST = 5
 """Images that may be named before a single chunk is finished. So many point to another cause, and their rows would be
 final."""
+JUDGED_FROM = 100
+"""Images that this driver must have done before the share of failed ones is judged."""
 LOSSES_EXCUSED = 3
 """Times that a chunk's machine may be lost, or run out of memory, before the chunk is suspected of doing it."""
 
@@ -50,6 +52,8 @@ class Ledger:
     """Of the chunks that this driver's workers finished."""
     masks: int = 0
     """In those reports."""
+    statuses: Counter[str] = field(default_factory=Counter[str])
+    """Of the images in those reports."""
     failures: Counter[str] = field(default_factory=Counter[str])
     """Chunk id -> attempts that failed for no image that could be named."""
     attempts: Counter[str] = field(default_factory=Counter[str])
@@ -96,6 +100,11 @@ class Ledger:
         A later driver begins with other chunks, so that one full of bad images does not stop it again."""
         return not self.reports and sum(map(len, self.crashed.values())) >= NAMED_AT_FIRST
 
+    def failed_more_than(self, share: float) -> bool:
+        """Whether more than this share of the images that this driver has done has failed."""
+        images = self.statuses.total()
+        return images >= JUDGED_FROM and images - self.statuses[Status.OK] > share * images
+
     def note_committed(self, chunk_ids: Iterable[str]) -> None:
         """Parts were seen in the store; their chunks need not be done any more."""
         new = set(chunk_ids) - self.committed - self.again
@@ -130,6 +139,7 @@ class Ledger:
     def finish(self, chunk: Chunk, report: ChunkReport) -> None:
         self.reports.append(report)
         self.masks += report.masks
+        self.statuses.update(report.images)
         self._commit(chunk)
 
     def excuse(self, attempt: Attempt, entry: JournalEntry | None, why: str) -> Verdict:

@@ -69,6 +69,11 @@ def summary_uri(out: str, sha256: str) -> str:
     return below(summaries_uri(out), f"{sha256}.json")
 
 
+def run_report_uri(out: str, run_id: str) -> str:
+    """What one command did and how it ended."""
+    return below(job_uri(out), "reports", f"{run_id}.json")
+
+
 def card_uri(out: str) -> str:
     """The dataset card, by the name that the Hub and `datasets` look for."""
     return below(out, "README.md")

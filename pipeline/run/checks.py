@@ -96,5 +96,10 @@ def _run(run: RunSettings) -> Iterator[str]:
         yield f"run.max_workers={run.max_workers} must be 1 or more, or null for all there is"
     if not 0 <= run.max_failed_fraction <= 1:
         yield f"run.max_failed_fraction={run.max_failed_fraction} must be in [0, 1]"
+    if run.deadline_s is not None and run.deadline_s <= 0:
+        yield f"run.deadline_s={run.deadline_s} must be above 0, or null for no limit"
+    share = run.stop_after_failed_fraction
+    if share is not None and not 0 <= share < 1:
+        yield f"run.stop_after_failed_fraction={share} must be in [0, 1), or null"
     if run.grace_s < 0:
         yield f"run.grace_s={run.grace_s} must be 0 or more"

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from pipeline.output.manifest import Manifest
 from pipeline.plan.plan import Plan
-from pipeline.records import ChunkReport, GivenUp
+from pipeline.records import ChunkReport, Ending, GivenUp
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Outcome:
     """Committed before this command began."""
     committed_chunks: int
     given_up: tuple[GivenUp, ...] = ()
-    stopped: bool = False
+    ending: Ending = Ending.DONE
     reports: tuple[ChunkReport, ...] = ()
     """Of this command's own workers."""
     work_s: float = 0.0
@@ -42,7 +42,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 all committed, 3 chunks missing or too many images failed, 130 stopped by a signal."""
+        """0 all committed, 3 chunks missing or too many images failed, 130 stopped by a signal before all was."""
         if self.manifest is not None:
             return 3 if self.too_many_failed else 0
-        return 130 if self.stopped else 3
+        return 130 if self.ending is Ending.STOPPED else 3

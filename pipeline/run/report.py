@@ -14,11 +14,17 @@ from itertools import islice
 from pipeline.output.verify import Verification
 from pipeline.plan.layout import data_uri
 from pipeline.plan.planning import frozen_since
-from pipeline.records import Funnel, Stage
+from pipeline.records import Ending, Funnel, Stage
 from pipeline.run.outcome import Outcome
 from pipeline.settings import Format
 from pipeline.texts import printable
 
+ENDINGS = {
+    Ending.DONE: "not finished",
+    Ending.STOPPED: "stopped by a signal",
+    Ending.DEADLINE: "stopped at run.deadline_s",
+    Ending.FAILURES: "stopped by run.stop_after_failed_fraction",
+}
 SHOWN_KINDS = 5
 """Of what was ignored; plan.json has all of them."""
 
@@ -40,8 +46,8 @@ def _headline(outcome: Outcome) -> str:
     total, found = outcome.plan.chunk_count, outcome.found_chunks
     if outcome.manifest is None:
         left = total - outcome.committed_chunks
-        why = "stopped by a signal" if outcome.stopped else "not finished"
-        return f"Maskmill: {why}, {outcome.committed_chunks} of {total} chunks committed, {left} left"
+        done = f"{outcome.committed_chunks} of {total} chunks committed"
+        return f"Maskmill: {ENDINGS[outcome.ending]}, {done}, {left} left"
     if found == total:
         failed = outcome.manifest.failures
         again = "; run.retry_failed=true tries the failed images once more" if failed else ""

@@ -5,12 +5,13 @@ Owns the order of the steps, so that everything that can be refused is refused b
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from functools import partial
 
 from pipeline.cluster.crew import WorkerKind
-from pipeline.cluster.driver import Driver, Ending
+from pipeline.cluster.driver import Driver
 from pipeline.cluster.ledger import Ledger
 from pipeline.cluster.metrics import RunMetrics
 from pipeline.cluster.ray_session import ray_session
@@ -25,9 +26,11 @@ from pipeline.plan.plan import OutputSettings
 from pipeline.plan.planning import Planned, create_or_load_plan
 from pipeline.plan.versions import versions_here
 from pipeline.progress import Progress
+from pipeline.records import Ending
 from pipeline.run.checks import check_settings
 from pipeline.run.outcome import Outcome
 from pipeline.run.preflight import creation_at, only_run
+from pipeline.run.run_report import RunRecord, new_run_id, reported
 from pipeline.settings import Settings
 from pipeline.storage.connect import connect
 from pipeline.storage.store import Store
@@ -35,24 +38,35 @@ from pipeline.storage.uris import absolute
 from pipeline.work.weights import FindWeights, Weights
 
 
-def run_settings(settings: Settings, *, progress: Progress, find_weights: FindWeights, stop: StopFlag) -> Outcome:
+def run_settings(
+    settings: Settings, *, progress: Progress, find_weights: FindWeights, stop: StopFlag, run_id: str = ""
+) -> Outcome:
     """Do, or finish, the run that `settings` describes.
 
+    run_id  names this command's report; empty makes one
     stop    what its signals do while the driver works; before and after, they do what the caller has set up
 
     raises  ConfigError before a model is loaded, or when a worker finds the checkpoint wrong;
             StorageError, RunError if the work cannot go on
     """
+    begun = time.monotonic()
     check_settings(settings)
     store, out = connect(settings.store, out=settings.out), absolute(settings.out)
     weights = find_weights(settings, store)
     with only_run(out, store, creation_at(out, store), say=progress.say):
-        return _plan_and_work(settings, out, store, weights, progress, stop)
+        found = _plan_and_look(settings, out, store, weights, progress)
+        if isinstance(found, Outcome):
+            return found
+        with reported(
+            settings, found.planned.plan, run_id=run_id or new_run_id(), out=out, store=store, say=progress.say
+        ) as record:
+            deadline_s = settings.run.deadline_s
+            record.outcome = found.run(stop, record, until=math.inf if deadline_s is None else begun + deadline_s)
+            return record.outcome
 
 
-def _plan_and_work(
-    settings: Settings, out: str, store: Store, weights: Weights, progress: Progress, stop: StopFlag
-) -> Outcome:
+def _plan_and_look(settings: Settings, out: str, store: Store, weights: Weights, progress: Progress) -> Outcome | _Work:
+    """Plan, or find the plan: the outcome if the run is finished already, or else what works on."""
     output_settings = OutputSettings.of(settings, weights_sha256=weights.sha256)
     try:
         planned = create_or_load_plan(output_settings, out=out, store=store, say=progress.say)
@@ -76,7 +90,7 @@ def _plan_and_work(
         )
     allowed = settings.run.allow_other_versions
     check_versions(plan, versions_here(), allowed=allowed, out=out, store=store, say=progress.say)
-    return _Work(settings, planned, weights, out, store, progress, again).run(stop)
+    return _Work(settings, planned, weights, out, store, progress, again)
 
 
 @dataclass(frozen=True)
@@ -86,7 +100,6 @@ class _Drive:
     ending: Ending
     work_s: float = 0.0
     worked_s: float = 0.0
-    avoided: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,7 +115,7 @@ class _Work:
     again: frozenset[str]
     """Ids of committed chunks whose failed rows are tried once more."""
 
-    def run(self, stop: StopFlag) -> Outcome:
+    def run(self, stop: StopFlag, record: RunRecord, *, until: float) -> Outcome:
         plan, settings = self.planned.plan, self.settings.run
         ledger = Ledger.open(
             plan,
@@ -111,11 +124,12 @@ class _Work:
             from_the_start=self.planned.created,
             again=self.again,
         )
+        record.ledger = ledger
         if self.again:
             unpublish(out=self.out, store=self.store)
             self.progress.say(f"{len(self.again)} chunks have failed rows, which are tried once more")
         found = len(ledger.committed)
-        drive = _Drive(Ending.DONE) if ledger.is_complete else self._drive(ledger, stop)
+        drive = _Drive(Ending.DONE) if ledger.is_complete else self._drive(ledger, stop, record, until)
         given_up = tuple(ledger.given_up.values())
         if drive.ending is Ending.DONE:
             # What others committed meanwhile counts, and so does an earlier part whose failed rows failed again.
@@ -132,16 +146,16 @@ class _Work:
             found_chunks=found,
             committed_chunks=len(ledger.committed),
             given_up=given_up,
-            stopped=drive.ending is Ending.STOPPED,
+            ending=drive.ending,
             reports=tuple(ledger.reports),
             work_s=drive.work_s,
             worked_s=drive.worked_s,
-            avoided=drive.avoided,
+            avoided=record.avoided,
             max_failed_fraction=settings.max_failed_fraction,
             frozen_at=self.planned.frozen_at,
         )
 
-    def _drive(self, ledger: Ledger, stop: StopFlag) -> _Drive:
+    def _drive(self, ledger: Ledger, stop: StopFlag, record: RunRecord, until: float) -> _Drive:
         plan, settings = self.planned.plan, self.settings
         spec = WorkerSpec(
             out=self.out,
@@ -164,10 +178,12 @@ class _Work:
                 metrics=RunMetrics(self.out),
             )
             to_summary = partial(summary_of, plan=plan)
-            with kept(ledger.reports, to_summary, plan, out=self.out, store=self.store):
-                ending = driver.run(stop)
-            drive = _Drive(ending, time.monotonic() - begun, driver.crew.worked_s, driver.crew.avoided)
-        return drive
+            try:
+                with kept(ledger.reports, to_summary, plan, out=self.out, store=self.store):
+                    ending = driver.run(stop, until=until)
+            finally:
+                record.avoided = driver.crew.avoided
+            return _Drive(ending, time.monotonic() - begun, driver.crew.worked_s)
 
     def _committed_now(self) -> set[str]:
         return find_parts(self.planned.plan, out=self.out, store=self.store).committed

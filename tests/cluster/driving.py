@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.cluster.crew import WorkerKind
-from pipeline.cluster.driver import Driver, Ending
+from pipeline.cluster.driver import Driver
 from pipeline.cluster.ledger import Ledger
 from pipeline.cluster.metrics import RunMetrics
 from pipeline.cluster.signals import StopFlag
 from pipeline.output.manifest import find_parts
 from pipeline.plan.plan import OutputSettings, Plan
 from pipeline.plan.planning import create_or_load_plan
+from pipeline.records import Ending
 from pipeline.settings import Settings
 from pipeline.storage.store import Store
 from tests.cluster.light import LightSpec, Meet, Start, at_once, light_actor, nothing
@@ -48,6 +50,7 @@ def drive(
     notes: Notes | None = None,
     stop: StopFlag | None = None,
     suspects: Collection[str] = (),
+    until: float = math.inf,
 ) -> Drive:
     """Until the driver's loop ends; `meet` is what each image does to its worker, `start` what loading does."""
     plan = planned(settings, store)
@@ -63,5 +66,5 @@ def drive(
         progress=made.notes,
         metrics=RunMetrics(settings.out, make=made.series.make),
     )
-    made.ending = driver.run(stop or StopFlag())
+    made.ending = driver.run(stop or StopFlag(), until=until)
     return made

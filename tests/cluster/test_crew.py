@@ -17,7 +17,7 @@ from pipeline.cluster.signals import StopFlag
 from pipeline.cluster.worker import worker_actor
 from pipeline.errors import ConfigError, RunError
 from pipeline.progress import Standing
-from pipeline.records import Attempt, Chunk
+from pipeline.records import Attempt, Chunk, Ending
 from pipeline.run.outcome import Outcome
 from pipeline.run.session import run_settings
 from pipeline.settings import ModelSettings, RunSettings, Settings
@@ -43,7 +43,7 @@ def test_a_gpu_that_cannot_come_is_refused(settings: Settings, address: str, max
 def test_a_gpu_that_an_autoscaler_may_bring_is_waited_for(settings: Settings):
     """On a cluster that starts empty, pending workers are what makes it grow."""
     settings = replace(with_run(settings, address="auto", max_workers=2), model=ModelSettings(device="cuda"))
-    assert stopped_while_it_shows(settings).stopped
+    assert stopped_while_it_shows(settings).ending is Ending.STOPPED
 
 
 def stopped_while_it_shows(settings: Settings) -> Outcome:

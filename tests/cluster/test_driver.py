@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.cluster.crew import CHUNKS_IN_FLIGHT
-from pipeline.cluster.driver import Ending
 from pipeline.cluster.journal import JournalKeeper
+from pipeline.cluster.ledger import JUDGED_FROM
 from pipeline.cluster.metrics import FAILURES
 from pipeline.cluster.signals import StopFlag
 from pipeline.errors import RunError
 from pipeline.plan.layout import members_uri
 from pipeline.progress import Standing
+from pipeline.records import Ending
 from pipeline.run.report import summary
 from pipeline.settings import Format, Settings
 from pipeline.storage.parts import read_part
@@ -220,6 +221,25 @@ def test_a_stop_lets_what_is_in_flight_finish_and_begins_nothing_new(settings: S
     assert seconds < 30
     assert 1 <= len(made.ledger.committed) <= CHUNKS_IN_FLIGHT
     assert made.ledger.committed == {name.removesuffix(".parquet") for name in parts_of(settings.out)}
+
+
+def test_at_the_deadline_a_run_stops_as_for_a_signal(settings: Settings, store: Store, tmp_path: Path):
+    """Before the scheduler ends it: what is in flight is committed, and nothing new begun."""
+    (tmp_path / "begun").mkdir()
+    settings = with_run(settings, images_per_chunk=1, max_workers=1, grace_s=60.0)
+    made = drive(settings, store, Slow(1.0, tmp_path / "begun"), until=time.monotonic() + 4)
+    assert made.ending is Ending.DEADLINE
+    assert len(made.ledger.committed) < made.ledger.plan.chunk_count
+    assert made.ledger.committed == {name.removesuffix(".parquet") for name in parts_of(settings.out)}
+
+
+def test_a_run_whose_images_fail_too_often_stops_early(settings: Settings, store: Store, tmp_path: Path):
+    """A wrong source is found in the first minutes instead of after a week."""
+    folder = write_folder(tmp_path / "bad", {f"{number}.png": b"no image" for number in range(400)})
+    settings = with_run(replace(settings, source=str(folder)), images_per_chunk=20, max_workers=1)
+    made = drive(with_run(settings, stop_after_failed_fraction=0.9), store)
+    assert made.ending is Ending.FAILURES
+    assert JUDGED_FROM <= made.ledger.images_committed < 400
 
 
 class LettingGo(Notes):

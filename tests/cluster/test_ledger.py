@@ -30,6 +30,16 @@ def report(chunk_id: str) -> ChunkReport:
     return ChunkReport(chunk_id=chunk_id, won=True, images={"ok": 2}, masks=0, funnel=Funnel())
 
 
+def test_the_share_of_failed_images_is_judged_once_there_are_enough(plan: Plan):
+    """One bad image at the beginning is no hundred percent; and as many as are allowed are allowed."""
+    ledger = Ledger.open(plan, committed=(), attempts_allowed=3, from_the_start=True)
+    ledger.statuses.update(unreadable=99)
+    assert not ledger.failed_more_than(0.0)
+    ledger.statuses.update(ok=101)
+    assert ledger.failed_more_than(0.49)
+    assert not ledger.failed_more_than(0.495)
+
+
 def test_what_is_committed_is_not_waiting(plan: Plan):
     """Resume is the plan minus the listing."""
     ledger = Ledger.open(plan, committed={"a-00001", "a-00003"}, attempts_allowed=3, from_the_start=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.plan.plan import OutputSettings, Plan, PlannedShard
-from pipeline.records import Chunk, ChunkReport, Funnel, GivenUp, Shard, Stage
+from pipeline.records import Chunk, ChunkReport, Ending, Funnel, GivenUp, Shard, Stage
 from pipeline.run.outcome import Outcome
 from pipeline.run.report import summary
 from pipeline.settings import RunSettings, Settings
@@ -41,7 +41,7 @@ def test_a_run_that_is_not_finished_says_what_is_there_and_how_to_go_on():
 
 def test_a_stop_is_said_and_has_a_code_of_its_own():
     """A scheduler that preempted the job must not take it for failed."""
-    stopped = replace(UNFINISHED, stopped=True)
+    stopped = replace(UNFINISHED, ending=Ending.STOPPED)
     assert stopped.exit_code == 130
     assert "stopped by a signal" in summary(stopped)
 

@@ -12,12 +12,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.generate import generate
 from pipeline.errors import StorageError
 from pipeline.output.finish import count_parts
 from pipeline.records import Stage
 from pipeline.run.outcome import Outcome
 from pipeline.run.report import load_snippet, summary
-from pipeline.settings import Format, Settings, StoreSettings
+from pipeline.settings import Format, Log, Settings, StoreSettings
 from pipeline.storage.parts import read_part
 from pipeline.storage.store import Store
 from pipeline.work.weights import Weights
@@ -175,13 +176,22 @@ def test_a_damaged_part_is_named(finished: tuple[Settings, Outcome], tmp_path: P
 
 
 @pytest.mark.usefixtures("cluster")
-def test_too_many_failed_images_exit_with_3_after_committing_all(settings: Settings, tmp_path: Path):
-    """The dataset is whole; the caller's script still notices."""
+def test_too_many_failed_images_exit_with_3_after_committing_all(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """The dataset is whole; the caller's script still notices, and finds the same in the log and in the report."""
     images = {f"im{number}.png": drawn_image(number) for number in range(4)} | {"bad.png": b"bad"}
     settings = replace(settings, source=str(write_folder(tmp_path / "images", images)))
-    strict = run(settings)
-    assert strict.exit_code == 3
+    assert generate(with_run(settings, log=Log.JSON), find_weights=fake_weights) == 3
+    said = capsys.readouterr()
     assert (Path(settings.out) / "_SUCCESS").exists()
-    assert "20.0% of the images" in summary(strict)
-    assert "1 unreadable" in summary(strict)
+    assert "20.0% of the images" in said.out
+    assert "1 unreadable" in said.out
+    lines = [json.loads(line) for line in said.err.splitlines()]
+    assert (lines[-1]["event"], lines[-1]["message"]) == ("ended", "exit code 3")
+    [report] = [json.loads(path.read_text()) for path in Path(settings.out).glob("_job/reports/*.json")]
+    assert {line["run"] for line in lines} == {report["run"]}
+    assert (report["exit_code"], report["ending"], report["error"]) == (3, "done", None)
+    assert report["images"] == {"ok": 4, "unreadable": 1}
+    assert report["settings"]["recipe"]["points_per_side"] == settings.recipe.points_per_side
     assert run(with_run(settings, max_failed_fraction=0.2)).exit_code == 0

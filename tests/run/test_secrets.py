@@ -70,16 +70,22 @@ LINES = [
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("kind", ["txt", "jsonl"])
+@pytest.mark.parametrize(("kind", "log"), [("txt", "text"), ("jsonl", "json")])
 def test_a_failing_run_shows_no_secret_of_its_list(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    kind: str, log: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
     """Presigned lines went whole into a row's name, source and reason; whoever reads the dataset could use them."""
     folder = write_folder(tmp_path / "in", {"good.png": drawn_image(1), f"w.jpg?{SIGNED.replace('/', '-')}": b""})
     names = LINES if kind == "txt" else [json.dumps({"uri": line}) for line in LINES if not line.startswith("#")]
     (folder / f"list.{kind}").write_text("\n".join(names))
     out = tmp_path / "out"
-    settings = ("recipe=sam", "recipe.points_per_side=4", "run.images_per_chunk=3", "run.max_workers=1")
+    settings = (
+        "recipe=sam",
+        "recipe.points_per_side=4",
+        "run.images_per_chunk=3",
+        "run.max_workers=1",
+        f"run.log={log}",
+    )
     assert told(monkeypatch, "generate", f"source={folder}/list.{kind}", f"out={out}", *settings) == 3
     assert told(monkeypatch, "verify", f"out={out}") == 0
     said = capfd.readouterr()
@@ -139,7 +145,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("command", ["generate", "submit"])
+@pytest.mark.parametrize("command", ["generate", "generate run.log=json", "submit"])
 @pytest.mark.parametrize("planted", list(REFUSED))
 def test_a_secret_in_a_setting_is_refused_without_being_told(
     command: str, planted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -150,7 +156,8 @@ def test_a_secret_in_a_setting_is_refused_without_being_told(
     places = {"source": "s3://bucket/in", "out": f"{tmp_path}/out", "store.region": ENVIRONMENT}
     places = {key: f"{key}={value}" for key, value in places.items()} | {override.partition("=")[0]: override}
     sent: list[str] = []
-    assert told(monkeypatch, command, *places.values(), entrypoints=sent) == 2
+    command, *options = command.split()
+    assert told(monkeypatch, command, *places.values(), *options, entrypoints=sent) == 2
     said = capfd.readouterr()
     assert reason in said.err
     assert "hunter2" not in said.out + said.err

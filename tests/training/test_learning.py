@@ -20,7 +20,7 @@ from model.training.loop import Training, view_settings
 from model.training.settings import LossSettings, TrainSettings
 from tests.training.conftest import SMALL
 
-LEARNING = replace(SMALL, steps=40, batch=4, points_per_image=3, follow_up_share=0.1, warm_up_steps=10, bfloat16=True)
+LEARNING = replace(SMALL, steps=40, batch=4, points_per_image=3, follow_up_share=0.1, warm_up_steps=10)
 
 
 def held_out_loss(training: Training, batches: list[Batch]) -> dict[str, float]:
@@ -55,7 +55,7 @@ def test_a_short_training_lowers_the_loss_on_scenes_it_has_not_seen() -> None:
 
 KILLED = replace(
     SMALL,
-    steps=8,
+    steps=6,
     replicas=2,
     points_per_image=1,
     follow_up_share=0.5,
@@ -63,7 +63,6 @@ KILLED = replace(
     drop_path=0.2,
     layer_decay=0.9,
     save_every_s=0.0,
-    bfloat16=True,
 )
 """Everything in it that draws random numbers, and two threads."""
 

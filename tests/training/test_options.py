@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from jobs.train import TrainJob, train
 from model.sam import CONFIGS, Sam
 from model.training.forward import Intent, Step, follow_up_loss
 from model.training.learner import Learner
 from model.training.loop import Training
 from model.training.optimiser import Optimiser
 from model.training.settings import Schedule
-from pipeline.errors import ConfigError
 from tests.training.conftest import SMALL
 
 CONFIG = replace(CONFIGS["tiny"], input_side=64)
@@ -108,12 +105,3 @@ def test_eleven_rounds_bring_eight_points_and_two_rounds_bring_none(box_share: f
     extra_P12, labels_P1 = (column[:, -1] for column in calls[1]["points"])
     cells_P2 = ((extra_P12 + 0.5) / (CONFIG.input_side / side)).floor().long()
     assert truth_Phw[range(2), cells_P2[:, 1], cells_P2[:, 0]].tolist() == labels_P1.bool().tolist()
-
-
-def test_a_torch_that_cannot_train_is_named_with_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Running a model takes an older torch than training one; the user must not meet an AttributeError."""
-    monkeypatch.delattr(torch.optim, "Muon")
-    with pytest.raises(ConfigError, match=r"pip install 'torch>=2\.9'"):
-        train(TrainJob(str(tmp_path / "never.pt"), train=SMALL))

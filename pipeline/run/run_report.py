@@ -1,0 +1,129 @@
+"""What one command did, for programs: OUT/_job/reports/<time>-<id>.json, written at its end however it ends.
+
+Owns the fields. What a person reads is report.py. Nothing here is read by a later run, and a store that does not take
+the file costs nobody the run.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import platform
+import socket
+import uuid
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from pipeline.cluster.ledger import Ledger
+from pipeline.errors import ConfigError, MaskmillError, StorageError
+from pipeline.plan.layout import run_report_uri
+from pipeline.plan.plan import Plan
+from pipeline.progress import Say
+from pipeline.run.outcome import Outcome
+from pipeline.settings import Settings
+from pipeline.storage.store import Store
+from pipeline.texts import redacted
+
+PACKAGES = ("maskmill", "torch", "numba", "numpy", "opencv-python", "pillow", "pyarrow", "pycocotools", "ray", "boto3")
+
+
+def new_run_id() -> str:
+    """Sorts by time, and no two commands have the same."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
+
+
+@dataclass
+class RunRecord:
+    """What is known so far of the command's work."""
+
+    ledger: Ledger | None = None
+    avoided: tuple[str, ...] = ()
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What is known of it before it works."""
+
+    run_id: str
+    settings: Settings
+    plan: Plan
+    begun: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@contextmanager
+def reported(settings: Settings, plan: Plan, *, run_id: str, out: str, store: Store, say: Say) -> Generator[RunRecord]:
+    """Writes the report when the work ends, or is ended by an error, which goes on."""
+    frame, record = _Frame(run_id, settings, plan), RunRecord()
+    error: BaseException | None = None
+    try:
+        yield record
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        text = json.dumps(_fields(frame, record, error), indent=1)
+        try:
+            store.put_if_absent(run_report_uri(out, run_id), redacted(text).encode())
+        except StorageError as refused:
+            say(f"the report of this command is not written: {refused}")
+
+
+def _fields(frame: _Frame, record: RunRecord, error: BaseException | None) -> Mapping[str, Any]:
+    ended = datetime.now(UTC)
+    ledger = record.ledger
+    return {
+        "run": frame.run_id,
+        "begun": frame.begun.isoformat(timespec="seconds"),
+        "ended": ended.isoformat(timespec="seconds"),
+        "seconds": round((ended - frame.begun).total_seconds(), 1),
+        "exit_code": record.outcome.exit_code if record.outcome is not None and error is None else exit_code_of(error),
+        "ending": str(record.outcome.ending) if record.outcome is not None else None,
+        "error": f"{type(error).__name__}: {error}" if error is not None else None,
+        "chunks": {
+            "planned": frame.plan.chunk_count,
+            "committed": len(ledger.committed) if ledger is not None else None,
+            "done_by_this_command": len(ledger.reports) if ledger is not None else 0,
+        },
+        "images": dict(ledger.statuses) if ledger is not None else {},
+        "masks": ledger.masks if ledger is not None else 0,
+        "given_up": [
+            {"chunk": chunk_id, "why": given_up.why}
+            for chunk_id, given_up in (ledger.given_up if ledger is not None else {}).items()
+        ],
+        "avoided": list(record.avoided),
+        "who": {"user": _user(), "host": socket.gethostname(), "process": os.getpid()},
+        "versions": versions(),
+        "settings": asdict(frame.settings),
+    }
+
+
+def exit_code_of(error: BaseException | None) -> int:
+    """Of a command that ends with this error."""
+    if isinstance(error, ConfigError):
+        return 2
+    if isinstance(error, MaskmillError):
+        return 3
+    return 130 if isinstance(error, KeyboardInterrupt) else 1
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # a job on a cluster brings our sources and not our package
+            continue
+    return found
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        return str(os.getuid())
