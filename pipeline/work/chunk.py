@@ -38,7 +38,7 @@ from pipeline.storage.store import Store, check_size
 from pipeline.texts import redacted
 from pipeline.work.earlier_part import EarlierPart, earlier_part
 from pipeline.work.prefetch import prefetch
-from pipeline.work.source_check import SourceCheck
+from pipeline.work.source_check import SourceCheck, concerned
 from pipeline.work.stopwatch import Stopwatch
 
 PREFETCH_DEPTH = 1
@@ -168,7 +168,7 @@ def _load(
             with watch.stage(Stage.READ):
                 data = _read(member, planned, context)
         except OutOfReachError as error:
-            raise SourceError(f"{error}; then repeat the command", planned.shard.name) from error
+            raise SourceError(f"{error}; then repeat the command", concerned(planned.shard)) from error
         except (NotFoundError, ChangedError, TooManyBytesError) as error:
             yield _unread(member, error, context.plan.settings.max_bytes)
         else:

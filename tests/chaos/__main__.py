@@ -18,6 +18,7 @@ from boto3.session import Session
 from tests.chaos.efficiency import efficiency
 from tests.chaos.elastic import elastic
 from tests.chaos.memory import memory
+from tests.chaos.outage import outage
 from tests.chaos.run import Findings, chaos
 from tests.chaos.shortage import shortage
 from tests.chaos.storm import STORMS, Storm
@@ -47,13 +48,15 @@ def main(names: list[str]) -> int:
     os.environ.update(S3_ENVIRONMENT)
     code = 0
     with running_server() as endpoint:
-        for name in names or ["long", "real", "elastic", "shortage", "memory", "efficiency"]:
+        for name in names or ["long", "real", "elastic", "shortage", "outage", "memory", "efficiency"]:
             logs = Path(tempfile.mkdtemp(prefix=f"chaos-{name}-"))
             match name:
                 case "elastic":
                     lines, problems = _elastic(logs)
                 case "shortage":
                     lines, problems = shortage(logs)
+                case "outage":
+                    lines, problems = outage(logs, endpoint)
                 case "memory":
                     lines, problems = memory(logs, images=2000)
                 case "efficiency":
