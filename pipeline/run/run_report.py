@@ -27,6 +27,7 @@ from pipeline.progress import Say
 from pipeline.run.outcome import Outcome
 from pipeline.settings import Settings
 from pipeline.storage.store import Store
+from pipeline.texts import redacted
 
 PACKAGES = ("maskmill", "torch", "numba", "numpy", "opencv-python", "pillow", "pyarrow", "pycocotools", "ray", "boto3")
 
@@ -68,7 +69,7 @@ def reported(settings: Settings, plan: Plan, *, run_id: str, out: str, store: St
     finally:
         text = json.dumps(_fields(frame, record, error), indent=1)
         try:
-            store.put_if_absent(run_report_uri(out, run_id), text.encode())
+            store.put_if_absent(run_report_uri(out, run_id), redacted(text).encode())
         except StorageError as refused:
             say(f"the report of this command is not written: {refused}")
 
