@@ -26,6 +26,8 @@ ray: Any = typed_ray  # its annotations are partial and partly wrong
 
 CHUNKS_IN_FLIGHT = 2
 """Per worker: one that computes, and one that is read before it or written after it."""
+PLACING_S = 60.0
+"""Seconds after which a worker that waits for room is not counted on any more."""
 LOADING_S = 600.0
 """Seconds in which a worker loads its model; more if run.image_timeout_s, which is about images, is more."""
 RAN_OUT = "ran out of memory, and Ray ended a worker there"
@@ -57,8 +59,8 @@ class WorkerSlot:
     """A call that returns when the model is loaded."""
     node: str = ""
     ready: bool = False
-    since: float = 0.0
-    """When it was placed, or became ready."""
+    since: float = field(default_factory=time.monotonic)
+    """When it was asked for, placed, or became ready."""
     in_flight: dict[Any, Attempt] = field(default_factory=dict[Any, Attempt])
     alone: bool = False
     """It works on a suspect chunk and gets no second one."""
@@ -144,6 +146,8 @@ class Crew:
         Those that still wait for resources are demand for the autoscaler.
         """
         wanted = min(self._limit(), work)
+        for slot in [slot for slot in self.slots if slot.node in self._machines.barred and not slot.in_flight]:
+            self.dismiss(slot)
         idle = [slot for slot in self.slots if not slot.in_flight]
         # Those that have not started yet go first.
         for slot in sorted(idle, key=lambda slot: slot.ready)[: max(0, len(self.slots) - wanted)]:
@@ -189,13 +193,49 @@ class Crew:
         self.dismiss(slot)
         return attempts
 
-    def note_finished(self, slot: WorkerSlot) -> None:
-        self._machines.note_finished(slot.node)
+    @property
+    def idle_machines(self) -> set[str]:
+        """Machines whose workers get no chunk now."""
+        return self._machines.idle(self._at_hand())
 
-    def note_death(self, slot: WorkerSlot, attempts: list[Attempt], why: str) -> None:
-        """A worker died on a machine that is not lost."""
-        if self._machines.note_death(slot.node, [attempt.chunk.chunk_id for attempt in attempts]):
-            self._avoid(slot.node, f"workers keep dying there: {why}")
+    @property
+    def machines_fail_alike(self) -> bool:
+        """Whether what fails is not one machine's fault."""
+        return self._machines.fail_alike(self._at_hand())
+
+    def note_finished(self, slot: WorkerSlot, chunk_id: str) -> list[Attempt]:
+        """Returns the attempts whose failure turns out to be the fault of another machine, which is avoided."""
+        node = self._machines.note_finished(slot.node, chunk_id)
+        if not node or not self._avoid(node, "chunks fail there that other machines do"):
+            return []
+        self._machines.barred.add(node)
+        return self._machines.take_failed(node)
+
+    def note_refused(self, slot: WorkerSlot, attempt: Attempt) -> bool:
+        """A store refused or failed a worker. True if another machine is to try first whether it is the chunk's
+        fault."""
+        return self._machines.note_refused(slot.node, attempt, self._at_hand())
+
+    def note_death(self, slot: WorkerSlot, attempts: list[Attempt], why: str) -> list[Attempt]:
+        """A worker died on a machine that is not lost. Returns as `note_finished` does."""
+        if not self._machines.note_death(slot.node, attempts):
+            return []
+        avoided = self._avoid(slot.node, f"workers keep dying there: {why}")
+        return self._machines.take_failed(slot.node) if avoided else []
+
+    def note_lost(self, slot: WorkerSlot, attempts: list[Attempt]) -> bool:
+        """A worker's machine is gone. True if too many go at once for its chunks to be suspected of it."""
+        chunk_ids = [attempt.chunk.chunk_id for attempt in attempts]
+        machines = len(self._at_hand())
+        return self._machines.note_lost(slot.node, chunk_ids, now=time.monotonic(), machines=machines)
+
+    def failed_on_lost(self) -> list[Attempt]:
+        """Attempts that ended with their worker on a machine which was about to be lost, as is known now."""
+        return self._machines.take_failed_on_lost(self._capacity.alive())
+
+    def forget_trials(self, is_over: Callable[[str], bool]) -> None:
+        """Chunks of which no machine will say any more whether it can do them."""
+        self._machines.forget_trials(is_over)
 
     def note_out_of_memory(self, slot: WorkerSlot, attempts: list[Attempt]) -> str:
         """Ray killed it because its machine had no memory left: one worker fewer from now on, as long as there is one.
@@ -269,6 +309,14 @@ class Crew:
             for slot in list(self._unplaced()):
                 self.dismiss(slot)  # it may be placed there yet
         return True
+
+    def _at_hand(self) -> set[str]:
+        """Machines that have a worker; "" among them if another one may have one soon."""
+        nodes = {slot.node for slot in self.slots if slot.node}
+        latest = time.monotonic() - PLACING_S
+        if any(slot.since > latest for slot in self._unplaced()):
+            nodes |= {""} if self._capacity.workers_that_fit(without={*nodes, *self._machines.avoided}) else set()
+        return nodes - self._machines.barred
 
     def _unplaced(self) -> Iterator[WorkerSlot]:
         return (slot for slot in self.slots if not slot.node)

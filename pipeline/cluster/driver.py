@@ -99,11 +99,12 @@ class Driver:
         return Ending.FAILURES if share is not None and self._ledger.failed_more_than(share) else None
 
     def _dispatch(self) -> None:
+        idle = self.crew.idle_machines
         for depth in range(CHUNKS_IN_FLIGHT):
             for slot in self.crew.slots:
                 if not self._ledger.waiting or (depth and not self._may_queue_behind()):
                     return
-                if slot.ready and len(slot.in_flight) == depth and not slot.alone:
+                if slot.node not in idle and slot.ready and len(slot.in_flight) == depth and not slot.alone:
                     self._send(slot)
 
     def _may_queue_behind(self) -> bool:
@@ -140,7 +141,7 @@ class Driver:
             cause = error.cause if isinstance(error.cause, Exception) else error
             if isinstance(cause, DeviceError):
                 return self._lose(slot, one_line(cause), Failure.DEVICE, died="its device failed")
-            self._try_again(self._taken(slot, ref), cause)
+            self._try_again(slot, self._taken(slot, ref), cause)
         except WorkerGoneError as gone:
             if gone.failure is Failure.OUT_OF_MEMORY:
                 self._lose_for_memory(slot)
@@ -148,16 +149,17 @@ class Driver:
                 self._lose(slot, str(gone), gone.failure)
         else:
             self._deaths = self._refusals = 0
-            self.crew.note_finished(slot)
-            self._ledger.finish(self._taken(slot, ref).chunk, report)
+            chunk = self._taken(slot, ref).chunk
+            self._ledger.finish(chunk, report)
             self._metrics.finished(report)
+            self._ledger.take_back(self.crew.note_finished(slot, chunk.chunk_id))
 
     def _taken(self, slot: WorkerSlot, ref: Any) -> Attempt:
         attempt = slot.in_flight.pop(ref)
         slot.alone = False
         return attempt
 
-    def _try_again(self, attempt: Attempt, error: Exception) -> None:
+    def _try_again(self, slot: WorkerSlot, attempt: Attempt, error: Exception) -> None:
         """An attempt raised `error`; its worker lives."""
         if isinstance(error, JournalLostError):
             self._journal.replace(self._journals[attempt.key])
@@ -165,28 +167,35 @@ class Driver:
             return
         self._metrics.failed(Failure.STORAGE if isinstance(error, StorageError) else Failure.ERROR)
         why = f"{type(error).__name__}: {one_line(error)}"
+        chunk_id = attempt.chunk.chunk_id
         if isinstance(error, SourceError):
             count = self._ledger.give_up_source(attempt, error.shard, one_line(error))
-            return self._progress.say(
-                f"chunk {attempt.chunk.chunk_id} and {count - 1} more wait for their source: {why}"
-            )
-        if isinstance(error, DeniedError):
-            return self._refused(attempt, error)
-        entries = None if isinstance(error, StorageError) else self._journal.read([attempt.key])
-        entry = entries.get(attempt.key) if entries else None
-        verdict = self._ledger.blame(attempt, entry, why)
-        self._progress.say(f"chunk {attempt.chunk.chunk_id} {verdict}: {why}")
-        if verdict is Verdict.GIVEN_UP and isinstance(error, StorageError):
-            raise RunError(f"the store does not answer: {one_line(error)}") from error
+            self._progress.say(f"chunk {chunk_id} and {count - 1} more wait for their source: {why}")
+        elif isinstance(error, StorageError):
+            self._refused(slot, attempt, error, why)
+        else:
+            entries = self._journal.read([attempt.key])
+            entry = entries.get(attempt.key) if entries else None
+            self._progress.say(f"chunk {chunk_id} {self._ledger.blame(attempt, entry, why)}: {why}")
 
-    def _refused(self, attempt: Attempt, error: DeniedError) -> None:
-        self._refusals += 1
-        verdict = self._ledger.refuse(attempt, one_line(error))
-        self._progress.say(f"chunk {attempt.chunk.chunk_id} {verdict}: {one_line(error)}")
-        if self._refusals >= REFUSALS_IN_A_ROW:
+    def _refused(self, slot: WorkerSlot, attempt: Attempt, error: StorageError, why: str) -> None:
+        """The store refused the worker, or failed it: the fault of the store, of the machine or of the chunk."""
+        denied = isinstance(error, DeniedError)
+        self._refusals += denied
+        if self.crew.note_refused(slot, attempt):
+            verdict = Verdict.ELSEWHERE
+            self._ledger.put_back(attempt.chunk)
+        elif denied:
+            verdict = self._ledger.refuse(attempt, one_line(error))
+        else:
+            verdict = self._ledger.blame(attempt, None, why)
+        self._progress.say(f"chunk {attempt.chunk.chunk_id} {verdict}: {one_line(error) if denied else why}")
+        if self._refusals >= REFUSALS_IN_A_ROW and self.crew.machines_fail_alike:
             raise RunError(
                 f"{self._refusals} refusals in a row with no chunk finished; the last one: {one_line(error)}"
             )
+        if verdict is Verdict.GIVEN_UP and not denied:
+            raise RunError(f"the store does not answer: {one_line(error)}") from error
 
     def _lose(self, slot: WorkerSlot, why: str, failure: Failure, *, died: str = "its worker died") -> None:
         """Dismiss a worker that is gone, and decide on the chunks that it held. One that had not begun goes back; one
@@ -195,13 +204,13 @@ class Driver:
         entries = self._journal.read([attempt.key for attempt in attempts])
         if failure is Failure.NODE_LOST:
             self._progress.say(f"a node is gone, {len(attempts)} chunks go back: {why}")
-            failed = self._judge(attempts, entries, "its node was lost", why, self._ledger.excuse)
-            self._metrics.failed(failure, failed)
+            judge = self._ledger.let_go if self.crew.note_lost(slot, attempts) else self._ledger.excuse
+            self._metrics.failed(failure, self._judge(attempts, entries, "its node was lost", why, judge))
             return
         self._deaths += 1
-        self.crew.note_death(slot, attempts, why)
         self._metrics.failed(failure, self._judge(attempts, entries, died, why, self._ledger.blame))
-        if self._deaths >= DEATHS_IN_A_ROW:
+        self._ledger.take_back(self.crew.note_death(slot, attempts, why))
+        if self._deaths >= DEATHS_IN_A_ROW and self.crew.machines_fail_alike:
             raise RunError(f"{self._deaths} workers died in a row with no chunk finished; the last one: {why}")
 
     def _lose_for_memory(self, slot: WorkerSlot) -> None:
@@ -245,6 +254,8 @@ class Driver:
         self._journals = {key: self._journals[key] for key in self._keys()}
         self._entries = self._journal.read_only(self._keys())
         limit = self._settings.image_timeout_s
+        self._ledger.take_back(self.crew.failed_on_lost(), lost=True)
+        self.crew.forget_trials(self._ledger.is_over)
         self.crew.replace_hung_starts()
         for slot in self.crew.busy:
             age = max(
