@@ -123,6 +123,8 @@ class Crew:
             num_cpus=self._capacity.cpus_each, num_gpus=self._capacity.gpus_each, chunks_at_once=CHUNKS_IN_FLIGHT
         )
         self._shortages: list[Shortage] = []
+        self._refusals: dict[str, str] = {}
+        """The last thing that a store said to workers of a machine."""
         self._worked_s = 0.0
 
     @property
@@ -206,14 +208,15 @@ class Crew:
     def note_finished(self, slot: WorkerSlot, chunk_id: str) -> list[Attempt]:
         """Returns the attempts whose failure turns out to be the fault of another machine, which is avoided."""
         node = self._machines.note_finished(slot.node, chunk_id)
-        if not node or not self._avoid(node, "chunks fail there that other machines do"):
+        if not node or not self._avoid(node, f"chunks fail there that other machines do: {self._refusals[node]}"):
             return []
         self._machines.barred.add(node)
         return self._machines.take_failed(node)
 
-    def note_refused(self, slot: WorkerSlot, attempt: Attempt) -> bool:
+    def note_refused(self, slot: WorkerSlot, attempt: Attempt, why: str) -> bool:
         """A store refused or failed a worker. True if another machine is to try first whether it is the chunk's
         fault."""
+        self._refusals[slot.node] = why
         return self._machines.note_refused(slot.node, attempt, self._at_hand())
 
     def note_death(self, slot: WorkerSlot, attempts: list[Attempt], why: str) -> list[Attempt]:

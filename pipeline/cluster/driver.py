@@ -182,7 +182,7 @@ class Driver:
         """The store refused the worker, or failed it: the fault of the store, of the machine or of the chunk."""
         denied = isinstance(error, DeniedError)
         self._refusals += denied
-        if self.crew.note_refused(slot, attempt):
+        if self.crew.note_refused(slot, attempt, one_line(error)):
             verdict = Verdict.ELSEWHERE
             self._ledger.put_back(attempt.chunk)
         elif denied:

@@ -17,6 +17,7 @@ from boto3.session import Session
 
 from tests.chaos.efficiency import efficiency
 from tests.chaos.elastic import elastic
+from tests.chaos.machines import Bucket, gone, one_bad
 from tests.chaos.memory import memory
 from tests.chaos.run import Findings, chaos
 from tests.chaos.shortage import shortage
@@ -47,11 +48,13 @@ def main(names: list[str]) -> int:
     os.environ.update(S3_ENVIRONMENT)
     code = 0
     with running_server() as endpoint:
-        for name in names or ["long", "real", "elastic", "shortage", "memory", "efficiency"]:
+        for name in names or ["long", "real", "elastic", "one-bad", "gone", "shortage", "memory", "efficiency"]:
             logs = Path(tempfile.mkdtemp(prefix=f"chaos-{name}-"))
             match name:
                 case "elastic":
                     lines, problems = _elastic(logs)
+                case "one-bad" | "gone":
+                    lines, problems = _machines(name, endpoint, logs)
                 case "shortage":
                     lines, problems = shortage(logs)
                 case "memory":
@@ -87,6 +90,18 @@ def _elastic(folder: Path) -> tuple[list[str], list[str]]:
     verdict = "FAILED" if problems else "sound: the broken machine avoided and named, the late one used"
     return [
         f"chaos elastic: {verdict}, {time.monotonic() - begun:.0f} s",
+        *map("  WRONG    {}".format, problems),
+    ], problems
+
+
+def _machines(name: str, endpoint: str, logs: Path) -> tuple[list[str], list[str]]:
+    client = Session().client("s3", endpoint_url=endpoint)
+    begun = time.monotonic()
+    problems = (one_bad if name == "one-bad" else gone)(Bucket(client, f"chaos-{name}", endpoint), logs)
+    client.close()
+    verdict = "FAILED" if problems else "sound: everything done, no chunk blamed"
+    return [
+        f"chaos {name}: {verdict}, {time.monotonic() - begun:.0f} s",
         *map("  WRONG    {}".format, problems),
     ], problems
 

@@ -29,7 +29,7 @@ from pipeline.settings import RunSettings, Settings
 from tests.cluster.test_metrics import Remembering
 from tests.fakes_run import Notes
 
-STEP_S = 5.0
+STEP_S = 20.0
 LOADING_S = 30.0
 CHUNK_S = 60.0
 NOTICE_S = 12.0
@@ -110,8 +110,6 @@ class SimulatedRay:
     machines: list[Machine]
     now: float = 1000.0
     waiting: list[Worker] = field(default_factory=list[Worker])
-    calls: int = 0
-    """Journals that were read."""
 
     def monotonic(self) -> float:
         return self.now
