@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,7 +35,7 @@ REFUSALS_IN_A_ROW = 12
 """Attempts that a store may refuse without a single chunk finished in between."""
 WAIT_S = 0.5
 WATCH_S = 2.0
-"""Seconds between two readings of the journal."""
+"""Seconds between two looks into the journals."""
 
 
 class Driver:
@@ -114,10 +115,10 @@ class Driver:
         return len(waiting) > len(self.crew.slots) and not self._ledger.is_suspect(waiting[0])
 
     def _send(self, slot: WorkerSlot) -> None:
-        attempt = self._ledger.take()
+        attempt, journal = self._ledger.take(), self._journal.on(slot.node)
         slot.alone = attempt.careful
-        self._journals[attempt.key] = self._journal.actor
-        slot.in_flight[slot.actor.run.remote(attempt, self._journal.actor)] = attempt
+        self._journals[attempt.key] = journal
+        slot.in_flight[slot.actor.run.remote(attempt, journal)] = attempt
 
     def _collect(self) -> None:
         """Take every answer that is there; wait a moment for the first."""
@@ -174,7 +175,7 @@ class Driver:
         elif isinstance(error, StorageError):
             self._refused(slot, attempt, error, why)
         else:
-            entries = self._journal.read([attempt.key])
+            entries = self._journal.read(slot.node, [attempt.key])
             entry = entries.get(attempt.key) if entries else None
             self._progress.say(f"chunk {chunk_id} {self._ledger.blame(attempt, entry, why)}: {why}")
 
@@ -199,14 +200,14 @@ class Driver:
 
     def _lose(self, slot: WorkerSlot, why: str, failure: Failure, *, died: str = "its worker died") -> None:
         """Dismiss a worker that is gone, and decide on the chunks that it held. One that had not begun goes back; one
-        whose machine was lost is excused."""
+        whose machine was lost is excused, and its journal is not asked: it was there."""
         attempts = self.crew.lose(slot)
-        entries = self._journal.read([attempt.key for attempt in attempts])
         if failure is Failure.NODE_LOST:
             self._progress.say(f"a node is gone, {len(attempts)} chunks go back: {why}")
             judge = self._ledger.let_go if self.crew.note_lost(slot, attempts) else self._ledger.excuse
-            self._metrics.failed(failure, self._judge(attempts, entries, "its node was lost", why, judge))
+            self._metrics.failed(failure, self._judge(attempts, None, "its node was lost", why, judge))
             return
+        entries = self._journal.read(slot.node, [attempt.key for attempt in attempts])
         self._deaths += 1
         self._metrics.failed(failure, self._judge(attempts, entries, died, why, self._ledger.blame))
         self._ledger.take_back(self.crew.note_death(slot, attempts, why))
@@ -216,7 +217,7 @@ class Driver:
     def _lose_for_memory(self, slot: WorkerSlot) -> None:
         """Ray killed the worker because its machine was short of memory, which any process on it may have used."""
         attempts = self.crew.lose(slot)
-        entries = self._journal.read([attempt.key for attempt in attempts])
+        entries = self._journal.read(slot.node, [attempt.key for attempt in attempts])
         where = self.crew.note_out_of_memory(slot, attempts)
         failed = self._judge(attempts, entries, "its machine ran out of memory", where, self._ledger.spare)
         self._metrics.failed(Failure.OUT_OF_MEMORY, failed)
@@ -252,7 +253,10 @@ class Driver:
             return
         self._next_watch = now + WATCH_S
         self._journals = {key: self._journals[key] for key in self._keys()}
-        self._entries = self._journal.read_only(self._keys())
+        keys: defaultdict[str, list[str]] = defaultdict(list)
+        for slot in self.crew.busy:
+            keys[slot.node] += [attempt.key for attempt in slot.in_flight.values()]
+        self._entries = self._journal.look(keys)
         limit = self._settings.image_timeout_s
         self._ledger.take_back(self.crew.failed_on_lost(), lost=True)
         self.crew.forget_trials(self._ledger.is_over)

@@ -17,6 +17,7 @@ from boto3.session import Session
 
 from tests.chaos.efficiency import efficiency
 from tests.chaos.elastic import elastic
+from tests.chaos.journals import journals
 from tests.chaos.machines import Bucket, gone, one_bad
 from tests.chaos.memory import memory
 from tests.chaos.run import Findings, chaos
@@ -48,7 +49,17 @@ def main(names: list[str]) -> int:
     os.environ.update(S3_ENVIRONMENT)
     code = 0
     with running_server() as endpoint:
-        for name in names or ["long", "real", "elastic", "one-bad", "gone", "shortage", "memory", "efficiency"]:
+        for name in names or [
+            "long",
+            "real",
+            "elastic",
+            "one-bad",
+            "gone",
+            "shortage",
+            "memory",
+            "efficiency",
+            "journals",
+        ]:
             logs = Path(tempfile.mkdtemp(prefix=f"chaos-{name}-"))
             match name:
                 case "elastic":
@@ -59,6 +70,8 @@ def main(names: list[str]) -> int:
                     lines, problems = shortage(logs)
                 case "memory":
                     lines, problems = memory(logs, images=2000)
+                case "journals":
+                    lines, problems = journals()
                 case "efficiency":
                     lines, problems = efficiency()
                 case _:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from pipeline.cluster.crew import CHUNKS_IN_FLIGHT
 from pipeline.cluster.driver import REFUSALS_IN_A_ROW
+from pipeline.cluster.journal import JournalKeeper
 from pipeline.cluster.machines import DEATHS, PROOFS
 from pipeline.errors import RunError
 from pipeline.records import Ending
-from tests.cluster.simulation import Ailment, Simulated, machines_of, simulate
+from tests.cluster.simulation import Ailment, Ref, Simulated, SimulatedRay, machines_of, simulate
 
 
 def expect_all_done_and_nobody_blamed(made: Simulated) -> None:
@@ -73,3 +76,17 @@ def test_a_fifth_of_all_machines_gone_within_a_minute_costs_no_chunk_an_attempt(
     expect_all_done_and_nobody_blamed(made)
     assert 200 <= made.lost_attempts <= 200 * CHUNKS_IN_FLIGHT
     assert not made.avoided
+
+
+def test_a_thousand_journals_are_asked_in_turns_and_one_that_is_silent_holds_up_none(monkeypatch: pytest.MonkeyPatch):
+    """The driver must not spend its time on marks, nor wait for a node that is going."""
+    nodes = [machine.node_id for machine in machines_of(1000)]
+    ray = SimulatedRay([])
+    monkeypatch.setattr("pipeline.cluster.journal.ray", ray)
+    keeper = JournalKeeper()
+    for node in nodes:
+        ray.get(keeper.on(node).mark.remote(f"{node}#1", 7))
+    keeper.on(nodes[0]).look = SimpleNamespace(remote=lambda *_: Ref())
+    keys = {node: [f"{node}#1"] for node in nodes}
+    seen = [len(keeper.look(keys)) for _ in range(11)]
+    assert seen == [99, *range(199, 1000, 100), 999]
