@@ -18,7 +18,7 @@ from pipeline.cluster.capacity import Capacity, machine_is_lost
 from pipeline.cluster.machines import Machines
 from pipeline.cluster.metrics import Failure
 from pipeline.cluster.ray_session import one_line
-from pipeline.errors import MaskmillError, RunError
+from pipeline.errors import MaskmillError, RunError, StorageError
 from pipeline.records import Attempt
 from pipeline.settings import RunSettings
 
@@ -166,7 +166,8 @@ class Crew:
         try:
             answer = answer_of(slot, ref)
         except RayTaskError as error:
-            if isinstance(error.cause, MaskmillError):
+            # The driver has read the checkpoint, so a store that refuses it here may be this machine's fault.
+            if isinstance(error.cause, MaskmillError) and not isinstance(error.cause, StorageError):
                 raise error.cause from error
             self._start_failed(slot, one_line(error))
         except WorkerGoneError as gone:

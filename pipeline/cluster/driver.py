@@ -134,6 +134,8 @@ class Driver:
                 self._receive(slot, ref)
             elif slot in self.crew.slots and not slot.ready:
                 self.crew.answer(slot, ref)
+                if slot.node:
+                    self._journal.on(slot.node)  # it starts beside the model
 
     def _receive(self, slot: WorkerSlot, ref: Any) -> None:
         try:

@@ -21,7 +21,7 @@ from pipeline.records import JournalEntry
 
 ray: Any = typed_ray  # its annotations are partial and partly wrong
 
-READ_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 10.0
 NODES_AT_ONCE = 100
 """Nodes whose journals are asked in one look. More nodes take turns, so that a look costs the driver some 20 ms."""
 ANSWER_S = 0.05

@@ -51,6 +51,7 @@ def journals() -> tuple[list[str], list[str]]:
         patch.setattr(keeper, "on", lambda node: actors[int(node[1:]) % PROCESSES])
         keys = {node: [f"{node}#1", f"{node}#2"] for node in nodes}
         ray.get([actors[int(node[1:]) % PROCESSES].mark.remote(key, 1) for node in nodes for key in keys[node]])
+        known = 0
         cpu, wall = time.process_time(), time.monotonic()
         for look in range(LOOKS):
             time.sleep(max(0.0, wall + look * WATCH_S - time.monotonic()))
