@@ -45,8 +45,8 @@ submit: .venv/.run-ready  ## the same on a Ray cluster: SHARD=s3://... OUT=s3://
 verify: .venv/.run-ready  ## recount the output at OUT=... from its parts alone
 	$(BIN)/python -m jobs.verify $(call quoted,out,OUT) $(ARGS)
 
-test: .venv/.dev-ready  ## run the test suite
-	$(BIN)/python -m pytest
+test: .venv/.dev-ready  ## run the test suite, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 chaos: .venv/.dev-ready  ## kill workers, nodes and drivers for a quarter of an hour, and compare with an undisturbed run
 	$(BIN)/python -m tests.chaos $(ARGS)

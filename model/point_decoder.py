@@ -44,7 +44,8 @@ class Predictions:
 class PointDecoder:
     """A model's decoder with its weights combined for single points; they must not change afterwards.
 
-    Working memory, beside `SharedImage` for each crop: on a CPU about 40 MB with the released sizes.
+    Working memory, beside `SharedImage` for each crop, with the released sizes: on a CPU 33 MB, and with the steps of a
+    GPU 0.44 GB up to the scores and 1.58 GB for masks, however few points are asked. What is kept comes on top.
     """
 
     def __init__(self, sam: Sam) -> None:

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.records import ImageRow, Mask, Status
-from pipeline.settings import Format
+from pipeline.settings import Format, Recipe
 from pipeline.storage.parts import write_part
 
 ROOT = Path(__file__).parent.parent
@@ -86,6 +87,17 @@ def test_every_make_target_that_the_readme_names_exists() -> None:
     )
     assert named
     assert named <= targets
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/generator.md"])
+def test_the_thresholds_of_the_default_model_are_on_the_pages_with_the_recipes(page: str) -> None:
+    """`recipe=sam` alone does not use the released thresholds, and a reader of its table must learn that there."""
+    thresholds = yaml.safe_load((ROOT / "conf" / "model" / "tiny.yaml").read_text())["recipe"]
+    text = (ROOT / page).read_text()
+    assert set(thresholds) == {"pred_iou_thresh", "stability_score_thresh"}
+    for own, released in zip(thresholds.values(), (Recipe.pred_iou_thresh, Recipe.stability_score_thresh), strict=True):
+        assert str(own) in text
+        assert str(released) in text
 
 
 def headings(page: Path) -> set[str]:

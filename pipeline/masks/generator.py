@@ -61,15 +61,23 @@ def generate_masks(
     windows = [window for index, image_HW3 in enumerate(images_HW3) for window in _windows(index, image_HW3, recipe)]
     for start in range(0, len(windows), crops_per_encode):
         batch = windows[start : start + crops_per_encode]
-        encoded = segmenter.encode([window.pixels_HW3 for window in batch])
-        for window, crop in zip(batch, encoded, strict=True):
-            search = CropSearch(window.image_hw, window.crop, crop, segmenter, recipe)
-            candidates, funnel = search.run()
+        for window, (candidates, funnel) in zip(batch, _searched(batch, segmenter, recipe), strict=True):
             found[window.image_index].append(candidates)
             funnels[window.image_index] += funnel
     return [
         merge_crops(_image_hw(image_HW3), crops, funnel, recipe)
         for image_HW3, crops, funnel in zip(images_HW3, found, funnels, strict=True)
+    ]
+
+
+def _searched(
+    batch: Sequence[_Window], segmenter: Segmenter[Encoded], recipe: Recipe
+) -> list[tuple[Candidates[Rle], Funnel]]:
+    """What each crop of a batch has. A function of its own, so that no encoding outlives its batch."""
+    encoded = segmenter.encode([window.pixels_HW3 for window in batch])
+    return [
+        CropSearch(window.image_hw, window.crop, crop, segmenter, recipe).run()
+        for window, crop in zip(batch, encoded, strict=True)
     ]
 
 

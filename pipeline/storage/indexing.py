@@ -117,7 +117,7 @@ def _tar_member(name: str, entry: TarEntry, tar: ObjectInfo) -> FoundMember:
     elif entry.kind is EntryKind.HARD_LINK:
         broken = f"it is a hard link in {tar.uri} to {entry.target!r}, of which nothing comes before it"
     else:
-        broken = f"it is a {entry.kind} in {tar.uri}; only plain files are read"
+        broken = f"it is a {entry.kind} in {tar.uri}; only plain files and hard links are read"
     return FoundMember(name, tar.uri, entry.offset, 0, tar.etag, broken)
 
 

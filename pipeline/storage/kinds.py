@@ -14,7 +14,12 @@ _LIST_EXTENSIONS = frozenset({".txt", ".jsonl"})
 MAX_SA_NUMBER = 2**52
 """`sa_<n>` names with a larger n are foreign names, so that ids given after them stay below 2^53."""
 _SA_NAME = re.compile(r"sa_([0-9]{1,16})(?:\.[^./]*)?")
-_ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".zip", ".7z", ".rar")
+_ARCHIVES = (
+    *(f".tar.{end}" for end in ("gz", "z", "bz2", "xz", "lz", "lzma", "lzo", "zst", "lz4", "br")),
+    *(".tgz", ".taz", ".tbz", ".tbz2", ".tz2", ".txz", ".tlz", ".tzst"),
+    *(".zip", ".7z", ".rar"),
+)
+"""Compressed tars by the suffixes that GNU tar knows (its manual, --auto-compress) and two newer ones; and others."""
 
 
 def is_list(name: str) -> bool:

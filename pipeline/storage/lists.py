@@ -1,8 +1,8 @@
 """A list of images: one URI a line, as text or as JSON objects.
 
 Owns its syntax and what a relative URI in it is relative to. A line of text is a name as it stands, blanks and all, so
-that `ls > photos.txt` makes a list. Only three things are no names: an empty line, a line that begins with `# `, and a
-`~/` at the beginning, which is the home folder. Nobody looks whether the images exist.
+that `ls > photos.txt` makes a list. An empty line, a line that begins with `# ` and the list's own name stand for no
+image, and a `~/` at the beginning is the home folder. Nobody looks whether the images exist.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from pipeline.errors import ConfigError
 from pipeline.storage.kinds import extension, is_archive, is_list, is_tar
-from pipeline.storage.uris import absolute, check_object_name, is_s3, join, parent
+from pipeline.storage.uris import absolute, base_name, check_object_name, is_s3, join, parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,8 @@ def read_list(stream: BinaryIO, uri: str) -> Iterator[ListEntry | SkippedLine]:
             yield SkippedLine(f"line {number}", "empty line")
         elif f"{line} ".startswith("# "):
             yield SkippedLine(line, "comment")
+        elif line == base_name(uri):
+            yield SkippedLine(line, "the list itself")
         else:
             yield _entry(_uri_in_json(line, f"{uri}:{number}") if extension(uri) == ".jsonl" else line, uri, number)
 

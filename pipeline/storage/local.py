@@ -58,7 +58,8 @@ class LocalStore:
             file.seek(offset)
             data = file.read() if length is None else file.read(length)
             if length is not None and len(data) != length:
-                raise ChangedError(f"{uri} ends at byte {offset + len(data)}, but {offset + length} bytes were planned")
+                size = os.fstat(file.fileno()).st_size
+                raise ChangedError(f"{uri} ends at byte {size}, but {offset + length} bytes were planned")
             if etag:
                 _check_etag(uri, os.fstat(file.fileno()), etag)
         return data

@@ -35,7 +35,7 @@ from pipeline.storage.parts import write_part
 from pipeline.storage.store import Store
 from pipeline.work.earlier_part import earlier_part
 from pipeline.work.prefetch import prefetch
-from pipeline.work.source_check import SourceCheck
+from pipeline.work.source_check import SourceCheck, concerned
 from pipeline.work.stopwatch import Stopwatch
 
 PREFETCH_DEPTH = 1
@@ -163,7 +163,7 @@ def _load(
             with watch.stage(Stage.READ):
                 data = _read(member, planned, context)
         except OutOfReachError as error:
-            raise SourceError(f"{error}; then repeat the command", planned.shard.name) from error
+            raise SourceError(f"{error}; then repeat the command", concerned(planned.shard)) from error
         except NotFoundError as error:
             yield Loaded(member, status=Status.MISSING, error=str(error))
         except ChangedError as error:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pipeline.errors import ConfigError, DeniedError, NotFoundError, SourceError
 from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import PlannedShard
-from pipeline.records import Chunk, ImageRow, Member, Status
+from pipeline.records import Chunk, ImageRow, Member, Shard, Status
 from pipeline.storage.indexing import ShardKind, index_tar
 from pipeline.storage.members import read_members
 from pipeline.storage.shards import shard_is_there
@@ -73,11 +73,7 @@ class SourceCheck:
         missing = [row for row in rows if row.status is Status.MISSING]
         for row in missing if is_list else missing[:1]:
             if not shard_is_there(shard, row.source, self._store):
-                raise SourceError(
-                    f"{shard.uri} shows nothing any more, {row.file_name} was to be read from it ({row.error}); bring "
-                    "the source back (is a volume not mounted?) and repeat the command",
-                    "" if is_list else shard.name,
-                )
+                raise _out_of_reach(shard, row)
         unread = missing + [row for row in rows if row.status is Status.CHANGED]
         if unread and not any(row.sha256 for row in rows) and not self._others_are_as_planned(planned, chunk):
             raise SourceError(
@@ -104,6 +100,19 @@ class SourceCheck:
 
     def _members(self, planned: PlannedShard, start: int, stop: int) -> list[Member]:
         return self._index.read(planned.shard.name, start, stop)
+
+
+def concerned(shard: Shard) -> str:
+    """The shard's name if all of it is out of reach when an image of it is; "" for a list, which names many places."""
+    return "" if shard.kind == ShardKind.LIST else shard.name
+
+
+def _out_of_reach(shard: Shard, row: ImageRow) -> SourceError:
+    what = f"{shard.uri} shows nothing any more, {row.file_name} was to be read from it"
+    if shard.kind == ShardKind.LIST:
+        what = f"the nearest folder above {row.source} is empty"
+    cure = "bring the source back (is a volume not mounted?) and repeat the command"
+    return SourceError(f"{what} ({row.error}); {cure}", concerned(shard))
 
 
 def _place(member: Member) -> tuple[str, int, int, str]:

@@ -20,12 +20,15 @@ from tests.chaos.elastic import elastic
 from tests.chaos.journals import journals
 from tests.chaos.machines import Bucket, gone, one_bad
 from tests.chaos.memory import memory
+from tests.chaos.outage import outage
 from tests.chaos.run import Findings, chaos
 from tests.chaos.shortage import shortage
 from tests.chaos.storm import STORMS, Storm
 from tests.chaos.weather import HARMS, Weather, weather
 from tests.conftest import S3_ENVIRONMENT
 from tests.s3_server import running_server
+
+ALL = ("long", "real", "elastic", "one-bad", "gone", "shortage", "outage", "memory", "efficiency", "journals")
 
 
 def report(name: str, storm: Storm, found: Findings, sky: Weather) -> Iterator[str]:
@@ -49,17 +52,7 @@ def main(names: list[str]) -> int:
     os.environ.update(S3_ENVIRONMENT)
     code = 0
     with running_server() as endpoint:
-        for name in names or [
-            "long",
-            "real",
-            "elastic",
-            "one-bad",
-            "gone",
-            "shortage",
-            "memory",
-            "efficiency",
-            "journals",
-        ]:
+        for name in names or ALL:
             logs = Path(tempfile.mkdtemp(prefix=f"chaos-{name}-"))
             match name:
                 case "elastic":
@@ -68,6 +61,8 @@ def main(names: list[str]) -> int:
                     lines, problems = _machines(name, endpoint, logs)
                 case "shortage":
                     lines, problems = shortage(logs)
+                case "outage":
+                    lines, problems = outage(logs, endpoint)
                 case "memory":
                     lines, problems = memory(logs, images=2000)
                 case "journals":

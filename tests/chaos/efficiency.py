@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.cluster.ledger import Ledger
 from pipeline.plan.plan import OutputSettings, Plan, PlannedShard
-from pipeline.progress import Standing
+from pipeline.progress import Event, Standing
 from pipeline.records import Attempt, ChunkReport, Funnel, Shard
 from pipeline.settings import RunSettings, Settings
 
@@ -78,7 +78,7 @@ class Clock:
     def show_finish(self, counted: int, parts: int) -> None:
         return
 
-    def say(self, sentence: str) -> None:
+    def say(self, sentence: str, event: Event = Event.NOTE, *, chunk: str = "", node: str = "") -> None:
         raise AssertionError(sentence)
 
     def close(self) -> None:

@@ -90,4 +90,21 @@ SHORT = Storm(
     fault_share=0.25,
     seconds_per_image=0.05,
 )
+OUTAGE = Storm(
+    seed=4,
+    chunks=20,
+    images_per_chunk=4,
+    nodes=1,
+    cpus_per_node=2,
+    drivers=1,
+    worker_kills=0,
+    journal_kills=0,
+    node_kills=0,
+    driver_kills=0,
+    poisons=0,
+    tar_pits=0,
+    fault_share=0,
+    seconds_per_image=0.1,
+)
+"""Calm but for what outage.py does."""
 STORMS = {"long": LONG, "real": REAL, "short": SHORT}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from pipeline.masks.generator import generate_masks
 from pipeline.masks.merge import merge_crops
 from pipeline.records import Funnel, ImageMasks
 from pipeline.settings import CropRank, Recipe
-from tests.fakes import Painted, PaintedSegmenter, always, paint, same_colour
+from tests.fakes import Painted, PaintedCrop, PaintedSegmenter, always, paint, same_colour
 from tests.masks.conftest import scene
 from tests.masks.oracle import decode_counts
 
@@ -179,6 +180,25 @@ def test_crops_of_all_images_share_encoder_batches() -> None:
     )
     assert sum(calls) == 15
     assert max(calls) == generator.CROPS_PER_ENCODE
+
+
+@pytest.mark.parametrize("at_once", [8, 4, 1])
+def test_encodings_are_let_go_before_the_next_ones_are_made(at_once: int) -> None:
+    """One of Segment Anything takes 27 MB; memory is short where halving their number helps."""
+    made: list[weakref.ref[PaintedCrop]] = []
+
+    class Watching(PaintedSegmenter):
+        def encode(self, crops_HW3: Any) -> Any:
+            assert [crop for crop in made if crop() is not None] == []
+            encoded = super().encode(crops_HW3)
+            made.extend(map(weakref.ref, encoded))
+            return encoded
+
+    recipe = Recipe(points_per_side=1, crop_n_layers=2)
+    generate_masks(
+        [np.zeros((40, 40, 3), np.uint8)], Watching(same_colour(), side=40), recipe, crops_per_encode=at_once
+    )
+    assert len(made) == 21
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import accumulate
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +16,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
+from model import point_decoder
 from model.config import CONFIGS, SamConfig
-from model.point_decoder import COLUMNS, PointDecoder, Predictions
+from model.point_decoder import COLUMNS, CUDA_BLOCK, PointDecoder, Predictions
 from model.sam import Sam
 from model.upscaling import cells_inside
 from tests.model.test_equality import random_sam
@@ -151,6 +156,32 @@ def test_no_points_and_no_survivors_are_answers_too(asked: tuple[Sam, Tensor, Te
             decode(sam, image_1Cgg, coords, thresh=thresh),
             Predictions(*(getattr(everything, name)[:0] for name in COLUMNS)),
         )
+
+
+def peak_bytes(action: Callable[[], object]) -> int:
+    """Most bytes that torch's allocator had given out at once, beyond what it had before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+        action()
+    results: Any = profiler.profiler
+    events = results.kineto_results.events()
+    return max(accumulate(event.nbytes() for event in events if event.name() == "[memory]"))
+
+
+@torch.inference_mode()
+def test_fewer_points_than_a_block_take_the_memory_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the steps of a GPU. Halving the points frees no more than their masks; docs/gpu.md has it in numbers."""
+    monkeypatch.setattr(point_decoder, "_steps", lambda positions, on_cpu: (CUDA_BLOCK, positions, CUDA_BLOCK))
+    decoder, g = PointDecoder(random_sam(TINY)), TINY.grid_side
+    image = decoder.share(embedding(TINY))
+
+    def peak(count: int) -> int:
+        ask = partial(decoder.decode, image, points(TINY, count), pred_iou_thresh=EVERYTHING, cells_hw=(g, g))
+        return peak_bytes(ask)
+
+    mask_bytes = TINY.multimask_outputs * (4 * g) ** 2 * 4
+    one, half, whole = peak(1), peak(CUDA_BLOCK // 2), peak(CUDA_BLOCK)
+    assert one <= half <= whole <= one + CUDA_BLOCK * mask_bytes
+    assert whole > 10 * CUDA_BLOCK * mask_bytes
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.plan.plan import OutputSettings, Plan, PlannedShard
-from pipeline.records import Chunk, ChunkReport, Ending, Funnel, GivenUp, Shard, Stage
+from pipeline.records import Chunk, ChunkReport, Ending, Funnel, GivenUp, Ignored, Shard, Stage
 from pipeline.run.outcome import Outcome
-from pipeline.run.report import summary
+from pipeline.run.report import SHOWN_KINDS, summary
 from pipeline.settings import RunSettings, Settings
 
 SETTINGS = Settings(source="s", out="/o", run=RunSettings(images_per_chunk=4))
@@ -37,6 +37,23 @@ def test_a_run_that_is_not_finished_says_what_is_there_and_how_to_go_on():
     assert "the device was busy for 50% of the workers' time" in said
     assert "100 candidates: 70 low stability, 30 kept" in said
     assert "repeat the same command" in said
+
+
+def test_what_is_not_worked_on_is_counted_by_kind_and_the_first_of_each_is_named():
+    """A folder of HEIC pictures beside three JPEGs was "3 ok"."""
+    ignored = tuple(Ignored(f".{kind}", 9 - kind, f"a.{kind}") for kind in range(SHOWN_KINDS + 2))
+    said = summary(replace(UNFINISHED, plan=replace(PLAN, ignored=ignored)))
+    [line] = [line for line in said.splitlines() if "ignored" in line]
+    assert line.startswith("  ignored  9 .0 (first: a.0), 8 .1 (first: a.1), ")
+    assert line.endswith("5 .4 (first: a.4) and 7 more")
+    assert "ignored" not in summary(UNFINISHED)
+
+
+def test_halved_batches_are_counted():
+    """A device that is short of memory at every image is slow, and nobody would know why."""
+    reports = (replace(REPORT, halved=2), REPORT, replace(REPORT, halved=1))
+    assert "it was short, and batches were halved 3 times" in summary(replace(UNFINISHED, reports=reports))
+    assert "halved" not in summary(UNFINISHED)
 
 
 def test_a_stop_is_said_and_has_a_code_of_its_own():

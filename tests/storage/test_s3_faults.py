@@ -51,6 +51,18 @@ def test_a_create_whose_answer_was_lost_is_known_as_our_own(s3_store: S3Store, p
     assert created == s3_store.head(uri)
 
 
+def test_a_replacement_whose_answer_was_lost_is_known_as_our_own(
+    s3_store: S3Store, proxy: FaultProxy, uri: str
+) -> None:
+    """The second try does not find the object that it was to replace."""
+    first = s3_store.put_if_absent(uri, b"first")
+    assert first is not None
+    proxy.harm("PUT", Break.LOST_ANSWER)
+    second = s3_store.replace(uri, BODY, etag=first.etag)
+    assert proxy.seen[-3:] == [f"PUT {Break.LOST_ANSWER}", "PUT passed", "HEAD passed"]
+    assert second == s3_store.head(uri)
+
+
 def test_a_create_after_a_lost_answer_loses_to_an_object_of_somebody_else(
     s3_store: S3Store, proxy: FaultProxy, uri: str
 ) -> None:

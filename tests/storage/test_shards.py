@@ -200,7 +200,7 @@ def test_a_list_names_uris_relative_to_itself(store: Store, tmp_path: Path) -> N
 
 def test_lines_of_a_list_are_names_whatever_they_begin_with(store: Store, tmp_path: Path) -> None:
     """`ls > photos.txt` makes them; two names vanished uncounted, and one was looked for in somebody's home."""
-    put(tmp_path, l_txt=b"#1 sunset.jpg\n~draft.jpg\n lead.jpg\n~/home.jpg\n# a comment\n   \n#\n")
+    put(tmp_path, l_txt=b"#1 sunset.jpg\n~draft.jpg\n lead.jpg\n~/home.jpg\n# a comment\n   \n#\nl.txt\n")
     found = index_shard(ShardSource("l", f"{tmp_path}/l.txt", ShardKind.LIST), store)
     assert [member.uri for member in members_of(found)] == [
         f"{tmp_path}/#1 sunset.jpg",
@@ -208,7 +208,11 @@ def test_lines_of_a_list_are_names_whatever_they_begin_with(store: Store, tmp_pa
         f"{tmp_path}/ lead.jpg",
         os.path.expanduser("~/home.jpg"),
     ]
-    assert found.ignored == (Ignored("comment", 2, "# a comment"), Ignored("empty line", 1, "line 6"))
+    assert found.ignored == (
+        Ignored("comment", 2, "# a comment"),
+        Ignored("empty line", 1, "line 6"),
+        Ignored("the list itself", 1, "l.txt"),
+    )
 
 
 @pytest.mark.parametrize("name", ["000.tar", "more.txt", "b.jsonl", "s3://b/x.tar.gz"])
@@ -314,6 +318,18 @@ def test_archives_that_cannot_be_read_are_refused_and_not_left_out(store: Store,
     with pytest.raises(ConfigError, match=r"2 archives that cannot be read \(001\.tar\.gz, 002\.tgz\); unpack them"):
         find_shards(str(tmp_path), store)
     assert [shard.name for shard in find_shards(f"{tmp_path}/*.tar", store).shards] == ["000"]
+
+
+@pytest.mark.parametrize("name", ["a.TAR.GZ", "a.tbz", "a.tar.Z", "a.tlz", "a.tar.lz4", "a.tar.zst", "a.zip", "b/a.7z"])
+def test_an_archive_is_known_by_any_usual_suffix_and_a_file_about_one_is_none(
+    store: Store, tmp_path: Path, name: str
+) -> None:
+    """What is not known for an archive is only counted, and its images are not in the output."""
+    for file in (name, "c.jpg", "d.tar.md5", "d.tar.idx"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_bytes(b"x")
+    with pytest.raises(ConfigError, match=rf"1 archives that cannot be read \({re.escape(name)}\)"):
+        find_shards(str(tmp_path), store)
 
 
 def test_what_lies_beside_tars_is_counted(store: Store, tmp_path: Path) -> None:

@@ -29,8 +29,11 @@ from tests.fault_proxy import Answer, fault_proxy
 from tests.small_runs import context_of, device, part_of, parts_of, rows_of, small_run, work
 
 CONDITIONS = ("ok", "unreadable", "gone", "changed", "refused")
-READABLE = {"ok", "unreadable"}
-ROW = {"ok": "ok", "unreadable": "unreadable", "gone": "missing", "changed": "changed"}
+ROWS = {
+    "folder": {"ok": "ok", "unreadable": "unreadable", "gone": "missing", "changed": "changed"},
+    # A list says where images are, and nothing of what they were when it was made.
+    "list": {"ok": "ok", "unreadable": "unreadable", "gone": "missing", "changed": "ok"},
+}
 
 
 class RefusingStore(RoutedStore):
@@ -53,15 +56,14 @@ class RefusingStore(RoutedStore):
             raise DeniedError(f"{uri}: refused")
 
 
-def expected(conditions: list[str], chunk: Chunk) -> type[Exception] | list[str]:
+def expected(conditions: list[str], chunk: Chunk, row: dict[str, str]) -> type[Exception] | list[str]:
     """The table, written down once more: what a chunk of such members ends with."""
     own = conditions[chunk.start : chunk.stop]
-    others = conditions[: chunk.start] + conditions[chunk.stop :]
     if "refused" in own:
         return DeniedError
-    if READABLE.isdisjoint(own) and READABLE.isdisjoint(others):
+    if not any(row.get(condition) in ("ok", "unreadable") for condition in conditions):
         return SourceError
-    return [ROW[condition] for condition in own]
+    return [row[condition] for condition in own]
 
 
 def outcome(context: WorkerContext, chunk: Chunk, number: int) -> type[Exception] | list[str]:
@@ -73,16 +75,21 @@ def outcome(context: WorkerContext, chunk: Chunk, number: int) -> type[Exception
     return [str(row.status) for row in part_of(context, number).rows]
 
 
+@pytest.mark.parametrize("kind", list(ROWS))
 @given(conditions=st.lists(st.sampled_from(CONDITIONS), min_size=1, max_size=8))
-@examples(max_examples=40, deadline=None)
-def test_what_is_final_is_what_the_table_says(tmp_path_factory: pytest.TempPathFactory, conditions: list[str]):
+@examples(max_examples=25, deadline=None)
+def test_what_is_final_is_what_the_table_says(
+    tmp_path_factory: pytest.TempPathFactory, conditions: list[str], kind: str
+):
     """A row that should not be final is an image lost for good while the run says that it is done."""
     place = tmp_path_factory.mktemp("mix")
     images = {f"{number}.png": drawn_image(number) for number in range(len(conditions))}
     images |= {f"{number}.png": b"none" for number, condition in enumerate(conditions) if condition == "unreadable"}
     folder = write_folder(place / "in", images)
+    (place / "list.txt").write_text("".join(f"{folder}/{name}\n" for name in images))
     refusing = RefusingStore(set())
-    context = context_of(small_run(folder, place / "out"), refusing)
+    source = folder if kind == "folder" else place / "list.txt"
+    context = context_of(small_run(source, place / "out"), refusing)
     for number, condition in enumerate(conditions):
         path = folder / f"{number}.png"
         if condition == "gone":
@@ -92,7 +99,7 @@ def test_what_is_final_is_what_the_table_says(tmp_path_factory: pytest.TempPathF
         elif condition == "refused":
             refusing.refused.add(str(path))
     for number, chunk in enumerate(context.plan.chunks()):
-        assert outcome(context, chunk, number) == expected(conditions, chunk)
+        assert outcome(context, chunk, number) == expected(conditions, chunk, ROWS[kind])
     shutil.rmtree(place)
 
 
@@ -103,13 +110,17 @@ def test_a_list_of_what_is_not_mounted_yet_waits_and_is_done_afterwards(
     photos = write_folder(tmp_path / "volume" / "photos", {f"{n}.png": drawn_image(n) for n in range(6)})
     (tmp_path / "list.txt").write_text("".join(f"{photos}/{n}.png\n" for n in range(6)))
     shutil.move(photos, tmp_path / "elsewhere")
-    context = context_of(replace(settings, source=str(tmp_path / "list.txt")), store)
-    with pytest.raises(SourceError, match="mounted"):
+    settings = replace(settings, source=str(tmp_path / "list.txt"))
+    context = context_of(settings, store)
+    with pytest.raises(SourceError, match=r"folder above .*/photos/0\.png is empty .*is a volume not mounted"):
         work(context)
     assert not (Path(settings.out) / "data").exists()
     shutil.move(tmp_path / "elsewhere", photos)
     work(context)
     assert [row.status for row in rows_of(context)] == ["ok"] * 6
+    undisturbed = context_of(replace(settings, out=str(tmp_path / "undisturbed")), store)
+    work(undisturbed)
+    assert parts_of(settings.out) == parts_of(undisturbed.out)
 
 
 def test_a_volume_that_goes_in_the_middle_of_a_list_makes_no_rows(settings: Settings, store: Store, tmp_path: Path):
@@ -204,6 +215,22 @@ def test_a_bucket_that_is_gone_stops_the_shard(s3_context: tuple[Any, WorkerCont
     assert isinstance(stopped.value.__cause__, OutOfReachError)
 
 
+def test_a_bucket_that_is_gone_stops_of_a_list_the_chunk_alone(
+    settings: Settings, s3_endpoint: str, s3_client: Any, s3_bucket: str, tmp_path: Path
+):
+    """The list's other lines name other places: a wrong name among millions must not stop them all."""
+    s3_client.put_object(Bucket=s3_bucket, Key="a.png", Body=drawn_image(1))
+    places = [f"s3://{s3_bucket}/a.png"] * 4 + ["s3://never-was/b.png"]
+    (tmp_path / "list.txt").write_text("\n".join(places))
+    store = connect(StoreSettings(endpoint_url=s3_endpoint))
+    context = context_of(replace(settings, source=str(tmp_path / "list.txt")), store)
+    first, second = context.plan.chunks()
+    assert process_chunk(Attempt(first), context).images == {"ok": 3}
+    with pytest.raises(SourceError, match="there is no bucket 'never-was'") as stopped:
+        process_chunk(Attempt(second), context)
+    assert stopped.value.shard == ""
+
+
 @pytest.mark.parametrize("format", list(Format))
 def test_failed_rows_are_tried_again_and_the_part_is_that_of_an_undisturbed_run(
     settings: Settings, store: Store, tmp_path: Path, format: Format
@@ -235,9 +262,15 @@ def test_failed_rows_are_tried_again_and_the_part_is_that_of_an_undisturbed_run(
     assert [name for name in now if now[name] != times[name]] == [min(now)]
 
 
-def test_a_part_that_somebody_else_mended_meanwhile_is_left(settings: Settings, store: Store, tmp_path: Path):
+@pytest.mark.parametrize("place", ["disk", "s3"])
+def test_a_part_that_somebody_else_mended_meanwhile_is_left(
+    settings: Settings, store: Store, tmp_path: Path, request: pytest.FixtureRequest, place: str
+):
     """Two retries at once: the second must not put its own view of the source over the first one's."""
     folder = write_folder(tmp_path / "in", {f"{n}.png": drawn_image(n) for n in range(3)})
+    if place == "s3":
+        store = connect(StoreSettings(endpoint_url=request.getfixturevalue("s3_endpoint")))
+        settings = replace(settings, out=f"s3://{request.getfixturevalue('s3_bucket')}/out")
     context = context_of(replace(settings, source=str(folder)), store)
     (folder / "1.png").rename(tmp_path / "1.png")
     work(context)
