@@ -19,6 +19,7 @@ from pipeline.cluster.machines import Machines
 from pipeline.cluster.metrics import Failure
 from pipeline.cluster.ray_session import one_line
 from pipeline.errors import MaskmillError, RunError, StorageError
+from pipeline.progress import Event, Say
 from pipeline.records import Attempt
 from pipeline.settings import RunSettings
 
@@ -112,7 +113,7 @@ class Crew:
     raises  ConfigError if no node has room for a single worker, and none may still come
     """
 
-    def __init__(self, workers: WorkerKind, settings: RunSettings, *, say: Callable[[str], None]) -> None:
+    def __init__(self, workers: WorkerKind, settings: RunSettings, *, say: Say) -> None:
         self.slots: list[WorkerSlot] = []
         self._spec = ray.put(workers.spec)
         self._settings = settings
@@ -308,7 +309,8 @@ class Crew:
             return False
         if node not in self._machines.avoided:
             self._machines.avoided[node] = why
-            self._say(f"{self._capacity.name_of(node)} is avoided from now on: {why}")
+            name = self._capacity.name_of(node)
+            self._say(f"{name} is avoided from now on: {why}", Event.MACHINE_AVOIDED, node=node)
             self._forget([shortage for shortage in self._shortages if shortage.node == node])
             for slot in list(self._unplaced()):
                 self.dismiss(slot)  # it may be placed there yet

@@ -173,13 +173,15 @@ class Driver:
         chunk_id = attempt.chunk.chunk_id
         if isinstance(error, SourceError):
             count = self._ledger.give_up_source(attempt, error.shard, one_line(error))
-            self._progress.say(f"chunk {chunk_id} and {count - 1} more wait for their source: {why}")
+            self._progress.say(
+                f"chunk {chunk_id} and {count - 1} more wait for their source: {why}", Event.SHARD_WAITS, chunk=chunk_id
+            )
         elif isinstance(error, StorageError):
             self._refused(slot, attempt, error, why)
         else:
             entries = self._journal.read(slot.node, [attempt.key])
             entry = entries.get(attempt.key) if entries else None
-            self._progress.say(f"chunk {chunk_id} {self._ledger.blame(attempt, entry, why)}: {why}")
+            self._say_of(slot, attempt, self._ledger.blame(attempt, entry, why), why)
 
     def _refused(self, slot: WorkerSlot, attempt: Attempt, error: StorageError, why: str) -> None:
         """The store refused the worker, or failed it: the fault of the store, of the machine or of the chunk."""
@@ -192,7 +194,7 @@ class Driver:
             verdict = self._ledger.refuse(attempt, one_line(error))
         else:
             verdict = self._ledger.blame(attempt, None, why)
-        self._progress.say(f"chunk {attempt.chunk.chunk_id} {verdict}: {one_line(error) if denied else why}")
+        self._say_of(slot, attempt, verdict, one_line(error) if denied else why)
         if self._refusals >= REFUSALS_IN_A_ROW and self.crew.machines_fail_alike:
             raise RunError(
                 f"{self._refusals} refusals in a row with no chunk finished; the last one: {one_line(error)}"
@@ -205,13 +207,15 @@ class Driver:
         whose machine was lost is excused, and its journal is not asked: it was there."""
         attempts = self.crew.lose(slot)
         if failure is Failure.NODE_LOST:
-            self._progress.say(f"a node is gone, {len(attempts)} chunks go back: {why}")
+            self._progress.say(
+                f"a node is gone, {len(attempts)} chunks go back: {why}", Event.NODE_LOST, node=slot.node
+            )
             judge = self._ledger.let_go if self.crew.note_lost(slot, attempts) else self._ledger.excuse
-            self._metrics.failed(failure, self._judge(attempts, None, "its node was lost", why, judge))
+            self._metrics.failed(failure, self._judge(slot, attempts, None, "its node was lost", why, judge))
             return
         entries = self._journal.read(slot.node, [attempt.key for attempt in attempts])
         self._deaths += 1
-        self._metrics.failed(failure, self._judge(attempts, entries, died, why, self._ledger.blame))
+        self._metrics.failed(failure, self._judge(slot, attempts, entries, died, why, self._ledger.blame))
         self._ledger.take_back(self.crew.note_death(slot, attempts, why))
         if self._deaths >= DEATHS_IN_A_ROW and self.crew.machines_fail_alike:
             raise RunError(f"{self._deaths} workers died in a row with no chunk finished; the last one: {why}")
@@ -221,11 +225,12 @@ class Driver:
         attempts = self.crew.lose(slot)
         entries = self._journal.read(slot.node, [attempt.key for attempt in attempts])
         where = self.crew.note_out_of_memory(slot, attempts)
-        failed = self._judge(attempts, entries, "its machine ran out of memory", where, self._ledger.spare)
+        failed = self._judge(slot, attempts, entries, "its machine ran out of memory", where, self._ledger.spare)
         self._metrics.failed(Failure.OUT_OF_MEMORY, failed)
 
     def _judge(
         self,
+        slot: WorkerSlot,
         attempts: list[Attempt],
         entries: Mapping[str, JournalEntry] | None,
         died: str,
@@ -240,13 +245,17 @@ class Driver:
                 continue
             failed += 1
             verdict = verdict_on(attempt, entries[attempt.key] if entries else None, died)
-            self._progress.say(f"chunk {attempt.chunk.chunk_id} {verdict}: {died}: {why}")
+            self._say_of(slot, attempt, verdict, f"{died}: {why}")
             if verdict is Verdict.NAMED:
                 self._deaths = 0
                 self.crew.note_named(attempt.chunk.chunk_id)
                 if self._ledger.nothing_works:
                     raise RunError(f"image after image ends its worker, and nothing was finished; {died}: {why}")
         return failed
+
+    def _say_of(self, slot: WorkerSlot, attempt: Attempt, verdict: Verdict, why: str) -> None:
+        chunk_id = attempt.chunk.chunk_id
+        self._progress.say(f"chunk {chunk_id} {verdict}: {why}", Event.CHUNK_FAILED, chunk=chunk_id, node=slot.node)
 
     def _watch(self) -> None:
         """Read which image each attempt is at, and replace workers that are at the same image for too long."""

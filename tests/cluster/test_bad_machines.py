@@ -11,6 +11,7 @@ from pipeline.cluster.driver import REFUSALS_IN_A_ROW
 from pipeline.cluster.journal import JournalKeeper
 from pipeline.cluster.machines import DEATHS, PROOFS
 from pipeline.errors import RunError
+from pipeline.progress import Event
 from pipeline.records import Ending
 from tests.cluster.simulation import Ailment, Ref, Simulated, SimulatedRay, machines_of, simulate
 
@@ -36,6 +37,8 @@ def test_machines_that_fail_at_once_draw_a_few_chunks_and_not_the_queue(
     assert len(made.avoided) == bad
     assert {sentence.split()[1] for sentence in made.avoided} == {f"at-m{number}" for number in range(bad)}
     assert sum("is avoided from now on" in sentence for sentence in made.notes.sentences) == bad
+    named = {node for event, _, node in made.notes.events if event is Event.MACHINE_AVOIDED}
+    assert named == {machine.node_id for machine in made.ray.machines if machine.ailment}
 
 
 def test_machines_on_which_workers_die_leave_nobody_under_suspicion(monkeypatch: pytest.MonkeyPatch):

@@ -167,11 +167,12 @@ def test_what_a_bad_machine_did_to_a_chunk_is_taken_back(plan: Plan):
     ledger = Ledger.open(plan, committed=(), attempts_allowed=1, from_the_start=True)
     at_one = JournalEntry(ordinal=1, images=2, age_s=0.0)
     attempts: list[Attempt] = []
+    verdicts: list[Verdict] = []
     for _ in range(DEATHS_TO_NAME):
         attempts.append(replace(ledger.take(), careful=True))
-        verdict = ledger.blame(attempts[-1], at_one, "died")
+        verdicts.append(ledger.blame(attempts[-1], at_one, "died"))
         ledger.waiting.rotate(1)
-    assert verdict is Verdict.NAMED
+    assert verdicts[-1] is Verdict.NAMED
     attempts.append(ledger.take())
     assert ledger.refuse(attempts[-1], "refused") is Verdict.GIVEN_UP
     ledger.take_back(attempts)
