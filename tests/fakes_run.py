@@ -111,12 +111,12 @@ def take_memory() -> None:
     raise RuntimeError("nobody minded")
 
 
-def load_fake(store: Store, *, seconds_per_image: float = 0.0) -> Any:
+def load_fake(store: Store, _shared: Path | None = None, *, seconds_per_image: float = 0.0) -> Any:
     """Fails on machines whose environment says FAKE_BROKEN_HERE."""
     return load_broken(store) if os.environ.get("FAKE_BROKEN_HERE") else FakeSegmenter(seconds_per_image)
 
 
-def load_broken(_store: Store) -> Any:
+def load_broken(_store: Store, _shared: Path | None = None) -> Any:
     raise RuntimeError("the accelerator is on fire")
 
 

@@ -58,6 +58,10 @@ class Capacity:
         fit = max(1, self.workers_that_fit(without=avoided))
         return fit + min(fit, SPARE_AT_MOST) if self._may_grow else fit
 
+    def alive(self) -> set[str]:
+        """Ids of the nodes that are there now."""
+        return {node["NodeID"] for node in self._nodes() if node["Alive"]}
+
     def name_of(self, node_id: str) -> str:
         """The node's address and id, for messages."""
         node = next((node for node in self._nodes() if node["NodeID"] == node_id), None)

@@ -18,7 +18,8 @@ from pipeline.cluster.capacity import Capacity, machine_is_lost
 from pipeline.cluster.machines import Machines
 from pipeline.cluster.metrics import Failure
 from pipeline.cluster.ray_session import one_line
-from pipeline.errors import MaskmillError, RunError
+from pipeline.errors import MaskmillError, RunError, StorageError
+from pipeline.progress import Event, Say
 from pipeline.records import Attempt
 from pipeline.settings import RunSettings
 
@@ -26,6 +27,8 @@ ray: Any = typed_ray  # its annotations are partial and partly wrong
 
 CHUNKS_IN_FLIGHT = 2
 """Per worker: one that computes, and one that is read before it or written after it."""
+PLACING_S = 60.0
+"""Seconds after which a worker that waits for room is not counted on any more."""
 LOADING_S = 600.0
 """Seconds in which a worker loads its model; more if run.image_timeout_s, which is about images, is more."""
 RAN_OUT = "ran out of memory, and Ray ended a worker there"
@@ -57,8 +60,8 @@ class WorkerSlot:
     """A call that returns when the model is loaded."""
     node: str = ""
     ready: bool = False
-    since: float = 0.0
-    """When it was placed, or became ready."""
+    since: float = field(default_factory=time.monotonic)
+    """When it was asked for, placed, or became ready."""
     in_flight: dict[Any, Attempt] = field(default_factory=dict[Any, Attempt])
     alone: bool = False
     """It works on a suspect chunk and gets no second one."""
@@ -110,7 +113,7 @@ class Crew:
     raises  ConfigError if no node has room for a single worker, and none may still come
     """
 
-    def __init__(self, workers: WorkerKind, settings: RunSettings, *, say: Callable[[str], None]) -> None:
+    def __init__(self, workers: WorkerKind, settings: RunSettings, *, say: Say) -> None:
         self.slots: list[WorkerSlot] = []
         self._spec = ray.put(workers.spec)
         self._settings = settings
@@ -121,6 +124,8 @@ class Crew:
             num_cpus=self._capacity.cpus_each, num_gpus=self._capacity.gpus_each, chunks_at_once=CHUNKS_IN_FLIGHT
         )
         self._shortages: list[Shortage] = []
+        self._refusals: dict[str, str] = {}
+        """The last thing that a store said to workers of a machine."""
         self._worked_s = 0.0
 
     @property
@@ -144,6 +149,8 @@ class Crew:
         Those that still wait for resources are demand for the autoscaler.
         """
         wanted = min(self._limit(), work)
+        for slot in [slot for slot in self.slots if slot.node in self._machines.barred and not slot.in_flight]:
+            self.dismiss(slot)
         idle = [slot for slot in self.slots if not slot.in_flight]
         # Those that have not started yet go first.
         for slot in sorted(idle, key=lambda slot: slot.ready)[: max(0, len(self.slots) - wanted)]:
@@ -160,7 +167,8 @@ class Crew:
         try:
             answer = answer_of(slot, ref)
         except RayTaskError as error:
-            if isinstance(error.cause, MaskmillError):
+            # The driver has read the checkpoint, so a store that refuses it here may be this machine's fault.
+            if isinstance(error.cause, MaskmillError) and not isinstance(error.cause, StorageError):
                 raise error.cause from error
             self._start_failed(slot, one_line(error))
         except WorkerGoneError as gone:
@@ -189,13 +197,50 @@ class Crew:
         self.dismiss(slot)
         return attempts
 
-    def note_finished(self, slot: WorkerSlot) -> None:
-        self._machines.note_finished(slot.node)
+    @property
+    def idle_machines(self) -> set[str]:
+        """Machines whose workers get no chunk now."""
+        return self._machines.idle(self._at_hand())
 
-    def note_death(self, slot: WorkerSlot, attempts: list[Attempt], why: str) -> None:
-        """A worker died on a machine that is not lost."""
-        if self._machines.note_death(slot.node, [attempt.chunk.chunk_id for attempt in attempts]):
-            self._avoid(slot.node, f"workers keep dying there: {why}")
+    @property
+    def machines_fail_alike(self) -> bool:
+        """Whether what fails is not one machine's fault."""
+        return self._machines.fail_alike(self._at_hand())
+
+    def note_finished(self, slot: WorkerSlot, chunk_id: str) -> list[Attempt]:
+        """Returns the attempts whose failure turns out to be the fault of another machine, which is avoided."""
+        node = self._machines.note_finished(slot.node, chunk_id)
+        if not node or not self._avoid(node, f"chunks fail there that other machines do: {self._refusals[node]}"):
+            return []
+        self._machines.barred.add(node)
+        return self._machines.take_failed(node)
+
+    def note_refused(self, slot: WorkerSlot, attempt: Attempt, why: str) -> bool:
+        """A store refused or failed a worker. True if another machine is to try first whether it is the chunk's
+        fault."""
+        self._refusals[slot.node] = why
+        return self._machines.note_refused(slot.node, attempt, self._at_hand())
+
+    def note_death(self, slot: WorkerSlot, attempts: list[Attempt], why: str) -> list[Attempt]:
+        """A worker died on a machine that is not lost. Returns as `note_finished` does."""
+        if not self._machines.note_death(slot.node, attempts):
+            return []
+        avoided = self._avoid(slot.node, f"workers keep dying there: {why}")
+        return self._machines.take_failed(slot.node) if avoided else []
+
+    def note_lost(self, slot: WorkerSlot, attempts: list[Attempt]) -> bool:
+        """A worker's machine is gone. True if too many go at once for its chunks to be suspected of it."""
+        chunk_ids = [attempt.chunk.chunk_id for attempt in attempts]
+        machines = len(self._at_hand())
+        return self._machines.note_lost(slot.node, chunk_ids, now=time.monotonic(), machines=machines)
+
+    def failed_on_lost(self) -> list[Attempt]:
+        """Attempts that ended with their worker on a machine which was about to be lost, as is known now."""
+        return self._machines.take_failed_on_lost(self._capacity.alive())
+
+    def forget_trials(self, is_over: Callable[[str], bool]) -> None:
+        """Chunks of which no machine will say any more whether it can do them."""
+        self._machines.forget_trials(is_over)
 
     def note_out_of_memory(self, slot: WorkerSlot, attempts: list[Attempt]) -> str:
         """Ray killed it because its machine had no memory left: one worker fewer from now on, as long as there is one.
@@ -264,11 +309,20 @@ class Crew:
             return False
         if node not in self._machines.avoided:
             self._machines.avoided[node] = why
-            self._say(f"{self._capacity.name_of(node)} is avoided from now on: {why}")
+            name = self._capacity.name_of(node)
+            self._say(f"{name} is avoided from now on: {why}", Event.MACHINE_AVOIDED, node=node)
             self._forget([shortage for shortage in self._shortages if shortage.node == node])
             for slot in list(self._unplaced()):
                 self.dismiss(slot)  # it may be placed there yet
         return True
+
+    def _at_hand(self) -> set[str]:
+        """Machines that have a worker; "" among them if another one may have one soon."""
+        nodes = {slot.node for slot in self.slots if slot.node}
+        latest = time.monotonic() - PLACING_S
+        if any(slot.since > latest for slot in self._unplaced()):
+            nodes |= {""} if self._capacity.workers_that_fit(without={*nodes, *self._machines.avoided}) else set()
+        return nodes - self._machines.barred
 
     def _unplaced(self) -> Iterator[WorkerSlot]:
         return (slot for slot in self.slots if not slot.node)

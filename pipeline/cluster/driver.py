@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,7 +35,7 @@ REFUSALS_IN_A_ROW = 12
 """Attempts that a store may refuse without a single chunk finished in between."""
 WAIT_S = 0.5
 WATCH_S = 2.0
-"""Seconds between two readings of the journal."""
+"""Seconds between two looks into the journals."""
 
 
 class Driver:
@@ -100,11 +101,12 @@ class Driver:
         return Ending.FAILURES if share is not None and self._ledger.failed_more_than(share) else None
 
     def _dispatch(self) -> None:
+        idle = self.crew.idle_machines
         for depth in range(CHUNKS_IN_FLIGHT):
             for slot in self.crew.slots:
                 if not self._ledger.waiting or (depth and not self._may_queue_behind()):
                     return
-                if slot.ready and len(slot.in_flight) == depth and not slot.alone:
+                if slot.node not in idle and slot.ready and len(slot.in_flight) == depth and not slot.alone:
                     self._send(slot)
 
     def _may_queue_behind(self) -> bool:
@@ -114,10 +116,10 @@ class Driver:
         return len(waiting) > len(self.crew.slots) and not self._ledger.is_suspect(waiting[0])
 
     def _send(self, slot: WorkerSlot) -> None:
-        attempt = self._ledger.take()
+        attempt, journal = self._ledger.take(), self._journal.on(slot.node)
         slot.alone = attempt.careful
-        self._journals[attempt.key] = self._journal.actor
-        slot.in_flight[slot.actor.run.remote(attempt, self._journal.actor)] = attempt
+        self._journals[attempt.key] = journal
+        slot.in_flight[slot.actor.run.remote(attempt, journal)] = attempt
 
     def _collect(self) -> None:
         """Take every answer that is there; wait a moment for the first."""
@@ -133,6 +135,8 @@ class Driver:
                 self._receive(slot, ref)
             elif slot in self.crew.slots and not slot.ready:
                 self.crew.answer(slot, ref)
+                if slot.node:
+                    self._journal.on(slot.node)  # it starts beside the model
 
     def _receive(self, slot: WorkerSlot, ref: Any) -> None:
         try:
@@ -141,7 +145,7 @@ class Driver:
             cause = error.cause if isinstance(error.cause, Exception) else error
             if isinstance(cause, DeviceError):
                 return self._lose(slot, one_line(cause), Failure.DEVICE, died="its device failed")
-            self._try_again(self._taken(slot, ref), cause)
+            self._try_again(slot, self._taken(slot, ref), cause)
         except WorkerGoneError as gone:
             if gone.failure is Failure.OUT_OF_MEMORY:
                 self._lose_for_memory(slot)
@@ -149,16 +153,17 @@ class Driver:
                 self._lose(slot, str(gone), gone.failure)
         else:
             self._deaths = self._refusals = 0
-            self.crew.note_finished(slot)
-            self._ledger.finish(self._taken(slot, ref).chunk, report)
+            chunk = self._taken(slot, ref).chunk
+            self._ledger.finish(chunk, report)
             self._metrics.finished(report)
+            self._ledger.take_back(self.crew.note_finished(slot, chunk.chunk_id))
 
     def _taken(self, slot: WorkerSlot, ref: Any) -> Attempt:
         attempt = slot.in_flight.pop(ref)
         slot.alone = False
         return attempt
 
-    def _try_again(self, attempt: Attempt, error: Exception) -> None:
+    def _try_again(self, slot: WorkerSlot, attempt: Attempt, error: Exception) -> None:
         """An attempt raised `error`; its worker lives."""
         if isinstance(error, JournalLostError):
             self._journal.replace(self._journals[attempt.key])
@@ -168,55 +173,67 @@ class Driver:
             raise error  # of the plan or of the place to write to: the next chunk would meet it as well
         self._metrics.failed(Failure.STORAGE if isinstance(error, StorageError) else Failure.ERROR)
         why = f"{type(error).__name__}: {one_line(error)}"
+        chunk_id = attempt.chunk.chunk_id
         if isinstance(error, SourceError):
             count = self._ledger.give_up_source(attempt, error.shard, one_line(error))
-            return self._progress.say(
-                f"chunk {attempt.chunk.chunk_id} and {count - 1} more wait for their source: {why}"
+            self._progress.say(
+                f"chunk {chunk_id} and {count - 1} more wait for their source: {why}", Event.SHARD_WAITS, chunk=chunk_id
             )
-        if isinstance(error, DeniedError):
-            return self._refused(attempt, error)
-        entries = None if isinstance(error, StorageError) else self._journal.read([attempt.key])
-        entry = entries.get(attempt.key) if entries else None
-        verdict = self._ledger.blame(attempt, entry, why)
-        self._progress.say(f"chunk {attempt.chunk.chunk_id} {verdict}: {why}")
-        if verdict is Verdict.GIVEN_UP and isinstance(error, StorageError):
-            raise RunError(f"the store does not answer: {one_line(error)}") from error
+        elif isinstance(error, StorageError):
+            self._refused(slot, attempt, error, why)
+        else:
+            entries = self._journal.read(slot.node, [attempt.key])
+            entry = entries.get(attempt.key) if entries else None
+            self._say_of(slot, attempt, self._ledger.blame(attempt, entry, why), why)
 
-    def _refused(self, attempt: Attempt, error: DeniedError) -> None:
-        self._refusals += 1
-        verdict = self._ledger.refuse(attempt, one_line(error))
-        self._progress.say(f"chunk {attempt.chunk.chunk_id} {verdict}: {one_line(error)}")
-        if self._refusals >= REFUSALS_IN_A_ROW:
+    def _refused(self, slot: WorkerSlot, attempt: Attempt, error: StorageError, why: str) -> None:
+        """The store refused the worker, or failed it: the fault of the store, of the machine or of the chunk."""
+        denied = isinstance(error, DeniedError)
+        self._refusals += denied
+        if self.crew.note_refused(slot, attempt, one_line(error)):
+            verdict = Verdict.ELSEWHERE
+            self._ledger.put_back(attempt.chunk)
+        elif denied:
+            verdict = self._ledger.refuse(attempt, one_line(error))
+        else:
+            verdict = self._ledger.blame(attempt, None, why)
+        self._say_of(slot, attempt, verdict, one_line(error) if denied else why)
+        if self._refusals >= REFUSALS_IN_A_ROW and self.crew.machines_fail_alike:
             raise RunError(
                 f"{self._refusals} refusals in a row with no chunk finished; the last one: {one_line(error)}"
             )
+        if verdict is Verdict.GIVEN_UP and not denied:
+            raise RunError(f"the store does not answer: {one_line(error)}") from error
 
     def _lose(self, slot: WorkerSlot, why: str, failure: Failure, *, died: str = "its worker died") -> None:
         """Dismiss a worker that is gone, and decide on the chunks that it held. One that had not begun goes back; one
-        whose machine was lost is excused."""
+        whose machine was lost is excused, and its journal is not asked: it was there."""
         attempts = self.crew.lose(slot)
-        entries = self._journal.read([attempt.key for attempt in attempts])
         if failure is Failure.NODE_LOST:
-            self._progress.say(f"a node is gone, {len(attempts)} chunks go back: {why}")
-            failed = self._judge(attempts, entries, "its node was lost", why, self._ledger.excuse)
-            self._metrics.failed(failure, failed)
+            self._progress.say(
+                f"a node is gone, {len(attempts)} chunks go back: {why}", Event.NODE_LOST, node=slot.node
+            )
+            judge = self._ledger.let_go if self.crew.note_lost(slot, attempts) else self._ledger.excuse
+            self._metrics.failed(failure, self._judge(slot, attempts, None, "its node was lost", why, judge))
             return
+        entries = self._journal.read(slot.node, [attempt.key for attempt in attempts])
         self._deaths += 1
-        self.crew.note_death(slot, attempts, why)
-        self._metrics.failed(failure, self._judge(attempts, entries, died, why, self._ledger.blame))
-        if self._deaths >= DEATHS_IN_A_ROW:
+        self._metrics.failed(failure, self._judge(slot, attempts, entries, died, why, self._ledger.blame))
+        self._ledger.take_back(self.crew.note_death(slot, attempts, why))
+        if self._deaths >= DEATHS_IN_A_ROW and self.crew.machines_fail_alike:
             raise RunError(f"{self._deaths} workers died in a row with no chunk finished; the last one: {why}")
 
     def _lose_for_memory(self, slot: WorkerSlot) -> None:
         """Ray killed the worker because its machine was short of memory, which any process on it may have used."""
         attempts = self.crew.lose(slot)
-        entries = self._journal.read([attempt.key for attempt in attempts])
+        entries = self._journal.read(slot.node, [attempt.key for attempt in attempts])
         where = self.crew.note_out_of_memory(slot, attempts)
-        failed = self._judge(attempts, entries, "its machine ran out of memory", where, self._ledger.spare)
+        failed = self._judge(slot, attempts, entries, "its machine ran out of memory", where, self._ledger.spare)
         self._metrics.failed(Failure.OUT_OF_MEMORY, failed)
 
     def _judge(
         self,
+        slot: WorkerSlot,
         attempts: list[Attempt],
         entries: Mapping[str, JournalEntry] | None,
         died: str,
@@ -231,13 +248,17 @@ class Driver:
                 continue
             failed += 1
             verdict = verdict_on(attempt, entries[attempt.key] if entries else None, died)
-            self._progress.say(f"chunk {attempt.chunk.chunk_id} {verdict}: {died}: {why}")
+            self._say_of(slot, attempt, verdict, f"{died}: {why}")
             if verdict is Verdict.NAMED:
                 self._deaths = 0
                 self.crew.note_named(attempt.chunk.chunk_id)
                 if self._ledger.nothing_works:
                     raise RunError(f"image after image ends its worker, and nothing was finished; {died}: {why}")
         return failed
+
+    def _say_of(self, slot: WorkerSlot, attempt: Attempt, verdict: Verdict, why: str) -> None:
+        chunk_id = attempt.chunk.chunk_id
+        self._progress.say(f"chunk {chunk_id} {verdict}: {why}", Event.CHUNK_FAILED, chunk=chunk_id, node=slot.node)
 
     def _watch(self) -> None:
         """Read which image each attempt is at, and replace workers that are at the same image for too long."""
@@ -246,8 +267,13 @@ class Driver:
             return
         self._next_watch = now + WATCH_S
         self._journals = {key: self._journals[key] for key in self._keys()}
-        self._entries = self._journal.read_only(self._keys())
+        keys: defaultdict[str, list[str]] = defaultdict(list)
+        for slot in self.crew.busy:
+            keys[slot.node] += [attempt.key for attempt in slot.in_flight.values()]
+        self._entries = self._journal.look(keys)
         limit = self._settings.image_timeout_s
+        self._ledger.take_back(self.crew.failed_on_lost(), lost=True)
+        self.crew.forget_trials(self._ledger.is_over)
         self.crew.replace_hung_starts()
         for slot in self.crew.busy:
             age = max(

@@ -34,6 +34,19 @@ class Verdict(StrEnum):
     GIVEN_UP = "is given up"
     NAMED = "goes on without one image"
     EXCUSED = "goes back"
+    ELSEWHERE = "is tried on another machine"
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What an attempt's failure was counted as.
+
+    at      the image that it accuses, if it accuses one
+    failed  whether it is one of the failures of its chunk
+    """
+
+    at: int | None
+    failed: bool
 
 
 @dataclass
@@ -62,8 +75,12 @@ class Ledger:
     """Chunk id -> attempts that ended with their machine, or for want of its memory."""
     suspects: set[str] = field(default_factory=set[str])
     """Ids of chunks that run carefully from now on."""
+    short_of_memory: set[str] = field(default_factory=set[str])
+    """Those of them that met the end of their machine's memory."""
     deaths: Counter[int] = field(default_factory=Counter[int])
     """Ordinal of an image -> attempts that ended at it."""
+    charges: defaultdict[str, dict[str, Charge]] = field(default_factory=lambda: defaultdict(dict))
+    """Chunk id -> key of an attempt -> what it was charged with."""
     again: set[str] = field(default_factory=set[str])
     """Ids of chunks whose part is there, and whose failed rows are tried once more."""
     crashed: defaultdict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
@@ -148,12 +165,41 @@ class Ledger:
         self.losses[chunk_id] += 1
         if self.losses[chunk_id] > LOSSES_EXCUSED:
             return self.blame(attempt, entry, why)
-        self.waiting.appendleft(attempt.chunk)
+        return self.let_go(attempt, entry, why)
+
+    def let_go(self, attempt: Attempt, _entry: JournalEntry | None, _why: str) -> Verdict:
+        """Its machine was lost, and so many others that no chunk is suspected of it."""
+        self.put_back(attempt.chunk)
         return Verdict.EXCUSED
+
+    def take_back(self, attempts: Iterable[Attempt], *, lost: bool = False) -> None:
+        """The machines of these attempts turn out to be at fault: what they were charged with is as if it had not been.
+
+        lost  the machines are gone, which excuses a chunk as often as in `excuse`
+        """
+        for attempt in attempts:
+            chunk_id = attempt.chunk.chunk_id
+            if attempt.key not in self.charges[chunk_id] or (lost and self.losses[chunk_id] >= LOSSES_EXCUSED):
+                continue
+            self.losses[chunk_id] += lost
+            self._uncharge(chunk_id, self.charges[chunk_id].pop(attempt.key))
+            if not self.charges[chunk_id] and chunk_id not in self.short_of_memory:
+                self.suspects.discard(chunk_id)
+
+    def _uncharge(self, chunk_id: str, charge: Charge) -> None:
+        if charge.at is not None:
+            self.deaths[charge.at] -= 1
+            if self.deaths[charge.at] < DEATHS_TO_NAME:
+                self.crashed[chunk_id].pop(charge.at, None)
+        if charge.failed:
+            if chunk_id in self.given_up and self.failures[chunk_id] == self.attempts_allowed:
+                self.put_back(self.given_up.pop(chunk_id).chunk)
+            self.failures[chunk_id] -= 1
 
     def spare(self, attempt: Attempt, entry: JournalEntry | None, why: str) -> Verdict:
         """Its machine had no memory left: the next attempt is careful, which takes the least memory there is."""
         self.suspects.add(attempt.chunk.chunk_id)
+        self.short_of_memory.add(attempt.chunk.chunk_id)
         return self.excuse(attempt, entry, why)
 
     def blame(self, attempt: Attempt, entry: JournalEntry | None, why: str) -> Verdict:
@@ -169,16 +215,17 @@ class Ledger:
         if at is not None:
             self.deaths[at] += 1
         if attempt.careful and at is not None:
+            self.charges[chunk.chunk_id][attempt.key] = Charge(at, failed=False)
             self.waiting.append(chunk)
             if self.deaths[at] < DEATHS_TO_NAME:
                 return Verdict.AGAIN
             self.crashed[chunk.chunk_id][at] = f"{DEATHS_TO_NAME} attempts at this image failed: {why}"
             return Verdict.NAMED
-        return self._fail(chunk, why)
+        return self._fail(attempt, at, why)
 
     def refuse(self, attempt: Attempt, why: str) -> Verdict:
         """The store refused the worker, which no image is suspected of."""
-        return self._fail(attempt.chunk, why)
+        return self._fail(attempt, None, why)
 
     def give_up_source(self, attempt: Attempt, shard: str, why: str) -> int:
         """The source is not what was planned: the attempt's chunk, or all that wait of its shard, are not tried again.
@@ -190,11 +237,17 @@ class Ledger:
         self.given_up |= {chunk.chunk_id: GivenUp(chunk, why) for chunk in lost}
         return len(lost)
 
+    def is_over(self, chunk_id: str) -> bool:
+        """Nobody works on this chunk any more."""
+        return chunk_id in self.committed or chunk_id in self.given_up
+
     def is_suspect(self, chunk: Chunk) -> bool:
         """It failed before. It runs carefully and alone, so that another death costs no other chunk an attempt."""
         return chunk.chunk_id in self.suspects
 
-    def _fail(self, chunk: Chunk, why: str) -> Verdict:
+    def _fail(self, attempt: Attempt, at: int | None, why: str) -> Verdict:
+        chunk = attempt.chunk
+        self.charges[chunk.chunk_id][attempt.key] = Charge(at, failed=True)
         self.failures[chunk.chunk_id] += 1
         if self.failures[chunk.chunk_id] < self.attempts_allowed:
             self.waiting.append(chunk)

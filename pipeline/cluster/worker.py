@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -52,7 +53,8 @@ class Worker:
         spec = self._spec
         _fix_torch(spec.threads)
         store = connect(spec.store, out=spec.out)
-        segmenter = spec.load(store)
+        context = ray.get_runtime_context()
+        segmenter = spec.load(store, Path(context.get_temp_dir()) / context.get_session_name() / "maskmill-weights")
         warm_up()
         device = Device(segmenter, spec.plan.settings.recipe)
         self._context = WorkerContext(out=spec.out, plan=spec.plan, store=store, generate=device.generate)

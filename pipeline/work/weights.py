@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from model.load import CheckpointError, checked_sha256, load_segmenter
 from model.segmenter import TorchSegmenter
@@ -16,9 +17,16 @@ from pipeline.errors import ConfigError, DeniedError, NotFoundError
 from pipeline.masks.segmenter import Segmenter
 from pipeline.settings import ModelSettings, Settings
 from pipeline.storage.store import Store
+from pipeline.storage.uris import is_s3
+from pipeline.work.node_cache import read_once
 
-LoadSegmenter = Callable[[Store], Segmenter[Any]]
-"""How a worker gets its model, of whatever kind: travels to the worker pickled and is called there once."""
+
+class LoadSegmenter(Protocol):
+    """How a worker gets its model, of whatever kind: travels to the worker pickled and is called there once."""
+
+    def __call__(self, store: Store, shared: Path | None = None, /) -> Segmenter[Any]:
+        """shared  where the node's workers may leave each other what they have read from the store"""
+        ...
 
 
 @dataclass(frozen=True)
@@ -43,10 +51,12 @@ def segmenter_loader(model: ModelSettings, sha256: str) -> LoadSegmenter:
     return partial(_load, model, sha256)
 
 
-def _load(model: ModelSettings, sha256: str, store: Store) -> TorchSegmenter:
+def _load(model: ModelSettings, sha256: str, store: Store, shared: Path | None = None, /) -> TorchSegmenter:
+    """raises  ConfigError; StorageError, which says nothing of other machines"""
     try:
+        checkpoint = _read(model, store) if shared is None else _read_once(model, sha256, store, shared)
         segmenter = load_segmenter(
-            name=model.name, checkpoint=_read(model, store), device=model.device, precision=model.precision
+            name=model.name, checkpoint=checkpoint, device=model.device, precision=model.precision
         )
     except CheckpointError as error:
         raise ConfigError(_about(model, error)) from error
@@ -65,6 +75,8 @@ def checkpoint_sha256(model: ModelSettings, store: Store) -> str:
         return checked_sha256(model.name, _read(model, store))
     except CheckpointError as error:
         raise ConfigError(_about(model, error)) from error
+    except DeniedError as error:
+        raise ConfigError(f"model.checkpoint={model.checkpoint} cannot be read: {error}") from error
 
 
 def _about(model: ModelSettings, error: CheckpointError) -> str:
@@ -73,9 +85,18 @@ def _about(model: ModelSettings, error: CheckpointError) -> str:
 
 def _read(model: ModelSettings, store: Store) -> bytes | None:
     """The checkpoint's bytes, None for the bundled weights."""
-    if model.checkpoint is None:
-        return None
+    return None if model.checkpoint is None else _bytes_at(model.checkpoint, store)
+
+
+def _read_once(model: ModelSettings, sha256: str, store: Store, shared: Path) -> bytes | None:
+    """As `_read`. A file on a disk is not copied: it is on this machine, or a file system keeps it in memory."""
+    if model.checkpoint is None or not is_s3(model.checkpoint):
+        return _read(model, store)
+    return read_once(sha256, partial(_bytes_at, model.checkpoint, store), folder=shared)
+
+
+def _bytes_at(checkpoint: str, store: Store) -> bytes:
     try:
-        return store.read(model.checkpoint)
-    except (NotFoundError, DeniedError) as error:
-        raise ConfigError(f"model.checkpoint={model.checkpoint} cannot be read: {error}") from error
+        return store.read(checkpoint)
+    except NotFoundError as error:
+        raise ConfigError(f"model.checkpoint={checkpoint} cannot be read: {error}") from error

@@ -17,6 +17,8 @@ from boto3.session import Session
 
 from tests.chaos.efficiency import efficiency
 from tests.chaos.elastic import elastic
+from tests.chaos.journals import journals
+from tests.chaos.machines import Bucket, gone, one_bad
 from tests.chaos.memory import memory
 from tests.chaos.outage import outage
 from tests.chaos.run import Findings, chaos
@@ -25,6 +27,8 @@ from tests.chaos.storm import STORMS, Storm
 from tests.chaos.weather import HARMS, Weather, weather
 from tests.conftest import S3_ENVIRONMENT
 from tests.s3_server import running_server
+
+ALL = ("long", "real", "elastic", "one-bad", "gone", "shortage", "outage", "memory", "efficiency", "journals")
 
 
 def report(name: str, storm: Storm, found: Findings, sky: Weather) -> Iterator[str]:
@@ -48,17 +52,21 @@ def main(names: list[str]) -> int:
     os.environ.update(S3_ENVIRONMENT)
     code = 0
     with running_server() as endpoint:
-        for name in names or ["long", "real", "elastic", "shortage", "outage", "memory", "efficiency"]:
+        for name in names or ALL:
             logs = Path(tempfile.mkdtemp(prefix=f"chaos-{name}-"))
             match name:
                 case "elastic":
                     lines, problems = _elastic(logs)
+                case "one-bad" | "gone":
+                    lines, problems = _machines(name, endpoint, logs)
                 case "shortage":
                     lines, problems = shortage(logs)
                 case "outage":
                     lines, problems = outage(logs, endpoint)
                 case "memory":
                     lines, problems = memory(logs, images=2000)
+                case "journals":
+                    lines, problems = journals()
                 case "efficiency":
                     lines, problems = efficiency()
                 case _:
@@ -90,6 +98,18 @@ def _elastic(folder: Path) -> tuple[list[str], list[str]]:
     verdict = "FAILED" if problems else "sound: the broken machine avoided and named, the late one used"
     return [
         f"chaos elastic: {verdict}, {time.monotonic() - begun:.0f} s",
+        *map("  WRONG    {}".format, problems),
+    ], problems
+
+
+def _machines(name: str, endpoint: str, logs: Path) -> tuple[list[str], list[str]]:
+    client = Session().client("s3", endpoint_url=endpoint)
+    begun = time.monotonic()
+    problems = (one_bad if name == "one-bad" else gone)(Bucket(client, f"chaos-{name}", endpoint), logs)
+    client.close()
+    verdict = "FAILED" if problems else "sound: everything done, no chunk blamed"
+    return [
+        f"chaos {name}: {verdict}, {time.monotonic() - begun:.0f} s",
         *map("  WRONG    {}".format, problems),
     ], problems
 

@@ -30,7 +30,7 @@ STARTS = 4
 
 
 class Nodes:
-    """A head without room for workers, where drivers and journals live, and `count` nodes for the workers."""
+    """A head without room for workers, where drivers live, and `count` nodes for the workers and their journals."""
 
     def __init__(self, *, count: int, cpus: int) -> None:
         self._cpus = cpus
@@ -53,8 +53,8 @@ class Nodes:
         return _kill_one([pid for node in self._cluster.worker_nodes for pid in _children(node, "ray::Worker")], dice)
 
     def kill_journal(self, dice: random.Random) -> bool:
-        """What the workers tell where they are."""
-        return _kill_one(list(_children(self._cluster.head_node, "ray::Journal")), dice)
+        """What the workers of one node tell where they are."""
+        return _kill_one([pid for node in self._cluster.worker_nodes for pid in _children(node, "ray::Journal")], dice)
 
     def kill_node(self, dice: random.Random) -> bool:
         """A node with at least one worker, at once with all its processes."""

@@ -102,7 +102,11 @@ def crew(cluster: str) -> Iterator[tuple[Crew, list[str]]]:
     said: list[str] = []
     del cluster  # for the Ray session
     settings = RunSettings(address="auto", max_workers=3, threads_per_worker=64)
-    crew = Crew(WorkerKind(worker_actor, spec=None, device="cpu"), settings, say=said.append)
+    crew = Crew(
+        WorkerKind(worker_actor, spec=None, device="cpu"),
+        settings,
+        say=lambda sentence, *_event, **_where: said.append(sentence),
+    )
     crew.fit_to(9)
     yield crew, said
     crew.dismiss_all()

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ray
 
 from pipeline.cluster.crew import CHUNKS_IN_FLIGHT
 from pipeline.cluster.journal import JournalKeeper
@@ -174,13 +175,13 @@ def test_a_shard_that_vanishes_is_left_for_the_next_command_which_does_it(
 
 def test_a_lost_journal_is_replaced_once_however_many_found_it_lost():
     """Every worker finds it; a second replacement would take the marks of those that use the first."""
-    keeper = JournalKeeper()
-    lost = keeper.actor
+    keeper, here = JournalKeeper(), ray.get_runtime_context().get_node_id()
+    lost = keeper.on(here)
     keeper.replace(lost)
-    fresh = keeper.actor
+    fresh = keeper.on(here)
     keeper.replace(lost)
-    assert keeper.actor is fresh
-    assert keeper.read(["nobody's"]) == {}
+    assert keeper.on(here) is fresh
+    assert keeper.read(here, ["nobody's"]) == {}
     keeper.close()
 
 

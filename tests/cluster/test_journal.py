@@ -69,6 +69,6 @@ def test_what_has_ended_is_forgotten_and_what_goes_on_is_not():
     for key in ("a#1", "b#1", "c#1"):
         journal.mark(key, 1)
     journal.mark("b#1", 2)
-    journal.forget_all_but(["b#1", "never begun"])
-    entries = journal.read(["a#1", "b#1", "c#1", "never begun"])
+    journal.look([], ended=["a#1", "c#1", "never begun"])
+    entries = journal.look(["a#1", "b#1", "c#1", "never begun"], ended=[])
     assert entries == {"b#1": JournalEntry(ordinal=2, images=2, age_s=entries["b#1"].age_s)}

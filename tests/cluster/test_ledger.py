@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.cluster.ledger import Ledger, Verdict
+from pipeline.cluster.ledger import DEATHS_TO_NAME, LOSSES_EXCUSED, Ledger, Verdict
 from pipeline.plan.plan import OutputSettings, Plan, PlannedShard
 from pipeline.records import Attempt, ChunkReport, Funnel, JournalEntry, Shard
 from pipeline.settings import Settings
@@ -160,3 +160,51 @@ def test_what_was_put_back_is_next_and_not_suspect(plan: Plan):
     again = ledger.take()
     assert again.chunk == attempt.chunk
     assert not again.careful
+
+
+def test_what_a_bad_machine_did_to_a_chunk_is_taken_back(plan: Plan):
+    """No attempt, no suspicion, no image left out, and not given up."""
+    ledger = Ledger.open(plan, committed=(), attempts_allowed=1, from_the_start=True)
+    at_one = JournalEntry(ordinal=1, images=2, age_s=0.0)
+    attempts: list[Attempt] = []
+    verdicts: list[Verdict] = []
+    for _ in range(DEATHS_TO_NAME):
+        attempts.append(replace(ledger.take(), careful=True))
+        verdicts.append(ledger.blame(attempts[-1], at_one, "died"))
+        ledger.waiting.rotate(1)
+    assert verdicts[-1] is Verdict.NAMED
+    attempts.append(ledger.take())
+    assert ledger.refuse(attempts[-1], "refused") is Verdict.GIVEN_UP
+    ledger.take_back(attempts)
+    ledger.take_back(attempts)
+    again = ledger.take()
+    assert (again.chunk, again.careful, again.crashed) == (attempts[0].chunk, False, {})
+    assert not ledger.given_up
+    assert not +ledger.failures
+    assert not +ledger.deaths
+
+
+def test_what_other_machines_did_to_the_chunk_stands(plan: Plan):
+    """One of its two failures was elsewhere."""
+    ledger = Ledger.open(plan, committed=(), attempts_allowed=3, from_the_start=True)
+    attempts = [ledger.take()]
+    ledger.blame(attempts[0], JournalEntry(ordinal=1, images=2, age_s=0.0), "died")
+    ledger.waiting.rotate(1)
+    attempts.append(ledger.take())
+    ledger.blame(attempts[1], JournalEntry(ordinal=1, images=2, age_s=0.0), "died")
+    ledger.take_back(attempts[:1])
+    assert ledger.deaths[1] == 1
+    assert ledger.suspects == {"a-00000"}
+
+
+def test_a_chunk_whose_machines_are_lost_after_its_workers_is_excused_three_times(plan: Plan):
+    """One image that takes its worker along, and then the machine, must not go on for ever."""
+    ledger = Ledger.open(plan, committed=(), attempts_allowed=9, from_the_start=True)
+    failures: list[int] = []
+    for _ in range(LOSSES_EXCUSED + 2):
+        attempt = ledger.take()
+        ledger.blame(attempt, None, "died")
+        ledger.take_back([attempt], lost=True)
+        failures.append(ledger.failures["a-00000"])
+        ledger.waiting.rotate(1)
+    assert failures == [0] * LOSSES_EXCUSED + [1, 2]

@@ -156,7 +156,7 @@ def other_device(settings: Settings, store: Store) -> Weights:
     return replace(fake_weights(settings, store), load=load_coarse)
 
 
-def load_coarse(_store: Store) -> Any:
+def load_coarse(_store: Store, _shared: Path | None = None) -> Any:
     return CoarseSegmenter()
 
 
