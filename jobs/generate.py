@@ -25,11 +25,11 @@ def generate(settings: Settings, *, find_weights: FindWeights | None = None) -> 
     # Ray reads the environment when it is imported: whoever has imported it before has decided.
     if settings.run.address == "local" and "ray" not in sys.modules:
         os.environ.update(private_environment())
-    from pipeline.cluster.signals import StopFlag
     from pipeline.progress import Event, progress_on
     from pipeline.run.report import summary
     from pipeline.run.run_report import exit_code_of, new_run_id
     from pipeline.run.session import run_settings
+    from pipeline.signals import StopFlag
     from pipeline.work.weights import weights_from_settings
 
     run_id = new_run_id()

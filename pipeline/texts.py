@@ -53,3 +53,9 @@ def printable_lines(text: str) -> str:
 
 def _spelled(code: int) -> str:
     return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}"
+
+
+def one_line(error: BaseException) -> str:
+    """The last line of what an error says: the first ones of a remote error are a traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:500]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.cluster.signals import StopFlag
 from pipeline.plan.layout import part_uri
 from pipeline.plan.plan import OutputSettings
 from pipeline.plan.planning import create_or_load_plan
@@ -13,6 +12,7 @@ from pipeline.records import Attempt, ChunkReport, ImageRow
 from pipeline.run.outcome import Outcome
 from pipeline.run.session import run_settings
 from pipeline.settings import Format, Recipe, RunSettings, Settings
+from pipeline.signals import StopFlag
 from pipeline.storage.parts import Part, read_part
 from pipeline.storage.store import Store
 from pipeline.work.chunk import WorkerContext, process_chunk

@@ -17,7 +17,14 @@ import pipeline
 ROOT = Path(__file__).parent.parent
 ROOMS = ("model", "pipeline", "jobs", "conf", "tests", "benchmarks")
 
-SHARED = {"pipeline.records", "pipeline.settings", "pipeline.errors", "pipeline.progress", "pipeline.texts", "pipeline"}
+SHARED = {
+    "pipeline.records",
+    "pipeline.settings",
+    "pipeline.errors",
+    "pipeline.progress",
+    "pipeline.signals",
+    "pipeline.texts",
+} | {"pipeline"}
 BELOW: dict[str, tuple[str, ...]] = {
     "model": (),
     "pipeline.masks": (),
@@ -35,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline.settings": set(),
     "pipeline.errors": {"pipeline.records"},
     "pipeline.progress": {"pipeline.settings", "pipeline.texts"},
+    "pipeline.signals": set(),
     "pipeline.texts": set(),
     "jobs": {"jobs", *BELOW} | SHARED,
     "benchmarks": {"benchmarks", *BELOW} | SHARED,

@@ -1,27 +1,28 @@
 """The workers of a run: as many as there is work and memory for, placed where workers do not fail.
 
-Owns the actors, and tells the end of a worker from that of its machine. Knows which attempts each worker has; what
-becomes of these, the driver decides.
+Owns the actors. Knows which attempts each worker has; what becomes of these, the driver decides.
 """
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ray as typed_ray
-from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+from ray.exceptions import RayTaskError
 
-from pipeline.cluster.capacity import Capacity, machine_is_lost
+from pipeline.cluster.capacity import Capacity
 from pipeline.cluster.machines import Machines
 from pipeline.cluster.metrics import Failure
-from pipeline.cluster.ray_session import one_line
+from pipeline.cluster.slots import WorkerGoneError, WorkerSlot, answer_of
 from pipeline.errors import MaskmillError, RunError, StorageError
 from pipeline.progress import Event, Say
 from pipeline.records import Attempt
 from pipeline.settings import RunSettings
+from pipeline.texts import one_line
 
 ray: Any = typed_ray  # its annotations are partial and partly wrong
 
@@ -47,56 +48,6 @@ class WorkerKind:
     actor_class: Callable[..., Any]
     spec: object
     device: str
-
-
-@dataclass(eq=False)
-class WorkerSlot:
-    """One worker as the driver sees it: asked for, then placed on a node, then ready."""
-
-    actor: Any
-    placing: Any
-    """A call that returns the id of the node, once there is room on one."""
-    starting: Any
-    """A call that returns when the model is loaded."""
-    node: str = ""
-    ready: bool = False
-    since: float = field(default_factory=time.monotonic)
-    """When it was asked for, placed, or became ready."""
-    in_flight: dict[Any, Attempt] = field(default_factory=dict[Any, Attempt])
-    alone: bool = False
-    """It works on a suspect chunk and gets no second one."""
-
-    @property
-    def awaited(self) -> list[Any]:
-        """The calls that it has not answered."""
-        if self.ready:
-            return list(self.in_flight)
-        return [self.starting if self.node else self.placing]
-
-
-class WorkerGoneError(Exception):
-    """A call did not come back: its worker died, or its machine is lost or ran out of memory (`failure`)."""
-
-    def __init__(self, failure: Failure, why: str) -> None:
-        super().__init__(why)
-        self.failure = failure
-
-
-def answer_of(slot: WorkerSlot, ref: Any) -> Any:
-    """What a call of this worker returned.
-
-    raises  RayTaskError if the call itself failed, and the worker lives; WorkerGoneError
-    """
-    try:
-        return ray.get(ref)
-    except RayTaskError:
-        raise
-    # Ray's out-of-memory and actor errors are both RayErrors, and neither is a kind of the other.
-    except OutOfMemoryError as error:
-        raise WorkerGoneError(Failure.OUT_OF_MEMORY, one_line(error)) from error
-    except RayError as error:
-        lost = machine_is_lost(error, slot.node)
-        raise WorkerGoneError(Failure.NODE_LOST if lost else Failure.WORKER_DIED, one_line(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +82,14 @@ class Crew:
     @property
     def busy(self) -> list[WorkerSlot]:
         return [slot for slot in self.slots if slot.in_flight]
+
+    @property
+    def keys(self) -> dict[str, list[str]]:
+        """Of the attempts in flight, by machine."""
+        keys: defaultdict[str, list[str]] = defaultdict(list)
+        for slot in self.busy:
+            keys[slot.node] += slot.keys
+        return keys
 
     @property
     def avoided(self) -> tuple[str, ...]:

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray as typed_ray
 from ray.exceptions import RayTaskError
 
-from pipeline.cluster.crew import CHUNKS_IN_FLIGHT, Crew, WorkerGoneError, WorkerKind, WorkerSlot, answer_of
+from pipeline.cluster.crew import CHUNKS_IN_FLIGHT, Crew, WorkerKind
 from pipeline.cluster.journal import JournalKeeper, JournalLostError
 from pipeline.cluster.ledger import Ledger, Verdict
 from pipeline.cluster.metrics import Failure, RunMetrics
 from pipeline.cluster.part_poller import PartPoller
-from pipeline.cluster.ray_session import one_line
-from pipeline.cluster.signals import StopFlag
+from pipeline.cluster.slots import WorkerGoneError, WorkerSlot, answer_of
 from pipeline.errors import ConfigError, DeniedError, DeviceError, RunError, SourceError, StorageError
 from pipeline.progress import Event, Progress, Standing
 from pipeline.records import Attempt, Ending, JournalEntry
 from pipeline.settings import RunSettings
+from pipeline.signals import StopFlag
+from pipeline.texts import one_line
 
 ray: Any = typed_ray  # its annotations are partial and partly wrong
 
@@ -176,9 +176,8 @@ class Driver:
         chunk_id = attempt.chunk.chunk_id
         if isinstance(error, SourceError):
             count = self._ledger.give_up_source(attempt, error.shard, one_line(error))
-            self._progress.say(
-                f"chunk {chunk_id} and {count - 1} more wait for their source: {why}", Event.SHARD_WAITS, chunk=chunk_id
-            )
+            waiting = f"chunk {chunk_id} and {count - 1} more wait for their source: {why}"
+            self._progress.say(waiting, Event.SHARD_WAITS, chunk=chunk_id)
         elif isinstance(error, StorageError):
             self._refused(slot, attempt, error, why)
         else:
@@ -199,9 +198,7 @@ class Driver:
             verdict = self._ledger.blame(attempt, None, why)
         self._say_of(slot, attempt, verdict, one_line(error) if denied else why)
         if self._refusals >= REFUSALS_IN_A_ROW and self.crew.machines_fail_alike:
-            raise RunError(
-                f"{self._refusals} refusals in a row with no chunk finished; the last one: {one_line(error)}"
-            )
+            raise RunError(f"{self._refusals} refusals in a row, no chunk finished; the last one: {one_line(error)}")
         if verdict is Verdict.GIVEN_UP and not denied:
             raise RunError(f"the store does not answer: {one_line(error)}") from error
 
@@ -210,9 +207,8 @@ class Driver:
         whose machine was lost is excused, and its journal is not asked: it was there."""
         attempts = self.crew.lose(slot)
         if failure is Failure.NODE_LOST:
-            self._progress.say(
-                f"a node is gone, {len(attempts)} chunks go back: {why}", Event.NODE_LOST, node=slot.node
-            )
+            gone = f"a node is gone, {len(attempts)} chunks go back: {why}"
+            self._progress.say(gone, Event.NODE_LOST, node=slot.node)
             judge = self._ledger.let_go if self.crew.note_lost(slot, attempts) else self._ledger.excuse
             self._metrics.failed(failure, self._judge(slot, attempts, None, "its node was lost", why, judge))
             return
@@ -267,28 +263,21 @@ class Driver:
             return
         self._next_watch = now + WATCH_S
         self._journals = {key: self._journals[key] for key in self._keys()}
-        keys: defaultdict[str, list[str]] = defaultdict(list)
-        for slot in self.crew.busy:
-            keys[slot.node] += [attempt.key for attempt in slot.in_flight.values()]
-        self._entries = self._journal.look(keys)
+        self._entries = self._journal.look(self.crew.keys)
         limit = self._settings.image_timeout_s
         self._ledger.take_back(self.crew.failed_on_lost(), lost=True)
         self.crew.forget_trials(self._ledger.is_over)
         self.crew.replace_hung_starts()
         for slot in self.crew.busy:
-            age = max(
-                (self._entries[e.key].age_s for e in slot.in_flight.values() if e.key in self._entries), default=0
-            )
+            age = max((self._entries[key].age_s for key in slot.keys if key in self._entries), default=0.0)
             if age > limit:
                 died = f"it hung for run.image_timeout_s={limit:g}"
                 self._lose(slot, f"no image done for {age:.0f} s", Failure.HUNG, died=died)
 
     def _drain(self, stop: StopFlag) -> None:
         deadline = time.monotonic() + self._settings.grace_s
-        in_flight = len(self._keys())
-        self._progress.say(
-            f"stopping: up to {self._settings.grace_s:.0f} s for {in_flight} chunks in flight", Event.STOPPING
-        )
+        left = f"{self._settings.grace_s:.0f} s for {len(self._keys())} chunks in flight"
+        self._progress.say(f"stopping: up to {left}", Event.STOPPING)
         for slot in [slot for slot in self.crew.slots if not slot.in_flight]:
             self.crew.dismiss(slot)
         while self.crew.busy and time.monotonic() < deadline and stop.signals < 2:
@@ -304,13 +293,12 @@ class Driver:
             workers_wanted=len(slots),
         )
         self._progress.show(standing)
-        self._metrics.show(
-            standing, waiting=len(ledger.waiting), in_flight=len(self._keys()), given_up=len(ledger.given_up)
-        )
+        counts = {"waiting": len(ledger.waiting), "in_flight": len(self._keys()), "given_up": len(ledger.given_up)}
+        self._metrics.show(standing, **counts)
 
     def _images_in_flight(self) -> int:
         """Images that are done, in chunks that are not committed yet."""
         return sum(max(0, self._entries[key].images - 1) for key in self._keys() if key in self._entries)
 
     def _keys(self) -> list[str]:
-        return [attempt.key for slot in self.crew.slots for attempt in slot.in_flight.values()]
+        return [key for slot in self.crew.slots for key in slot.keys]

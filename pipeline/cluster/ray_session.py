@@ -17,6 +17,7 @@ from ray.exceptions import AuthenticationError
 
 from pipeline.cluster.private_ray import private_folder
 from pipeline.errors import ConfigError, RunError
+from pipeline.texts import one_line
 
 ray: Any = typed_ray  # its annotations are partial and partly wrong
 
@@ -109,9 +110,3 @@ def _join(address: str) -> None:
             f"no Ray cluster answers at run.address={address} ({one_line(error)}); start one with "
             "`ray start --head`, or use run=local"
         ) from error
-
-
-def one_line(error: BaseException) -> str:
-    """The last line of what an error says: the first ones of a remote error are a traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:500]

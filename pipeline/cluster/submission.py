@@ -16,9 +16,8 @@ from typing import Any
 import aiohttp
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from pipeline.cluster.ray_session import one_line
 from pipeline.errors import ConfigError, RunError
-from pipeline.texts import printable
+from pipeline.texts import one_line, printable
 
 POLL_S = (0.5, 16.0)
 """Seconds between two questions: at first, and at most; each pause is twice the last."""

@@ -15,7 +15,6 @@ from pipeline.cluster.driver import Driver
 from pipeline.cluster.ledger import Ledger
 from pipeline.cluster.metrics import RunMetrics
 from pipeline.cluster.ray_session import ray_session
-from pipeline.cluster.signals import StopFlag
 from pipeline.cluster.worker import WorkerSpec, worker_actor
 from pipeline.errors import ConfigError, DeniedError, NotFoundError, RunError
 from pipeline.output.finish import chunks_with_failures, count_parts
@@ -32,6 +31,7 @@ from pipeline.run.outcome import Outcome
 from pipeline.run.preflight import creation_at, only_run
 from pipeline.run.run_report import RunRecord, new_run_id, reported
 from pipeline.settings import Settings
+from pipeline.signals import StopFlag
 from pipeline.storage.connect import connect
 from pipeline.storage.store import Store
 from pipeline.storage.uris import absolute

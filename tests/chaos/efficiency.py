@@ -92,7 +92,7 @@ def efficiency() -> tuple[list[str], list[str]]:
     from pipeline.cluster.crew import WorkerKind
     from pipeline.cluster.driver import Driver
     from pipeline.cluster.metrics import RunMetrics
-    from pipeline.cluster.signals import StopFlag
+    from pipeline.signals import StopFlag
 
     init: Any = ray.init
     init(

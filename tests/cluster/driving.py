@@ -11,12 +11,12 @@ from pipeline.cluster.crew import WorkerKind
 from pipeline.cluster.driver import Driver
 from pipeline.cluster.ledger import Ledger
 from pipeline.cluster.metrics import RunMetrics
-from pipeline.cluster.signals import StopFlag
 from pipeline.output.manifest import find_parts
 from pipeline.plan.plan import OutputSettings, Plan
 from pipeline.plan.planning import create_or_load_plan
 from pipeline.records import Ending
 from pipeline.settings import Settings
+from pipeline.signals import StopFlag
 from pipeline.storage.store import Store
 from tests.cluster.light import LightSpec, Meet, Start, at_once, light_actor, nothing
 from tests.cluster.test_metrics import Remembering

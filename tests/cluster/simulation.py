@@ -21,11 +21,11 @@ from pipeline.cluster.crew import WorkerKind
 from pipeline.cluster.driver import Driver
 from pipeline.cluster.ledger import Ledger
 from pipeline.cluster.metrics import RunMetrics
-from pipeline.cluster.signals import StopFlag
 from pipeline.errors import DeniedError, StorageError
 from pipeline.plan.plan import OutputSettings, Plan, PlannedShard
 from pipeline.records import Attempt, ChunkReport, Ending, Funnel, Shard
 from pipeline.settings import RunSettings, Settings
+from pipeline.signals import StopFlag
 from tests.cluster.test_metrics import Remembering
 from tests.fakes_run import Notes
 

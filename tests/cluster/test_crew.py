@@ -13,7 +13,6 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from pipeline.cluster.capacity import Capacity, machine_is_lost
 from pipeline.cluster.crew import Crew, WorkerKind
-from pipeline.cluster.signals import StopFlag
 from pipeline.cluster.worker import worker_actor
 from pipeline.errors import ConfigError, RunError
 from pipeline.progress import Standing
@@ -21,6 +20,7 @@ from pipeline.records import Attempt, Chunk, Ending
 from pipeline.run.outcome import Outcome
 from pipeline.run.session import run_settings
 from pipeline.settings import ModelSettings, RunSettings, Settings
+from pipeline.signals import StopFlag
 from pipeline.storage.store import Store
 from tests.cluster.driving import drive
 from tests.cluster.light import on_fire, refuse

@@ -18,13 +18,13 @@ from pipeline.cluster.crew import CHUNKS_IN_FLIGHT
 from pipeline.cluster.journal import JournalKeeper
 from pipeline.cluster.ledger import JUDGED_FROM
 from pipeline.cluster.metrics import FAILURES
-from pipeline.cluster.signals import StopFlag
 from pipeline.errors import ConfigError, RunError
 from pipeline.plan.layout import members_uri
 from pipeline.progress import Standing
 from pipeline.records import Ending
 from pipeline.run.report import summary
 from pipeline.settings import Format, Settings
+from pipeline.signals import StopFlag
 from pipeline.storage.parts import read_part
 from pipeline.storage.store import Store
 from tests.cluster.driving import Drive, drive, planned

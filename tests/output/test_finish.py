@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from pipeline.cluster.signals import StopFlag
 from pipeline.errors import StorageError
 from pipeline.output.finish import chunks_with_failures, count_parts
 from pipeline.output.manifest import Manifest, find_manifest, manifest_to_json, publish
@@ -22,6 +21,7 @@ from pipeline.output.summaries import Summary, kept, read_summaries, summary_of
 from pipeline.plan.layout import manifest_uri
 from pipeline.records import Attempt, ChunkReport
 from pipeline.settings import Format, Settings, StoreSettings
+from pipeline.signals import StopFlag
 from pipeline.storage.parts import read_part, write_part
 from pipeline.storage.store import ObjectInfo, Store
 from pipeline.work.chunk import WorkerContext, process_chunk

@@ -20,10 +20,10 @@ import pytest
 from jobs.command import run_command
 from jobs.verify import VerifyJob
 from pipeline.cluster.crew import CHUNKS_IN_FLIGHT
-from pipeline.cluster.signals import StopFlag
 from pipeline.records import ImageRow
 from pipeline.run.session import run_settings
 from pipeline.settings import Format, Settings, StoreSettings, SubmitJob
+from pipeline.signals import StopFlag
 from pipeline.storage.connect import connect
 from pipeline.storage.parts import read_part
 from tests.fakes_run import Notes, drawn_image, fake_weights, write_folder, write_tar

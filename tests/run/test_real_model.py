@@ -10,12 +10,12 @@ import torch
 
 from model.config import CONFIGS
 from model.sam import Sam
-from pipeline.cluster.signals import StopFlag
 from pipeline.errors import ConfigError
 from pipeline.run.outcome import Outcome
 from pipeline.run.report import summary
 from pipeline.run.session import run_settings
 from pipeline.settings import ModelSettings, Recipe, Settings
+from pipeline.signals import StopFlag
 from pipeline.storage.store import Store
 from pipeline.work.weights import segmenter_loader, weights_from_settings
 from tests.fakes_run import Notes, drawn_image, write_folder

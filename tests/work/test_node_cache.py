@@ -56,9 +56,11 @@ class S3Reads(RoutedStore):
         super().__init__(StoreSettings())
         self.reads = 0
 
-    def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
+    def read(
+        self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "", limit: int | None = None
+    ) -> bytes:
         self.reads += 1
-        return super().read(uri, offset=offset, length=length, etag=etag)
+        return super().read(uri, offset=offset, length=length, etag=etag, limit=limit)
 
 
 def test_the_second_worker_of_a_node_reads_nothing_from_the_store(

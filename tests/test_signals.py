@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from pipeline.cluster.signals import SIGNALS, StopFlag
+from pipeline.signals import SIGNALS, StopFlag
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -49,7 +49,7 @@ from pipeline.cluster.private_ray import private_environment
 os.environ.update(private_environment())
 from jobs.command import run_command
 from pipeline.cluster.ray_session import ray_session
-from pipeline.cluster.signals import StopFlag
+from pipeline.signals import StopFlag
 from pipeline.settings import Settings
 
 def action(settings):
