@@ -88,12 +88,13 @@ Chosen = tuple[int, int, ImageRow]
 
 
 def _chosen(chunks: Sequence[Chunk], sample: Sample, store: Store, *, images: int, dice: random.Random) -> list[Chosen]:
-    """An equal share of each part while there are parts, then what was left over in those that were read."""
-    share = -(-images // min(SPREAD, len(chunks)))
-    chosen: list[Chosen] = []
-    left: list[Chosen] = []
+    """An equal share of each part that is read, and more of some parts if others have less."""
+    spread = min(SPREAD, images, len(chunks))
+    share = -(-images // spread)
+    ranked: list[tuple[int, Chosen]] = []
+    found = 0
     for number in _order(len(chunks), dice)[: PARTS_PER_IMAGE * images]:
-        if len(chosen) >= images:
+        if found >= images and sample.read >= spread:
             break
         part = _read(chunks[number], sample, store)
         usable = [
@@ -102,9 +103,9 @@ def _chosen(chunks: Sequence[Chunk], sample: Sample, store: Store, *, images: in
             if row.status is Status.OK and row.masks
         ]
         dice.shuffle(usable)
-        chosen += usable[:share]
-        left = [*left, *usable[share:]][:images]
-    return [*chosen, *left][:images]
+        found += min(share, len(usable))
+        ranked += enumerate(usable[:images])
+    return [chosen for _, chosen in sorted(ranked, key=lambda each: each[0])][:images]
 
 
 def _order(count: int, dice: random.Random) -> list[int]:
