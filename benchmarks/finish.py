@@ -132,9 +132,11 @@ class PartsStore(RoutedStore):
             name = part_name(self._plan, chunk)
             yield ObjectInfo(f"{self._folder}/{name}", len(self.part), self.etag_of(name))
 
-    def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
+    def read(
+        self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "", limit: int | None = None
+    ) -> bytes:
         if not uri.startswith(self._folder):
-            return super().read(uri, offset=offset, length=length, etag=etag)
+            return super().read(uri, offset=offset, length=length, etag=etag, limit=limit)
         with self._lock:
             self.bytes_read += len(self.part)
         return self.part

@@ -8,8 +8,9 @@ from __future__ import annotations
 import difflib
 import io
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum, StrEnum
 from pathlib import Path
@@ -24,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.errors import ConfigError, MaskmillError
-from pipeline.texts import printable
+from pipeline.texts import LEFT_OUT, printable
 
 S = TypeVar("S")
 
@@ -33,11 +34,21 @@ WRONG_CONFIGURATION = 2
 UNFINISHED = 3
 INTERRUPTED = 130
 
+_INTERPOLATION = re.compile(r"(?<!\\)(?:\\\\)*\$\{")
+_FROM_ENVIRONMENT = re.compile(r"\boc\.env:\s*([A-Za-z_][A-Za-z0-9_]*)")
+SHORTEST_SECRET = 4
+"""Characters; in place of fewer, half the words of a sentence would be replaced."""
+
 _WORDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
-def run_command(config_name: str, settings_type: type[S], action: Callable[[S], int]) -> int:
-    """Compose conf/<config_name>.yaml with the command line, hand `action` its settings, return the exit code."""
+def run_command(
+    config_name: str, settings_type: type[S], action: Callable[[S], int], *, frozen: Collection[str] = ()
+) -> int:
+    """Compose conf/<config_name>.yaml with the command line, hand `action` its settings, return the exit code.
+
+    frozen  settings that stand in the output, so that a value may not come from the environment, where secrets are
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A stream whose encoding lacks a character spells it: a finished run must not end in a traceback.
@@ -47,7 +58,7 @@ def run_command(config_name: str, settings_type: type[S], action: Callable[[S], 
     os.environ["HYDRA_FULL_ERROR"] = "1"
 
     def task(config: DictConfig) -> None:
-        sys.exit(_act(config, settings_type, action))
+        sys.exit(_act(config, settings_type, action, frozen))
 
     try:
         check_overrides(sys.argv[1:], settings_type)
@@ -61,14 +72,15 @@ def run_command(config_name: str, settings_type: type[S], action: Callable[[S], 
     return 0
 
 
-def _act(config: DictConfig, settings_type: type[S], action: Callable[[S], int]) -> int:
+def _act(config: DictConfig, settings_type: type[S], action: Callable[[S], int], frozen: Collection[str]) -> int:
     try:
+        _refuse_interpolations(OmegaConf.to_container(config, resolve=False), frozen)
         values: Any = OmegaConf.to_container(config, resolve=True)
         return action(to_settings(settings_type, values))
     except ConfigError as error:
         return _refuse(str(error))
     except MaskmillError as error:
-        sys.stderr.write(printable(f"Maskmill stopped: {type(error).__name__}: {error}") + "\n")
+        sys.stderr.write(printable(unresolved(f"Maskmill stopped: {type(error).__name__}: {error}")) + "\n")
         return UNFINISHED
     except KeyboardInterrupt:
         sys.stderr.write("Maskmill: interrupted; repeat the same command to go on\n")
@@ -76,8 +88,34 @@ def _act(config: DictConfig, settings_type: type[S], action: Callable[[S], int])
 
 
 def _refuse(sentence: str) -> int:
-    sys.stderr.write(printable(f"Maskmill: {sentence}") + "\n")
+    sys.stderr.write(printable(unresolved(f"Maskmill: {sentence}")) + "\n")
     return WRONG_CONFIGURATION
+
+
+def _refuse_interpolations(raw: Any, frozen: Collection[str], prefix: str = "") -> None:
+    """raises  ConfigError for a frozen setting whose value is to come from elsewhere"""
+    for name, value in raw.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict):
+            _refuse_interpolations(value, frozen, f"{key}.")
+        elif (
+            isinstance(value, str)
+            and _INTERPOLATION.search(value)
+            and any(each == key or each.startswith(f"{key}.") for each in frozen)
+        ):
+            raise ConfigError(
+                f"{key}={value}: the plan keeps this setting for everybody to read, so it takes nothing from the "
+                "environment or from other settings; write its value out"
+            )
+
+
+def unresolved(text: str) -> str:
+    """The text with what came from the environment under the name that it has on the command line."""
+    for name in _FROM_ENVIRONMENT.findall(" ".join(sys.argv[1:])):
+        value = os.environ.get(name, "")
+        if len(value) >= SHORTEST_SECRET:
+            text = text.replace(value, f"${{oc.env:{name}}}")
+    return text
 
 
 def plain_defaults(settings_type: type) -> dict[str, Any]:
@@ -177,6 +215,8 @@ def _spelled(value: Any) -> str:
 
 def _unreadable(argument: str, why: str) -> ConfigError:
     key, _, value = argument.partition("=")
+    if "@" in value:
+        argument, why, value = f"{key}={LEFT_OUT}", "its value is left out here: it may hold a password", "..."
     return ConfigError(
         f"cannot read the override {argument!r} ({why}); put text with special characters into double quotes: "
         f"'{key}=\"{value}\"'"

@@ -10,9 +10,10 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from jobs.command import run_command
+from jobs.command import run_command, unresolved
 from pipeline.cluster.private_ray import private_environment
 from pipeline.errors import MaskmillError
+from pipeline.plan.plan import FROZEN
 from pipeline.settings import Log, Settings
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def generate(settings: Settings, *, find_weights: FindWeights | None = None) -> 
         if settings.run.log is not Log.JSON:
             raise
         # Where programs read the log, the error is a line of it.
-        progress.say(f"{type(error).__name__}: {error}", Event.FAILED)
+        progress.say(unresolved(f"{type(error).__name__}: {error}"), Event.FAILED)
         return exit_code_of(error)
     finally:
         progress.close()
@@ -51,7 +52,7 @@ def generate(settings: Settings, *, find_weights: FindWeights | None = None) -> 
 
 
 def main() -> int:
-    return run_command("generate", Settings, generate)
+    return run_command("generate", Settings, generate, frozen=FROZEN)
 
 
 if __name__ == "__main__":

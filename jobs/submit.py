@@ -16,6 +16,7 @@ from pathlib import Path
 from jobs.command import INTERRUPTED, run_command
 from pipeline.cluster.submission import submit
 from pipeline.errors import ConfigError
+from pipeline.plan.plan import FROZEN
 from pipeline.run.checks import check_settings
 from pipeline.settings import Settings, SubmitJob
 from pipeline.storage.uris import is_s3
@@ -80,7 +81,7 @@ def _write(text: str) -> None:
 
 
 def main() -> int:
-    return run_command("submit", SubmitJob, submit_job)
+    return run_command("submit", SubmitJob, submit_job, frozen=FROZEN)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ MaskmillError
 │   ├── NotFoundError     the object or file is not there
 │   │   └── OutOfReachError   nor is the bucket or volume that it would be in
 │   ├── DeniedError       the credentials do not allow it
+│   ├── TooManyBytesError the object has more bytes than the caller wants
 │   ├── ChangedError      the object is no longer the one that was planned
 │   └── SourceError       the user: a shard is gone or another one; nothing of it is final, the same command tries again
 ├── DeviceError       the driver: this process cannot use its device any more, another one may
@@ -58,6 +59,18 @@ class OutOfReachError(NotFoundError):
 
 class DeniedError(StorageError):
     """The store refused the credentials or the permissions, which the next object would meet as well."""
+
+
+class TooManyBytesError(StorageError):
+    """The object has more bytes than the limit that was given; none was read."""
+
+    def __init__(self, uri: str, size: int) -> None:
+        super().__init__(f"{uri} has {size:,} bytes")
+        self.uri = uri
+        self.size = size
+
+    def __reduce__(self) -> tuple[type[TooManyBytesError], tuple[str, int]]:
+        return TooManyBytesError, (self.uri, self.size)
 
 
 class ChangedError(StorageError):

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TextIO
 from tqdm import tqdm
 
 from pipeline.settings import Log
-from pipeline.texts import printable
+from pipeline.texts import printable, redacted
 
 SECONDS_BETWEEN_LINES = 10.0
 COUNTING_FORMAT = "{desc} |{bar}| [{elapsed}<{remaining}]"
@@ -101,7 +101,7 @@ def text_line(line: Line) -> str:
 def json_line(line: Line, run_id: str) -> str:
     where = {key: value for key, value in (("chunk", line.chunk), ("node", line.node)) if value}
     entry = {"time": line.time, "level": line.event.level, "run": run_id, "event": line.event}
-    return json.dumps(entry | where | {"message": line.sentence})
+    return json.dumps(entry | where | {"message": redacted(line.sentence)})
 
 
 class Lines:

@@ -18,7 +18,7 @@ class Status(StrEnum):
     UNREADABLE = "unreadable"
     """The bytes cannot be decoded as an image, or the tar around them is broken."""
     TOO_LARGE = "too_large"
-    """More pixels than `run.max_pixels`, judged by the header."""
+    """More pixels than `run.max_pixels`, judged by the header; or more bytes than `run.max_bytes`, judged before."""
     MISSING = "missing"
     """The object was not there, or could not be read with these credentials."""
     CHANGED = "changed"

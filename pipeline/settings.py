@@ -105,7 +105,7 @@ class StoreSettings:
     """How object stores are reached. Credentials come from boto3's standard chain and never from here."""
 
     endpoint_url: str | None = None
-    """For MinIO, R2, Ceph and others; null is AWS."""
+    """For MinIO, R2, Ceph and others, without a user, a password or a query; null is AWS."""
     region: str | None = None
     """null leaves it to the environment."""
     anonymous: bool = False
@@ -120,8 +120,8 @@ class StoreSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How the work is cut into chunks and spread over workers. `images_per_chunk`, `max_pixels` and
-    `threads_per_worker` shape the output, so they may not change when a run is resumed."""
+    """How the work is cut into chunks and spread over workers. `images_per_chunk`, `max_pixels`, `max_bytes`,
+    `mixed_lists` and `threads_per_worker` shape the output, so they may not change when a run is resumed."""
 
     address: str = "local"
     """Ray cluster: `local` starts one in this process, `auto` joins the one that is running."""
@@ -135,6 +135,12 @@ class RunSettings:
     max_pixels: int = 268_435_456
     """Width x height above which an image becomes a `too_large` row. The default is 16,384 squared. A worker holds at
     most six decoded images of 3 bytes a pixel each, and takes 42 bytes a pixel in all (measured; docs/cluster.md)."""
+    max_bytes: int = 4 * 2**30
+    """Bytes of an image file above which it becomes a `too_large` row, and is not read. The default is 4 GiB. A worker
+    holds the bytes of two files at most, one of each of its chunks."""
+    mixed_lists: bool = False
+    """Whether a list in an object store may name files, and a list on disk objects in stores. false makes such lines
+    rows without masks, whose objects nobody touches. It stands here because `source` is the text of a place."""
     max_failed_fraction: float = 0.01
     """Share of images that may fail before the run exits with 3."""
     chunk_attempts: int = 5
@@ -143,6 +149,9 @@ class RunSettings:
     retry_failed: bool = False
     """true tries the images of failed rows once more, in a finished run or an unfinished one. Parts without failed
     rows, and the rows of the other images, stay as they are."""
+    allow_other_versions: bool = False
+    """true resumes a run that was planned with other versions of Maskmill or its packages. Which ones worked on it is
+    recorded in OUT and in every part."""
     image_timeout_s: float = 3600.0
     """Seconds at the same image after which the worker counts as hung and is replaced."""
     grace_s: float = 30.0

@@ -1,7 +1,8 @@
-"""Text from outside on its way to a terminal or a log.
+"""Text from outside on its way to a terminal, a log or the output.
 
 Names of files, keys and tar members are data: whoever made them must not be able to write lines of ours, colour a
-terminal or turn the order of its characters. Owns what is escaped; whoever writes to a stream calls it, line by line.
+terminal or turn the order of its characters. And where an address carries a password or a signature, neither shows it.
+Owns what is escaped and what is left out; whoever writes to a stream calls it, line by line.
 """
 
 from __future__ import annotations
@@ -18,9 +19,31 @@ _UNPRINTABLE = re.compile(
 )
 
 
+LEFT_OUT = "***"
+_SECRETS = (
+    # user:password@, in which a password may hold slashes; a bucket's name holds no colon, but that of an access point
+    re.compile(r"(?i)\b((?:https?|s3)://)(?!arn:)[^\s/:'\"]*:[^\s'\"]*@"),
+    re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/?#'\"]*@"),
+    # all that follows the ? of a web address
+    re.compile(r"(?i)\b(https?://[^\s?'\"]*\?)[^\s'\"]+"),
+)
+_SIGNED = re.compile(
+    r"(?i)((?:\bX-(?:Amz|Goog)-(?:Signature|Credential|Security-Token)|(?<=[?&;])(?:AWSAccessKeyId|Signature|sig))=)"
+    r"[^&\s'\"]+"
+)
+"""What makes a presigned address: whoever has it may do what it allows."""
+
+
+def redacted(text: str) -> str:
+    """`text` without passwords in addresses, without the queries of web addresses, and without signatures."""
+    for secret in (*_SECRETS, _SIGNED):
+        text = secret.sub(lambda match: match[1] + LEFT_OUT + "@" * match[0].endswith("@"), text)
+    return text
+
+
 def printable(text: str) -> str:
-    """`text` as one line that moves no cursor: what would is spelled \\xNN or \\uNNNN, all else stays as it is."""
-    return _UNPRINTABLE.sub(lambda match: _spelled(ord(match[0])), text)
+    """`text` as one line that moves no cursor: what would is spelled \\xNN or \\uNNNN, and secrets are left out."""
+    return _UNPRINTABLE.sub(lambda match: _spelled(ord(match[0])), redacted(text))
 
 
 def printable_lines(text: str) -> str:

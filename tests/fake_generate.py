@@ -11,10 +11,11 @@ from functools import partial
 
 from jobs.command import run_command
 from jobs.generate import generate
+from pipeline.plan.plan import FROZEN
 from pipeline.settings import Settings
 from tests.fakes_run import broken_weights, fake_weights
 
 if __name__ == "__main__":
     seconds = float(os.environ.get("FAKE_SECONDS", "0"))
     weights = broken_weights if os.environ.get("FAKE_BROKEN") else partial(fake_weights, seconds_per_image=seconds)
-    sys.exit(run_command("generate", Settings, partial(generate, find_weights=weights)))
+    sys.exit(run_command("generate", Settings, partial(generate, find_weights=weights), frozen=FROZEN))

@@ -170,10 +170,12 @@ class ReadsNoted(RoutedStore):
         super().__init__(settings)
         self.parts_read: list[str] = []
 
-    def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
+    def read(
+        self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "", limit: int | None = None
+    ) -> bytes:
         if "/data/" in uri:
             self.parts_read.append(uri.rpartition("/")[2])
-        return super().read(uri, offset=offset, length=length, etag=etag)
+        return super().read(uri, offset=offset, length=length, etag=etag, limit=limit)
 
 
 class Notes:

@@ -21,7 +21,7 @@ from pipeline.cluster.metrics import Failure, RunMetrics
 from pipeline.cluster.part_poller import PartPoller
 from pipeline.cluster.ray_session import one_line
 from pipeline.cluster.signals import StopFlag
-from pipeline.errors import DeniedError, DeviceError, RunError, SourceError, StorageError
+from pipeline.errors import ConfigError, DeniedError, DeviceError, RunError, SourceError, StorageError
 from pipeline.progress import Event, Progress, Standing
 from pipeline.records import Attempt, Ending, JournalEntry
 from pipeline.settings import RunSettings
@@ -72,6 +72,7 @@ class Driver:
         """Until nothing is waiting, `stop` is set, time.monotonic() is `until`, or too many images have failed.
 
         raises  what a worker's loader raises if it is one of ours (ConfigError for a wrong checkpoint);
+                ConfigError if a worker finds that somebody has edited the plan's index;
                 RunError if workers cannot start, or keep dying, or the store is gone
         """
         try:
@@ -163,6 +164,8 @@ class Driver:
             self._journal.replace(self._journals[attempt.key])
             self._ledger.put_back(attempt.chunk)
             return
+        if isinstance(error, ConfigError):
+            raise error  # of the plan or of the place to write to: the next chunk would meet it as well
         self._metrics.failed(Failure.STORAGE if isinstance(error, StorageError) else Failure.ERROR)
         why = f"{type(error).__name__}: {one_line(error)}"
         if isinstance(error, SourceError):

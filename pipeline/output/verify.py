@@ -7,6 +7,7 @@ part per thread is in memory at a time; of the images only their ids are kept.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +22,10 @@ from pipeline.masks.rle import rle_problem
 from pipeline.output.manifest import CountedPart, find_manifest, find_parts
 from pipeline.plan.layout import part_name, part_uri, plan_uri
 from pipeline.plan.member_index import MemberIndex
+from pipeline.plan.other_versions import recorded_versions
 from pipeline.plan.plan import Plan, PlannedShard
 from pipeline.plan.planning import load_plan
+from pipeline.plan.versions import Versions, differing
 from pipeline.progress import Progress, Standing
 from pipeline.records import Chunk, ImageRow, Mask, Member, Status
 from pipeline.storage.parts import Part, read_part
@@ -53,6 +56,8 @@ class Verification:
     images: Counter[str] = field(default_factory=Counter[str])
     """By status."""
     masks: int = 0
+    other_versions: Counter[str] = field(default_factory=Counter[str])
+    """Parts that were made by other versions than the plan's, as somebody has allowed: what differs."""
     published: bool = False
     """There is a manifest and _SUCCESS."""
     problems: list[Problem] = field(default_factory=list[Problem])
@@ -62,6 +67,7 @@ class Verification:
         self.images.update(part.statuses)
         self.masks += part.masks
         self.problems += part.problems
+        self.other_versions.update(part.other_versions)
 
     @property
     def finished(self) -> bool:
@@ -80,7 +86,7 @@ def verify_output(out: str, store: Store, progress: Progress) -> Verification:
     found = Verification(plan)
     stated = {part.name: part for part in _manifest(out, store, found)}
     present = _present(out, store, found)
-    index = MemberIndex(plan, out=out, store=store)
+    index, allowed = MemberIndex(plan, out=out, store=store), recorded_versions(out, store)
     ids = [np.zeros(0, np.int64)]
     for planned in plan.shards:
         for chunks in _windows(planned, plan.settings.images_per_chunk):
@@ -94,7 +100,7 @@ def verify_output(out: str, store: Store, progress: Progress) -> Verification:
             def check(chunk: Chunk, own: Mapping[str, list[Member]] = own) -> CheckedPart:
                 name = part_name(plan, chunk)
                 data = store.read(part_uri(out, plan, chunk))
-                return check_part(data, own[chunk.chunk_id], plan, name=name, stated=stated.get(name))
+                return check_part(data, own[chunk.chunk_id], plan, name=name, stated=stated.get(name), allowed=allowed)
 
             there = [chunk for chunk in chunks if chunk.chunk_id in present]
             with ThreadPoolExecutor(THREADS) as pool:
@@ -112,23 +118,39 @@ class CheckedPart:
     statuses: dict[str, int]
     masks: int
     problems: tuple[Problem, ...]
+    other_versions: tuple[str, ...] = ()
 
 
 def check_part(
-    data: bytes, members: Sequence[Member], plan: Plan, *, name: str, stated: CountedPart | None
+    data: bytes,
+    members: Sequence[Member],
+    plan: Plan,
+    *,
+    name: str,
+    stated: CountedPart | None,
+    allowed: Sequence[Versions] = (),
 ) -> CheckedPart:
-    """A part's bytes against the members that were planned for it and, in a finished run, the manifest's entry."""
+    """A part's bytes against the members that were planned for it and, in a finished run, the manifest's entry.
+
+    allowed  versions that may have made it beside those of the plan
+    """
     try:
         part = read_part(data, format=plan.settings.format, name=name)
     except StorageError as error:
         return CheckedPart({}, 0, (Problem(name, str(error)),))
+    others = _other_versions(part, plan)
+    unknown = [what for what, versions in others.items() if versions not in allowed]
     whats = [*_against_manifest(data, part, stated), *_against_plan(part, members, plan)]
+    whats += [f"other versions than the plan's made it: {what}" for what in unknown]
     shown = whats[:SHOWN_PER_PART]
     if len(whats) > len(shown):
         shown.append(f"and {len(whats) - len(shown)} more of the kind")
     statuses = Counter(str(row.status) for row in part.rows)
     return CheckedPart(
-        dict(statuses), sum(len(row.masks) for row in part.rows), tuple(Problem(name, what) for what in shown)
+        statuses=dict(statuses),
+        masks=sum(len(row.masks) for row in part.rows),
+        problems=tuple(Problem(name, what) for what in shown),
+        other_versions=tuple(what for what in others if what not in unknown),
     )
 
 
@@ -139,6 +161,18 @@ def _against_manifest(data: bytes, part: Part, stated: CountedPart | None) -> It
         yield f"{len(data)} bytes whose checksum is not the manifest's ({stated.size} bytes, {stated.sha256[:12]})"
     if (len(part.rows), sum(len(row.masks) for row in part.rows)) != (stated.rows, stated.masks):
         yield f"the manifest has {stated.rows} rows and {stated.masks} masks of it"
+
+
+def _other_versions(part: Part, plan: Plan) -> dict[str, Versions]:
+    """Versions that made rows of the part and are not the plan's, by what differs. An old plan has none to compare."""
+    if not plan.versions:
+        return {}
+    try:
+        made_by: list[Versions] = [dict(each) for each in json.loads(part.metadata.get("versions", "[{}]"))]
+    except (ValueError, TypeError):
+        made_by = [{}]
+    planned = dict(plan.versions)
+    return {differing(planned, versions): versions for versions in made_by if versions != planned}
 
 
 def _against_plan(part: Part, members: Sequence[Member], plan: Plan) -> Iterator[str]:
@@ -202,7 +236,7 @@ def _members(
     """The members of consecutive chunks; None, and a problem, if the frozen index is not what was planned."""
     try:
         return index.read(planned.shard.name, chunks[0].start, chunks[-1].stop)
-    except (NotFoundError, ChangedError) as error:
+    except (NotFoundError, ChangedError, ConfigError) as error:
         what = f"the member index is gone, or not what was planned; the parts from here on were not checked ({error})"
         found.problems.append(Problem(planned.shard.name, what))
         return None

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from pipeline.errors import ContractError
 from pipeline.plan.plan import Plan
 from pipeline.records import Chunk
 from pipeline.settings import Format
+from pipeline.storage.shards import is_slug
 
 PART_SUFFIX: Mapping[Format, str] = MappingProxyType({Format.PARQUET: ".parquet", Format.COCO_RLE: ".tar"})
 
@@ -40,6 +42,8 @@ def data_uri(out: str) -> str:
 
 
 def part_name(plan: Plan, chunk: Chunk) -> str:
+    if not is_slug(chunk.shard):
+        raise ContractError(f"{chunk.shard!r} is no name of a shard: a part of it could lie anywhere")
     return chunk.chunk_id + PART_SUFFIX[plan.settings.format]
 
 
@@ -73,6 +77,15 @@ def run_report_uri(out: str, run_id: str) -> str:
 def card_uri(out: str) -> str:
     """The dataset card, by the name that the Hub and `datasets` look for."""
     return below(out, "README.md")
+
+
+def other_versions_uri(out: str) -> str:
+    """Which versions have worked on the run beside those of the plan, as somebody has allowed."""
+    return below(job_uri(out), "versions")
+
+
+def versions_uri(out: str, sha256: str) -> str:
+    return below(other_versions_uri(out), f"{sha256[:16]}.json")
 
 
 def store_verdict_uri(out: str) -> str:

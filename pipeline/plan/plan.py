@@ -15,13 +15,16 @@ from functools import cached_property
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.plan.bounds import check_shards
 from pipeline.plan.ids import annotation_stride
 from pipeline.records import Chunk, Ignored, Shard
-from pipeline.settings import CropRank, Format, Precision, Recipe, Settings
+from pipeline.settings import CropRank, Format, Precision, Recipe, RunSettings, Settings
 
-PLAN_VERSION = 3
-READABLE_VERSIONS = (2, 3)
-"""Version 2 does not say what was ignored."""
+PLAN_VERSION = 4
+READABLE_VERSIONS = (2, 3, 4)
+"""Version 2 does not say what was ignored; 2 and 3 do not say by which versions they were made."""
+_SINCE_VERSION_4 = ("run.max_bytes", "run.mixed_lists")
+"""Settings that an older plan does not have, and leaves to the command that resumes it."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class OutputSettings:
     images_per_chunk: int
     max_pixels: int
     threads_per_worker: int
+    max_bytes: int
+    mixed_lists: bool
 
     @classmethod
     def of(cls, settings: Settings, *, weights_sha256: str) -> OutputSettings:
@@ -52,18 +57,20 @@ class OutputSettings:
             images_per_chunk=settings.run.images_per_chunk,
             max_pixels=settings.run.max_pixels,
             threads_per_worker=settings.run.threads_per_worker,
+            max_bytes=settings.run.max_bytes,
+            mixed_lists=settings.run.mixed_lists,
         )
 
-    def named(self) -> dict[str, Any]:
-        """Flat, under the names that a user types, JSON values only."""
+    def named(self, *, version: int = PLAN_VERSION) -> dict[str, Any]:
+        """Flat, under the names that a user types, JSON values only; those that a plan of this version has."""
         named: dict[str, Any] = {"source": self.source, "format": str(self.format)}
         for name, value in asdict(self.recipe).items():
             named[f"recipe.{name}"] = str(value) if isinstance(value, StrEnum) else value
         named |= {"model.name": self.model_name, "model.precision": str(self.precision)}
         named["model.weights_sha256"] = self.weights_sha256
-        for name in ("images_per_chunk", "max_pixels", "threads_per_worker"):
+        for name in ("images_per_chunk", "max_pixels", "threads_per_worker", "max_bytes", "mixed_lists"):
             named[f"run.{name}"] = getattr(self, name)
-        return named
+        return named if version > 3 else {name: named[name] for name in named if name not in _SINCE_VERSION_4}
 
     @classmethod
     def from_named(cls, named: Mapping[str, Any]) -> OutputSettings:
@@ -79,11 +86,13 @@ class OutputSettings:
             images_per_chunk=named["run.images_per_chunk"],
             max_pixels=named["run.max_pixels"],
             threads_per_worker=named["run.threads_per_worker"],
+            max_bytes=named.get("run.max_bytes", RunSettings.max_bytes),
+            mixed_lists=named.get("run.mixed_lists", RunSettings.mixed_lists),
         )
 
-    @cached_property
-    def sha256(self) -> str:
-        return hashlib.sha256(canonical_json(self.named())).hexdigest()
+
+FROZEN = frozenset(OutputSettings.of(Settings(), weights_sha256="").named())
+"""The names of the settings that stand in a plan, where everybody can read them."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,8 @@ class Plan:
     """See ids.id_base."""
     ignored: tuple[Ignored, ...] = ()
     """Entries of the source that are not worked on, by kind."""
+    versions: tuple[tuple[str, str], ...] = ()
+    """Names and versions of what shapes the output, sorted; none if the plan is older than that."""
     version: int = PLAN_VERSION
     """Of the format in which this plan is kept, and hashed."""
 
@@ -132,6 +143,10 @@ class Plan:
     @cached_property
     def sha256(self) -> str:
         return hashlib.sha256(plan_to_json(self)).hexdigest()
+
+    @cached_property
+    def settings_sha256(self) -> str:
+        return hashlib.sha256(canonical_json(self.settings.named(version=self.version))).hexdigest()
 
     @cached_property
     def _by_name(self) -> dict[str, PlannedShard]:
@@ -156,19 +171,21 @@ def canonical_json(value: Any) -> bytes:
 def plan_to_json(plan: Plan) -> bytes:
     document: dict[str, Any] = {
         "schema_version": plan.version,
-        "settings": plan.settings.named(),
-        "settings_sha256": plan.settings.sha256,
+        "settings": plan.settings.named(version=plan.version),
+        "settings_sha256": plan.settings_sha256,
         "images": plan.image_count,
         "id_base": plan.id_base,
         "shards": [asdict(planned) for planned in plan.shards],
     }
     if plan.version > 2:
         document["ignored"] = [asdict(each) for each in plan.ignored]
+    if plan.version > 3:
+        document["versions"] = dict(plan.versions)
     return json.dumps(document, sort_keys=True, indent=1, allow_nan=False).encode() + b"\n"
 
 
 def plan_from_json(data: bytes, *, uri: str) -> Plan:
-    """raises ConfigError naming `uri` if this is no plan that this version can read."""
+    """raises ConfigError naming `uri` if this is no plan that this version can read, or one that nobody planned."""
     try:
         document = json.loads(data)
         version = document["schema_version"]
@@ -187,6 +204,15 @@ def plan_from_json(data: bytes, *, uri: str) -> Plan:
         )
         ignored = tuple(Ignored(**each) for each in document.get("ignored", ()))
         settings = OutputSettings.from_named(document["settings"])
-        return Plan(settings, shards, id_base=document["id_base"], ignored=ignored, version=version)
+        plan = Plan(
+            settings=settings,
+            shards=shards,
+            id_base=document["id_base"],
+            ignored=ignored,
+            versions=tuple(sorted(document["versions"].items())) if version > 3 else (),
+            version=version,
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{uri} is not a plan of Maskmill ({error!r}); choose another out=") from error
+    check_shards([(each.shard, each.members_sha256) for each in shards], source=settings.source, plan_uri=uri)
+    return plan

@@ -25,6 +25,7 @@ from pipeline.plan.ids import annotation_stride, id_base, shared_numbers
 from pipeline.plan.layout import members_uri, plan_uri
 from pipeline.plan.plan import OutputSettings, Plan, PlannedShard, plan_from_json, plan_to_json
 from pipeline.plan.scan import index_shards
+from pipeline.plan.versions import Versions, versions_here
 from pipeline.records import Shard
 from pipeline.storage.ignored import IgnoredEntries
 from pipeline.storage.kinds import IMAGE_EXTENSIONS
@@ -53,26 +54,29 @@ def say_nothing(_sentence: str) -> None:
     """For callers that show no progress."""
 
 
-def create_or_load_plan(settings: OutputSettings, *, out: str, store: Store, say: Say = say_nothing) -> Planned:
+def create_or_load_plan(
+    settings: OutputSettings, *, out: str, store: Store, say: Say = say_nothing, versions: Versions | None = None
+) -> Planned:
     """The run's plan: the one in OUT if there is one, else a new one from the source.
 
-    say     told now and then how far planning is
-    raises  ConfigError if the plan in OUT was made with other settings, or the source holds no image
+    say       told now and then how far planning is
+    versions  kept in a new plan; None for those of this process
+    raises    ConfigError if the plan in OUT was made with other settings, or the source holds no image
     """
     existing = load_plan(out, store=store)
     if existing is not None:
-        _refuse_other_settings(existing.settings, settings, out=out)
+        existing = _resumed(existing, settings, out=out)
         frozen_at = store.modified(plan_uri(out))
         say(f"resuming: the plan is {frozen_since(frozen_at)}")
         return Planned(plan=existing, created=False, frozen_at=frozen_at)
     plan = _plan_source(settings, out=out, store=store, say=say)
+    plan = replace(plan, versions=tuple(sorted((versions or versions_here()).items())))
     if store.put_if_absent(plan_uri(out), plan_to_json(plan)):
         return Planned(plan=plan, created=True)
     theirs = load_plan(out, store=store)
     if theirs is None:
         raise ContractError(f"{plan_uri(out)} was there when it was to be created, and is gone now")
-    _refuse_other_settings(theirs.settings, settings, out=out)
-    return Planned(plan=theirs, created=False)
+    return Planned(plan=_resumed(theirs, settings, out=out), created=False)
 
 
 def frozen_since(moment: datetime) -> str:
@@ -99,7 +103,7 @@ def _plan_source(settings: OutputSettings, *, out: str, store: Store, say: Say) 
         writer = _Writer(out, store, pool)
         drafts: list[_Draft] = []
         total = 0
-        for source, index in zip(sources, index_shards(sources, store), strict=True):
+        for source, index in zip(sources, index_shards(sources, store, mixed_lists=settings.mixed_lists), strict=True):
             pieces = tuple(writer.write(source.name, piece) for piece in index.pieces)
             drafts.append(_Draft(source, first_ordinal=total, ignored_count=index.ignored_count, pieces=pieces))
             ignored.add(index.ignored)
@@ -199,14 +203,20 @@ class _Draft:
         return PlannedShard(shard=shard, first_ordinal=self.first_ordinal, members_sha256=hashes)
 
 
-def _refuse_other_settings(planned: OutputSettings, asked: OutputSettings, *, out: str) -> None:
-    """Sources are compared by their names. What lies there now does not matter: the plan has its members."""
-    if planned.source in spellings(asked.source):
-        asked = replace(asked, source=planned.source)
-    before, now = planned.named(), asked.named()
+def _resumed(plan: Plan, asked: OutputSettings, *, out: str) -> Plan:
+    """The plan, with the settings of the command where it is too old to have its own.
+
+    Sources are compared by their names. What lies there now does not matter: the plan has its members.
+
+    raises  ConfigError if it was made with other settings
+    """
+    if plan.settings.source in spellings(asked.source):
+        asked = replace(asked, source=plan.settings.source)
+    before, now = (settings.named(version=plan.version) for settings in (plan.settings, asked))
     changed = [f"{name} {before[name]!r} -> {now[name]!r}" for name in before if before[name] != now[name]]
     if changed:
         raise ConfigError(
             f"{out} was planned with other settings: {', '.join(changed)}. "
             "Resume with the settings it was planned with, or choose another out="
         )
+    return replace(plan, settings=asked)

@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 
 from pipeline.errors import RunError
 from pipeline.storage.indexing import ShardIndex
@@ -28,28 +29,28 @@ GROUP = 8
 """Shards that a process takes at a time; those in an object store it reads all at once."""
 
 
-def index_shards(shards: Sequence[ShardSource], store: Store) -> Iterator[ShardIndex]:
+def index_shards(shards: Sequence[ShardSource], store: Store, *, mixed_lists: bool = False) -> Iterator[ShardIndex]:
     """The index of each shard, in order.
 
     raises  what `index_shard` raises; RunError if a process died
     """
     if len(shards) < SHARDS_WORTH_PROCESSES:
         with ThreadPoolExecutor(GROUP) as threads:
-            yield from threads.map(index_shard, shards, [store] * len(shards))
+            yield from threads.map(partial(index_shard, mixed_lists=mixed_lists), shards, [store] * len(shards))
         return
     groups = [shards[first : first + GROUP] for first in range(0, len(shards), GROUP)]
     with _processes() as pool:
         try:
-            for indexes in pool.map(_index_group, groups, [store] * len(groups)):
+            for indexes in pool.map(partial(_index_group, mixed_lists=mixed_lists), groups, [store] * len(groups)):
                 yield from indexes
         except BrokenProcessPool as error:
             raise RunError("a process that read tar headers was killed (out of memory?); repeat the command") from error
 
 
-def _index_group(shards: Sequence[ShardSource], store: Store) -> list[ShardIndex]:
+def _index_group(shards: Sequence[ShardSource], store: Store, *, mixed_lists: bool) -> list[ShardIndex]:
     in_a_store = any(is_s3(shard.uri) for shard in shards)
     with ThreadPoolExecutor(GROUP if in_a_store else 1) as threads:
-        return list(threads.map(index_shard, shards, [store] * len(shards)))
+        return list(threads.map(partial(index_shard, mixed_lists=mixed_lists), shards, [store] * len(shards)))
 
 
 @contextmanager

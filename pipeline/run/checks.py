@@ -12,6 +12,8 @@ from dataclasses import fields
 from pipeline.errors import ConfigError
 from pipeline.masks.crops import points_per_side
 from pipeline.settings import Recipe, RunSettings, Settings
+from pipeline.storage.connect import endpoint_problem
+from pipeline.texts import redacted
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -28,11 +30,26 @@ def check_settings(settings: Settings) -> None:
             problems.append(f"store.{name}={getattr(settings.store, name)} must be {at_least:g} or more")
     if settings.store.anonymous and settings.store.requester_pays:
         problems.append("store.anonymous=true and store.requester_pays=true: nobody can be billed who is not named")
+    problems += _secrets(settings)
     device = settings.model.device
     if device not in DEVICES:
         problems.append(f"model.device={device} must be one of {', '.join(DEVICES)}")
     if problems:
         raise ConfigError("; ".join(problems))
+
+
+def _secrets(settings: Settings) -> Iterator[str]:
+    """They would stand in commands, logs and plans. The values are not told."""
+    problem = endpoint_problem(settings.store.endpoint_url)
+    if problem:
+        yield problem
+    places = {"source": settings.source, "out": settings.out, "model.checkpoint": settings.model.checkpoint or ""}
+    for key, place in places.items():
+        if redacted(place) != place:
+            yield (
+                f"{key} carries a password or a signature; write s3://bucket/key, and give credentials by "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE"
+            )
 
 
 def _not_finite(settings: Settings) -> Iterator[str]:
@@ -71,7 +88,8 @@ def _recipe(recipe: Recipe) -> Iterator[str]:
 
 
 def _run(run: RunSettings) -> Iterator[str]:
-    for name in ("images_per_chunk", "threads_per_worker", "max_pixels", "chunk_attempts", "image_timeout_s"):
+    counts = ("images_per_chunk", "threads_per_worker", "max_pixels", "max_bytes", "chunk_attempts")
+    for name in (*counts, "image_timeout_s"):
         if getattr(run, name) < 1:
             yield f"run.{name}={getattr(run, name)} must be 1 or more"
     if run.max_workers is not None and run.max_workers < 1:

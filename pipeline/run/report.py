@@ -165,3 +165,5 @@ def verification_lines(found: Verification, *, out: str) -> Iterator[str]:
     statuses = ", ".join(f"{count:,} {status}" for status, count in found.images.most_common())
     yield f"  images   {found.images.total():,} of {found.plan.image_count:,} planned ({statuses or 'none yet'})"
     yield f"  masks    {found.masks:,}"
+    for what, parts in found.other_versions.most_common(SHOWN_KINDS):
+        yield f"  versions {parts:,} parts are of others than the plan's, as was allowed: {what}"

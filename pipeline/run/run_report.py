@@ -16,19 +16,19 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any
 
 from pipeline.cluster.ledger import Ledger
 from pipeline.errors import ConfigError, MaskmillError, StorageError
 from pipeline.plan.layout import run_report_uri
 from pipeline.plan.plan import Plan
+from pipeline.plan.versions import versions_here
 from pipeline.progress import Say
 from pipeline.run.outcome import Outcome
 from pipeline.settings import Settings
 from pipeline.storage.store import Store
-
-PACKAGES = ("maskmill", "torch", "numba", "numpy", "opencv-python", "pillow", "pyarrow", "pycocotools", "ray", "boto3")
+from pipeline.texts import redacted
 
 
 def new_run_id() -> str:
@@ -68,7 +68,7 @@ def reported(settings: Settings, plan: Plan, *, run_id: str, out: str, store: St
     finally:
         text = json.dumps(_fields(frame, record, error), indent=1)
         try:
-            store.put_if_absent(run_report_uri(out, run_id), text.encode())
+            store.put_if_absent(run_report_uri(out, run_id), redacted(text).encode())
         except StorageError as refused:
             say(f"the report of this command is not written: {refused}")
 
@@ -112,13 +112,8 @@ def exit_code_of(error: BaseException | None) -> int:
 
 
 def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # a job on a cluster brings our sources and not our package
-            continue
-    return found
+    """Of what shapes the output, and of what runs it."""
+    return {**versions_here(), "python": platform.python_version(), "ray": version("ray"), "boto3": version("boto3")}
 
 
 def _user() -> str:

@@ -21,8 +21,10 @@ from pipeline.errors import ConfigError, DeniedError, NotFoundError, RunError
 from pipeline.output.finish import chunks_with_failures, count_parts
 from pipeline.output.manifest import Manifest, find_manifest, find_parts, publish, unpublish
 from pipeline.output.summaries import kept, summary_of
+from pipeline.plan.other_versions import check_versions
 from pipeline.plan.plan import OutputSettings
 from pipeline.plan.planning import Planned, create_or_load_plan
+from pipeline.plan.versions import versions_here
 from pipeline.progress import Progress
 from pipeline.records import Ending
 from pipeline.run.checks import check_settings
@@ -86,6 +88,8 @@ def _plan_and_look(settings: Settings, out: str, store: Store, weights: Weights,
             max_failed_fraction=settings.run.max_failed_fraction,
             frozen_at=planned.frozen_at,
         )
+    allowed = settings.run.allow_other_versions
+    check_versions(plan, versions_here(), allowed=allowed, out=out, store=store, say=progress.say)
     return _Work(settings, planned, weights, out, store, progress, again)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, BinaryIO
 
+from pipeline.errors import ConfigError
 from pipeline.settings import StoreSettings
 from pipeline.storage.local import LocalStore
 from pipeline.storage.s3 import S3Store
@@ -19,9 +20,23 @@ from pipeline.storage.uris import is_s3, split_s3
 def connect(settings: StoreSettings, *, out: str = "") -> Store:
     """The store for all URIs. It pickles as its settings, and connects on first use.
 
-    out  what a run writes to: requests to its bucket are signed even with `store.anonymous`
+    out     what a run writes to: requests to its bucket are signed even with `store.anonymous`
+    raises  ConfigError if the endpoint carries credentials
     """
+    problem = endpoint_problem(settings.endpoint_url)
+    if problem:
+        raise ConfigError(problem)
     return RoutedStore(settings, out)
+
+
+def endpoint_problem(endpoint_url: str | None) -> str:
+    """What is wrong with credentials in an address, which stands in errors and in commands; "" if there are none."""
+    if endpoint_url is None or not {"@", "?"} & set(endpoint_url):
+        return ""
+    return (
+        "store.endpoint_url carries a user, a password or a query; write https://host:port alone, and give credentials "
+        "by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE"
+    )
 
 
 class RoutedStore:
@@ -46,9 +61,11 @@ class RoutedStore:
         """See `Store`."""
         return self._backend(uri).list(uri, pattern=pattern, unreadable=unreadable)
 
-    def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
+    def read(
+        self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "", limit: int | None = None
+    ) -> bytes:
         """See `Store`."""
-        return self._backend(uri).read(uri, offset=offset, length=length, etag=etag)
+        return self._backend(uri).read(uri, offset=offset, length=length, etag=etag, limit=limit)
 
     def open(self, uri: str, *, etag: str = "") -> BinaryIO:
         """See `Store`."""

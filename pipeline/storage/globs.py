@@ -7,7 +7,7 @@ letter are names, wildcards and all.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from pipeline.errors import ConfigError
@@ -45,18 +45,25 @@ def glob_matches(
             yield info, parts
 
 
+def covers(patterns: Sequence[str], parts: Sequence[str]) -> bool:
+    """Whether a name is what another names, matches it as a pattern, or lies below either; both by their segments."""
+    return len(parts) >= len(patterns) and all(
+        part == pattern or fnmatchcase(part, pattern) for part, pattern in zip(parts, patterns, strict=False)
+    )
+
+
 def split_glob(uri: str, store: Store) -> tuple[str, list[str]]:
     """The part before the first segment that is a pattern, and the segments from there on."""
-    segments = uri.split("/")
-    wild = [number for number, segment in enumerate(segments) if has_wildcard(segment)]
-    first = next((n for n in wild if not _shows_something("/".join(segments[: n + 1]), store)), len(segments) - 1)
-    return "/".join(segments[:first]) or "/", segments[first:]
+    parts = uri.split("/")
+    wild = [number for number, part in enumerate(parts) if has_wildcard(part)]
+    first = next((n for n in wild if not _shows_something("/".join(parts[: n + 1]), store)), len(parts) - 1)
+    return "/".join(parts[:first]) or "/", parts[first:]
 
 
 def fixed_part(uri: str) -> str:
     """What comes before the first segment with a wildcard."""
-    segments = uri.split("/")
-    return "/".join(segments[: next(number for number, segment in enumerate(segments) if has_wildcard(segment))])
+    parts = uri.split("/")
+    return "/".join(parts[: next(number for number, part in enumerate(parts) if has_wildcard(part))])
 
 
 def _shows_something(uri: str, store: Store) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from pipeline.records import Ignored
 from pipeline.storage.kinds import extension
+from pipeline.texts import redacted
 
 MOST_KINDS = 20
 """Told apart; what comes after is one kind of its own."""
@@ -44,6 +45,6 @@ class IgnoredEntries:
             self._found[each.kind] = count + each.count, first
 
     def counted(self) -> tuple[Ignored, ...]:
-        """The most frequent first."""
-        kinds = [Ignored(kind, count, first) for kind, (count, first) in self._found.items()]
+        """The most frequent first. A file that was downloaded from a presigned address may be named like it."""
+        kinds = [Ignored(redacted(kind), count, redacted(first)) for kind, (count, first) in self._found.items()]
         return tuple(sorted(kinds, key=lambda each: (-each.count, each.kind)))

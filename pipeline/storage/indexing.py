@@ -121,9 +121,10 @@ def _tar_member(name: str, entry: TarEntry, tar: ObjectInfo) -> FoundMember:
     return FoundMember(name, tar.uri, entry.offset, 0, tar.etag, broken)
 
 
-def index_list(uri: str, store: Store) -> ShardIndex:
+def index_list(uri: str, store: Store, *, mixed: bool = False) -> ShardIndex:
     """The images that a list names. Whether they exist is not checked. A single image counts as a list of itself.
 
+    mixed   whether a list may name objects of the other kind (see lists.other_kind)
     raises  ConfigError if this is not a list, or if no line in it can name an object; StorageError
     """
     builder = IndexBuilder()
@@ -134,7 +135,7 @@ def index_list(uri: str, store: Store) -> ShardIndex:
     is_any_usable, broken = False, ""
     ignored = IgnoredEntries()
     with store.open(uri) as stream:
-        for entry in read_list(stream, uri):
+        for entry in read_list(stream, uri, mixed=mixed):
             if isinstance(entry, SkippedLine):
                 ignored.note(entry.text, kind=entry.kind)
                 continue

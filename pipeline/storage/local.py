@@ -19,7 +19,7 @@ from fnmatch import fnmatchcase
 from typing import BinaryIO
 
 from pipeline.errors import ChangedError, ConfigError, DeniedError, NotFoundError, StorageError
-from pipeline.storage.store import ObjectInfo
+from pipeline.storage.store import ObjectInfo, check_size
 from pipeline.storage.uris import local_path, local_uri
 
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}")
@@ -52,9 +52,12 @@ class LocalStore:
         if os.path.isdir(path):
             yield from _walk(path, pattern, unreadable, {_identity(uri, path)})
 
-    def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
+    def read(
+        self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "", limit: int | None = None
+    ) -> bytes:
         """See `Store`. Raises ChangedError also if the file ends before the range does, or is written to meanwhile."""
         with self.open(uri, etag=etag) as file, _translated(uri):
+            check_size(uri, os.fstat(file.fileno()).st_size - offset if length is None else length, limit)
             file.seek(offset)
             data = file.read() if length is None else file.read(length)
             if length is not None and len(data) != length:

@@ -32,7 +32,7 @@ from pipeline.storage.s3_errors import making_client, status_of, translated
 from pipeline.storage.s3_identity import is_unsigned, set_identity
 from pipeline.storage.s3_listing import list_keys, take_contents
 from pipeline.storage.s3_stream import ResumingBody
-from pipeline.storage.store import ObjectInfo
+from pipeline.storage.store import ObjectInfo, check_size
 from pipeline.storage.uris import absolute, split_s3, split_s3_object
 
 T = TypeVar("T")
@@ -75,12 +75,16 @@ class S3Store:
             if not name.endswith("/"):
                 yield ObjectInfo(f"s3://{bucket}/{name}", size, etag)
 
-    def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
+    def read(
+        self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "", limit: int | None = None
+    ) -> bytes:
         """See `Store`. Raises ChangedError also if the object ends before the range does."""
         if length == 0:
             return b""
         stop = None if length is None else offset + length
         with self._body(uri, etag, offset=offset, stop=stop) as body:
+            if limit is not None:
+                check_size(uri, body.find_stop() - offset, limit)
             return body.readall()
 
     def open(self, uri: str, *, etag: str = "") -> BinaryIO:

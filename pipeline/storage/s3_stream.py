@@ -53,6 +53,12 @@ class ResumingBody(io.RawIOBase):
         view[: len(data)] = data
         return len(data)
 
+    def find_stop(self) -> int:
+        """Where it ends, as the store says before the first byte comes."""
+        if self._stop is None:
+            self._patience.insist(self._uri, self._open)
+        return self._stop or 0
+
     def readall(self) -> bytes:
         pieces: list[bytes] = []
         while self._stop is None or self._position < self._stop:

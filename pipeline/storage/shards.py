@@ -102,8 +102,10 @@ def spellings(source: str) -> tuple[str, ...]:
     return whole, ",".join(sorted({absolute(part.strip()) for part in source.split(",") if part.strip()}))
 
 
-def index_shard(shard: ShardSource, store: Store) -> ShardIndex:
+def index_shard(shard: ShardSource, store: Store, *, mixed_lists: bool = False) -> ShardIndex:
     """Every image in the shard.
+
+    mixed_lists  whether a list may name objects of the other kind (see lists.other_kind)
 
     raises  ConfigError if the shard cannot be used at all (a compressed tar, a list that is none); StorageError
     """
@@ -113,7 +115,7 @@ def index_shard(shard: ShardSource, store: Store) -> ShardIndex:
         case ShardKind.TAR:
             return index_tar(shard.uri, store)
         case ShardKind.LIST:
-            return index_list(shard.uri, store)
+            return index_list(shard.uri, store, mixed=mixed_lists)
         case ShardKind.FOLDER:
             raise ContractError(f"{shard.uri}: a folder is indexed when it is found")
 
@@ -279,10 +281,15 @@ def _names(shards: Iterable[Place]) -> list[str]:
     ]
 
 
+def is_slug(name: str) -> bool:
+    """Whether it has the form of a shard's name, which makes it safe in a path."""
+    return re.fullmatch(rf"[A-Za-z0-9_-]{{1,{_LONGEST_NAME + len('-01234567')}}}", name) is not None
+
+
 def _slug(uri: str) -> str:
     name = base_name(uri)
     stem = posixpath.splitext(name)[0] if _file_kind(uri) else name
-    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", stem)[:_LONGEST_NAME].strip("-")
+    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", stem)[:_LONGEST_NAME].strip("-")  # `is_slug` knows this form
     if not slug and has_wildcard(uri):
         return _slug(fixed_part(uri))
     return slug or "shard"

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import BinaryIO, NamedTuple, Protocol
 
+from pipeline.errors import TooManyBytesError
+
 
 class ObjectInfo(NamedTuple):
     """An object as a listing shows it. `etag` changes when the content does. A tuple, because there are millions."""
@@ -35,8 +37,13 @@ class Store(Protocol):
         """
         ...
 
-    def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
-        """All bytes, or a range. With `etag`, raises ChangedError if the object is a different one by now."""
+    def read(
+        self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "", limit: int | None = None
+    ) -> bytes:
+        """All bytes, or a range. With `etag`, raises ChangedError if the object is a different one by now.
+
+        limit  raises TooManyBytesError, and reads none, if there are more bytes than this
+        """
         ...
 
     def open(self, uri: str, *, etag: str = "") -> BinaryIO:
@@ -65,3 +72,9 @@ class Store(Protocol):
     def delete(self, uri: str) -> None:
         """Remove an object that nobody needs any more. Nothing happens if it is not there."""
         ...
+
+
+def check_size(uri: str, size: int, limit: int | None) -> None:
+    """raises  TooManyBytesError"""
+    if limit is not None and size > limit:
+        raise TooManyBytesError(uri, size)

@@ -119,6 +119,11 @@ def relative_key(folder: str, uri: str) -> str:
     return _bytes(uri).removeprefix(prefix).decode("utf-8", "backslashreplace")
 
 
+def segments(uri: str) -> list[str]:
+    """What stands between the slashes, as `relative_key` spells it; of a path once `.` and `..` are worked out."""
+    return _bytes(uri).decode("utf-8", "backslashreplace").rstrip("/").split("/")
+
+
 def sort_key(uri: str) -> bytes:
     """Sorts in byte order, which is the order of S3's listings."""
     return _bytes(uri)

@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -25,15 +25,18 @@ from pipeline.errors import (
     NotFoundError,
     OutOfReachError,
     SourceError,
+    TooManyBytesError,
 )
 from pipeline.plan.layout import part_uri
 from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import Plan, PlannedShard, canonical_json
+from pipeline.plan.versions import Versions, versions_here
 from pipeline.records import Attempt, Chunk, ChunkReport, Funnel, ImageMasks, ImageRow, Member, Stage, Status
 from pipeline.storage.images import DecodedImage, decode_image
 from pipeline.storage.parts import write_part
-from pipeline.storage.store import Store
-from pipeline.work.earlier_part import earlier_part
+from pipeline.storage.store import Store, check_size
+from pipeline.texts import redacted
+from pipeline.work.earlier_part import EarlierPart, earlier_part
 from pipeline.work.prefetch import prefetch
 from pipeline.work.source_check import SourceCheck, concerned
 from pipeline.work.stopwatch import Stopwatch
@@ -54,6 +57,8 @@ class WorkerContext:
     plan: Plan
     store: Store
     generate: GenerateMasks
+    versions: Versions = field(default_factory=versions_here)
+    """Of what makes the parts here."""
 
     @cached_property
     def index(self) -> MemberIndex:
@@ -117,7 +122,7 @@ def process_chunk(attempt: Attempt, context: WorkerContext, *, mark: Mark = no_m
     _expect([row.image_id for row in rows] == [member.image_id for member in members], chunk, "rows were lost")
     context.source.expect_source(plan.planned(chunk.shard), chunk, rows)
     with watch.stage(Stage.WRITE):
-        data = write_part(rows, format=plan.settings.format, metadata=_metadata(plan, funnel))
+        data = write_part(rows, format=plan.settings.format, metadata=_metadata(context, funnel, earlier))
         if earlier:
             created = earlier.replace(data, context.store)
         else:
@@ -164,22 +169,32 @@ def _load(
                 data = _read(member, planned, context)
         except OutOfReachError as error:
             raise SourceError(f"{error}; then repeat the command", concerned(planned.shard)) from error
-        except NotFoundError as error:
-            yield Loaded(member, status=Status.MISSING, error=str(error))
-        except ChangedError as error:
-            yield Loaded(member, status=Status.CHANGED, error=str(error))
+        except (NotFoundError, ChangedError, TooManyBytesError) as error:
+            yield _unread(member, error, context.plan.settings.max_bytes)
         else:
             if attempt.careful:
                 mark(member.ordinal)
             with watch.stage(Stage.DECODE):
                 loaded = _decode(member, data, max_pixels=context.plan.settings.max_pixels)
+            del data  # or it would stay until the next file is read
             yield loaded
 
 
+def _unread(member: Member, error: NotFoundError | ChangedError | TooManyBytesError, max_bytes: int) -> Loaded:
+    if isinstance(error, TooManyBytesError):
+        reason = f"{error.size:,} bytes; run.max_bytes is {max_bytes:,}"
+        return Loaded(member, status=Status.TOO_LARGE, error=reason)
+    status = Status.MISSING if isinstance(error, NotFoundError) else Status.CHANGED
+    return Loaded(member, status=status, error=str(error))
+
+
 def _read(member: Member, planned: PlannedShard, context: WorkerContext) -> bytes:
-    """raises  NotFoundError, ChangedError for the image alone; DeniedError, SourceError, StorageError for its chunk"""
-    length = member.length or None
+    """raises  NotFoundError, ChangedError, TooManyBytesError for the image alone; what else it raises, for its chunk"""
+    length, limit = member.length or None, context.plan.settings.max_bytes
+    check_size(member.uri, member.length, limit)
     try:
+        if length is None:  # the line of a list, or an empty file when it was planned
+            return context.store.read(member.uri, offset=member.offset, etag=member.etag, limit=limit)
         return context.store.read(member.uri, offset=member.offset, length=length, etag=member.etag)
     except ChangedError:
         etag = context.source.etag_of_changed(planned, member)
@@ -213,7 +228,7 @@ def _row(loaded: Loaded, context: WorkerContext, watch: Stopwatch) -> tuple[Imag
             file_name=member.key,
             source=member.uri,
             status=loaded.status,
-            error=loaded.error,
+            error=redacted(loaded.error),
             width=loaded.width,
             height=loaded.height,
             sha256=loaded.sha256,
@@ -240,20 +255,31 @@ def _row(loaded: Loaded, context: WorkerContext, watch: Stopwatch) -> tuple[Imag
     return row, result.funnel
 
 
-def _metadata(plan: Plan, funnel: Funnel) -> dict[str, str]:
+def _metadata(context: WorkerContext, funnel: Funnel, earlier: EarlierPart | None) -> dict[str, str]:
     """What a part says of its own making. Nothing of time, place or who made it."""
-    named = plan.settings.named()
+    plan = context.plan
+    named = plan.settings.named(version=plan.version)
     recipe = {name.removeprefix("recipe."): value for name, value in named.items() if name.startswith("recipe.")}
     return {
         "code_version": __version__,
         "recipe": canonical_json(recipe).decode(),
-        "settings_sha256": plan.settings.sha256,
+        "settings_sha256": plan.settings_sha256,
         "model_name": plan.settings.model_name,
         "model_precision": str(plan.settings.precision),
         "weights_sha256": plan.settings.weights_sha256,
         "plan_sha256": plan.sha256,
         "funnel": json.dumps(asdict(funnel), separators=(",", ":")),
+        **_versions(context, earlier),
     }
+
+
+def _versions(context: WorkerContext, earlier: EarlierPart | None) -> dict[str, str]:
+    """Of all that made rows of this part, each set once. A plan without versions has parts without."""
+    if not context.plan.versions:
+        return {}
+    sets = [*(earlier.versions if earlier else ()), dict(context.versions)]
+    once = [each for number, each in enumerate(sets) if each not in sets[:number]]
+    return {"versions": canonical_json(once).decode()}
 
 
 def _expect(condition: bool, chunk: Chunk, what: str) -> None:  # noqa: FBT001  # reads as an assertion

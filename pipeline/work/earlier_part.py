@@ -21,8 +21,9 @@ from pipeline.storage.store import ObjectInfo, Store
 class EarlierPart:
     """What a chunk has already.
 
-    kept    rows of images that are done
-    funnel  what became of their candidates
+    kept      rows of images that are done
+    funnel    what became of their candidates
+    versions  of what made the part; if none of its rows is kept, none
     """
 
     uri: str
@@ -30,6 +31,7 @@ class EarlierPart:
     data: bytes
     kept: tuple[ImageRow, ...]
     funnel: Funnel
+    versions: tuple[dict[str, str], ...]
 
     def replace(self, data: bytes, store: Store) -> ObjectInfo | None:
         """The part, which is these bytes now; None if somebody else has replaced it meanwhile.
@@ -50,4 +52,5 @@ def earlier_part(plan: Plan, chunk: Chunk, *, out: str, store: Store) -> Earlier
     if part.metadata.get("plan_sha256") != plan.sha256:
         raise StorageError(f"{uri} is of another plan: something else wrote it; delete it and repeat the command")
     kept = tuple(row for row in part.rows if row.status is Status.OK)
-    return EarlierPart(uri, etag, data, kept, Funnel(**json.loads(part.metadata["funnel"])))
+    made_by = tuple(json.loads(part.metadata.get("versions", "[]"))) if kept else ()
+    return EarlierPart(uri, etag, data, kept, Funnel(**json.loads(part.metadata["funnel"])), made_by)

@@ -18,7 +18,7 @@ from pipeline.cluster.journal import JournalKeeper
 from pipeline.cluster.ledger import JUDGED_FROM
 from pipeline.cluster.metrics import FAILURES
 from pipeline.cluster.signals import StopFlag
-from pipeline.errors import RunError
+from pipeline.errors import ConfigError, RunError
 from pipeline.plan.layout import members_uri
 from pipeline.progress import Standing
 from pipeline.records import Ending
@@ -130,15 +130,25 @@ def test_behind_a_suspect_chunk_nothing_waits_in_its_worker(settings: Settings, 
 
 
 def test_a_chunk_whose_reading_always_fails_is_given_up_and_named(settings: Settings, store: Store):
-    """No image is to blame for a damaged index; the store is, and the run stops with what it said."""
+    """No image is to blame for an index that is gone; the store is, and the run stops with what it said."""
     plan = planned(settings, store)
-    Path(members_uri(settings.out, "more", *plan.planned("more").members_sha256)).write_bytes(b"damaged")
+    Path(members_uri(settings.out, "more", *plan.planned("more").members_sha256)).unlink()
     notes = Notes()
-    with pytest.raises(RunError, match=r"the store does not answer: .*is not the member index that was planned"):
+    with pytest.raises(RunError, match=r"the store does not answer: .*/more-.* does not exist"):
         drive(with_run(settings, chunk_attempts=2), store, notes=notes)
     said = [sentence for sentence in notes.sentences if sentence.startswith("chunk more-0000")]
-    assert "is tried again: ChangedError" in said[0]
-    assert "is given up: ChangedError" in said[-1]
+    assert "is tried again: NotFoundError" in said[0]
+    assert "is given up: NotFoundError" in said[-1]
+
+
+def test_an_index_that_somebody_has_edited_ends_the_run_at_once(settings: Settings, store: Store):
+    """As a wrong configuration, with exit code 2: no other attempt could help."""
+    plan = planned(settings, store)
+    Path(members_uri(settings.out, "more", *plan.planned("more").members_sha256)).write_bytes(b"edited")
+    notes = Notes()
+    with pytest.raises(ConfigError, match="is not the member index that was planned; restore it"):
+        drive(settings, store, notes=notes)
+    assert not any("tried again" in sentence for sentence in notes.sentences)
 
 
 def test_a_shard_that_vanishes_is_left_for_the_next_command_which_does_it(

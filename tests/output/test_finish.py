@@ -250,14 +250,16 @@ class Stuck(ReadsNoted):
         self.two_counted, self.never = threading.Event(), threading.Event()
         self._numbers = itertools.count(1)
 
-    def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
+    def read(
+        self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "", limit: int | None = None
+    ) -> bytes:
         number = next(self._numbers) if "/data/" in uri else 0
         if number > 2:
             self.two_counted.wait(20)
             if number == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
             self.never.wait(60)
-        return super().read(uri, offset=offset, length=length, etag=etag)
+        return super().read(uri, offset=offset, length=length, etag=etag, limit=limit)
 
 
 class Counted(Notes):

@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.settings import Format, RunSettings, Settings, StoreSettings
 from pipeline.storage.parts import read_part
+from tests.fakes_run import Notes
 from tests.small_runs import RECIPE, run
 
 STORED = Path(__file__).parent / "run_0.1.tar.gz"
@@ -50,7 +51,9 @@ def test_a_half_done_run_of_an_earlier_version_is_finished(stored: dict[str, byt
         store=StoreSettings(endpoint_url=s3_endpoint),
         run=RunSettings(address="auto", images_per_chunk=2, max_workers=1),
     )
-    outcome = run(settings)
+    notes = Notes()
+    outcome = run(settings, notes=notes)
+    assert [sentence for sentence in notes.sentences if "from before versions were kept" in sentence]
     assert (outcome.found_chunks, outcome.committed_chunks, outcome.exit_code) == (2, 3, 0)
     for key in (key for key in stored if key.startswith("out/data/")):
         now = s3_client.get_object(Bucket=BUCKET, Key=key)["Body"].read()

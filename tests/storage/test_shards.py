@@ -32,9 +32,9 @@ def put(folder: Path, **files: bytes) -> None:
         path.write_bytes(data)
 
 
-def index(store: Store, path: Path, kind: ShardKind) -> tuple[tuple[Member, ...], int]:
+def index(store: Store, path: Path, kind: ShardKind, *, mixed_lists: bool = False) -> tuple[tuple[Member, ...], int]:
     (shard,) = (shard for shard in find_shards(str(path), store).shards if shard.kind is kind)
-    found = index_shard(shard, store)
+    found = index_shard(shard, store, mixed_lists=mixed_lists)
     return members_of(found), found.ignored_count
 
 
@@ -186,7 +186,7 @@ def test_a_list_names_uris_relative_to_itself(store: Store, tmp_path: Path) -> N
     """A list travels with its images; comments and blank lines are for people."""
     text = "\ufeff# my images\n\n a b.jpg \r\n../up.jpg\n/abs/c.jpg\ns3://b/k#1.jpg\nfile:///x/%41.jpg\n"
     put(tmp_path / "lists", all_txt=text.encode())
-    members, ignored = index(store, tmp_path / "lists" / "all.txt", ShardKind.LIST)
+    members, ignored = index(store, tmp_path / "lists" / "all.txt", ShardKind.LIST, mixed_lists=True)
     assert [(member.key, member.uri) for member in members] == [
         (" a b.jpg ", f"{tmp_path}/lists/ a b.jpg "),
         ("../up.jpg", f"{tmp_path}/up.jpg"),
@@ -227,7 +227,7 @@ def test_a_jsonl_list_names_uris_in_objects(store: Store, tmp_path: Path) -> Non
     """Names with line breaks need it, and other keys are the user's."""
     lines = [{"uri": "a\nb.jpg", "label": 3}, {"uri": "s3://b/k"}]
     put(tmp_path, all_jsonl="\n".join(map(json.dumps, lines)).encode())
-    members, _ = index(store, tmp_path / "all.jsonl", ShardKind.LIST)
+    members, _ = index(store, tmp_path / "all.jsonl", ShardKind.LIST, mixed_lists=True)
     assert [member.uri for member in members] == [f"{tmp_path}/a\nb.jpg", "s3://b/k"]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline.errors import StorageError
+from pipeline.errors import ConfigError, StorageError
 from pipeline.plan.layout import members_uri
 from pipeline.records import Attempt, ImageMasks
 from pipeline.settings import Settings, StoreSettings
@@ -185,7 +185,7 @@ def test_bits_that_flip_on_the_way_crash_nothing_and_leave_their_neighbours_alon
     assert all(row.status in ("ok", "unreadable") for row in rows)
 
 
-def test_a_bit_that_flips_on_the_way_of_the_member_index_costs_an_attempt_and_no_row(
+def test_a_bit_that_flips_on_the_way_of_the_member_index_costs_nothing(
     settings: Settings, s3_endpoint: str, s3_bucket: str
 ):
     """Compatible stores guard no body; rows of what is not in the plan would be committed for good."""
@@ -193,10 +193,8 @@ def test_a_bit_that_flips_on_the_way_of_the_member_index_costs_an_attempt_and_no
         store = connect(StoreSettings(endpoint_url=proxy.url))
         context = context_of(replace(settings, out=f"s3://{s3_bucket}/out"), store)
         proxy.harm("GET", Flip(500))
-        with pytest.raises(StorageError, match="not the member index that was planned"):
-            work(context)
-        assert proxy.seen[-1] == f"GET {Flip(500)}"
         work(context)
+        assert f"GET {Flip(500)}" in proxy.seen
         assert [row.status for row in rows_of(context)] == ["ok"] * 13
 
 
@@ -226,5 +224,5 @@ def test_a_replaced_member_index_is_refused(settings: Settings, store: Store):
     context = context_of(settings, store)
     uris = [members_uri(context.out, planned.shard.name, planned.members_sha256[0]) for planned in context.plan.shards]
     Path(uris[0]).write_bytes(store.read(uris[1]))
-    with pytest.raises(StorageError, match="not the member index that was planned"):
+    with pytest.raises(ConfigError, match="not the member index that was planned"):
         process_chunk(Attempt(next(context.plan.chunks())), context)

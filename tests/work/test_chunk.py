@@ -84,7 +84,7 @@ def test_metadata_says_how_and_not_where_or_when(settings: Settings, store: Stor
     assert json.loads(metadata["recipe"])["points_per_side"] == 4
     assert (metadata["model_name"], metadata["model_precision"]) == ("tiny", "fp32")
     assert metadata["plan_sha256"] == context.plan.sha256
-    assert metadata["settings_sha256"] == context.plan.settings.sha256
+    assert metadata["settings_sha256"] == context.plan.settings_sha256
     funnel = json.loads(metadata["funnel"])
     assert funnel["kept"] == report.masks
     assert funnel["candidates"] == 3 * 48

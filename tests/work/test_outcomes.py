@@ -47,9 +47,11 @@ class RefusingStore(RoutedStore):
         self._check(uri)
         return super().head(uri)
 
-    def read(self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
+    def read(
+        self, uri: str, *, offset: int = 0, length: int | None = None, etag: str = "", limit: int | None = None
+    ) -> bytes:
         self._check(uri)
-        return super().read(uri, offset=offset, length=length, etag=etag)
+        return super().read(uri, offset=offset, length=length, etag=etag, limit=limit)
 
     def _check(self, uri: str) -> None:
         if uri in self.refused:
@@ -216,14 +218,14 @@ def test_a_bucket_that_is_gone_stops_the_shard(s3_context: tuple[Any, WorkerCont
 
 
 def test_a_bucket_that_is_gone_stops_of_a_list_the_chunk_alone(
-    settings: Settings, s3_endpoint: str, s3_client: Any, s3_bucket: str, tmp_path: Path
+    settings: Settings, s3_endpoint: str, s3_client: Any, s3_bucket: str
 ):
     """The list's other lines name other places: a wrong name among millions must not stop them all."""
     s3_client.put_object(Bucket=s3_bucket, Key="a.png", Body=drawn_image(1))
     places = [f"s3://{s3_bucket}/a.png"] * 4 + ["s3://never-was/b.png"]
-    (tmp_path / "list.txt").write_text("\n".join(places))
+    s3_client.put_object(Bucket=s3_bucket, Key="list.txt", Body="\n".join(places).encode())
     store = connect(StoreSettings(endpoint_url=s3_endpoint))
-    context = context_of(replace(settings, source=str(tmp_path / "list.txt")), store)
+    context = context_of(replace(settings, source=f"s3://{s3_bucket}/list.txt"), store)
     first, second = context.plan.chunks()
     assert process_chunk(Attempt(first), context).images == {"ok": 3}
     with pytest.raises(SourceError, match="there is no bucket 'never-was'") as stopped:
