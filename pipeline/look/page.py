@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -17,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pipeline.errors import InputError, StorageError
 from pipeline.look.drawing import Picture, drawn_over, grey, jpeg, scaled
 from pipeline.look.sample import Sample, Sampled
+from pipeline.plan.plan import OutputSettings
 from pipeline.records import ImageRow
 from pipeline.storage.images import decode_image
 from pipeline.storage.store import Store
@@ -52,7 +52,7 @@ def page(sample: Sample, store: Store) -> str:
         policy=_policy(style),
         style=style,
         out=printable(sample.out),
-        figures=list(_figures(sample, store)),
+        figures=[_figure(sampled, store, sample.plan.settings) for sampled in sample.images],
         sample=sample,
         model=printable(sample.plan.settings.model_name),
         broken=[printable(sentence) for sentence in sample.broken],
@@ -65,16 +65,11 @@ def _policy(style: str) -> str:
     return f"default-src 'none'; img-src data:; style-src 'sha256-{sha256}'; base-uri 'none'; form-action 'none'"
 
 
-def _figures(sample: Sample, store: Store) -> Iterator[Figure]:
-    for sampled in sample.images:
-        yield _figure(sampled, store, max_pixels=sample.plan.settings.max_pixels)
-
-
-def _figure(sampled: Sampled, store: Store, *, max_pixels: int) -> Figure:
+def _figure(sampled: Sampled, store: Store, settings: OutputSettings) -> Figure:
     row, masks, reason = sampled.row, "", ""
     hw = row.height, row.width
     try:
-        image = scaled(_pixels(sampled, store, max_pixels=max_pixels))
+        image = scaled(_pixels(sampled, store, settings))
     except StorageError as error:
         image, reason = None, str(error)
     try:
@@ -91,15 +86,15 @@ def _figure(sampled: Sampled, store: Store, *, max_pixels: int) -> Figure:
     )
 
 
-def _pixels(sampled: Sampled, store: Store, *, max_pixels: int) -> Picture:
+def _pixels(sampled: Sampled, store: Store, settings: OutputSettings) -> Picture:
     """raises  StorageError if these are not there, or not the ones that the masks were made of"""
     row, place = sampled.row, sampled.place
     if place is None:
         raise StorageError(sampled.why or "there are no bytes of it")
-    data = store.read(place.uri, offset=place.offset, length=place.length or None)
+    data = store.read(place.uri, offset=place.offset, length=place.length or None, limit=settings.max_bytes)
     if hashlib.sha256(data).hexdigest() != row.sha256:
         raise StorageError(f"{place.uri} has changed since the masks were made")
-    return _decoded(data, row, max_pixels=max_pixels)
+    return _decoded(data, row, max_pixels=settings.max_pixels)
 
 
 def _decoded(data: bytes, row: ImageRow, *, max_pixels: int) -> Picture:
