@@ -164,5 +164,11 @@ def _placed(chosen: Sequence[Chosen], chunks: Sequence[Chunk], sample: Sample, s
             planned = images_of_chunk(chunks[number], sample.plan, index=index, out=sample.out)[place]
         except StorageError as error:
             yield Sampled(row, None, f"where it lies cannot be looked up: {error}")
-        else:
+            continue
+        if planned.image_id == row.image_id:
             yield Sampled(row, planned.image)
+        else:
+            name = part_name(sample.plan, chunks[number])
+            yield Sampled(
+                row, None, f"{name} has it where image {planned.image_id} was planned; make verify tells more"
+            )

@@ -107,3 +107,13 @@ def test_images_whose_place_cannot_be_looked_up_are_shown_without_it(context: Wo
     sample = sample_images(context.out, store, images=12, seed=0)
     assert len(sample.images) == 7
     assert all(sampled.place is None and "cannot be looked up" in sampled.why for sampled in sample.images)
+
+
+def test_rows_of_another_chunk_are_not_taken_for_images_that_have_changed(context: WorkerContext, store: Store) -> None:
+    """A part under the name of another is a fault of the output, not of the source."""
+    first, second, _ = sorted((Path(context.out) / "data").iterdir())
+    second.write_bytes(first.read_bytes())
+    images = sample_images(context.out, store, images=12, seed=0).images
+    wrong = [sampled.why for sampled in images if sampled.place is None]
+    assert 0 < len(wrong) < len(images)
+    assert all(why.startswith(f"{second.name} has it where image ") for why in wrong)
