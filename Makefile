@@ -13,11 +13,11 @@ comma := ,
 given = $(if $(filter file,$(origin $(1))),$($(1)),$(value $(1)))
 shard = $(call given,SHARD)
 # Not into the environment of the commands, for which make would expand them after all.
-unexport SHARD OUT ADDRESS
+unexport SHARD OUT ADDRESS N
 # A value for Hydra inside a shell word: quotes, backslashes and dollars in the value survive both.
 quoted = '$(1)="$(subst ','\'',$(subst $${,\$${,$(subst ",\",$(call given,$(2)))))"'
 
-.PHONY: help setup generate submit verify test chaos lint fmt train evaluate bench audit-dependencies clean
+.PHONY: help setup generate submit look verify test chaos lint fmt train evaluate bench audit-dependencies clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ generate: .venv/.run-ready  ## make masks for SHARD=folder|s3://...|.tar|list in
 submit: .venv/.run-ready  ## the same on a Ray cluster: SHARD=s3://... OUT=s3://... ADDRESS=http://HEAD:8265
 	$(BIN)/python -m jobs.submit $(if $(value ADDRESS),$(call quoted,submit.address,ADDRESS)) \
 	  $(call quoted,source,SHARD) $(call quoted,out,OUT) $(ARGS)
+
+look: .venv/.run-ready  ## write a page with N=12 images of the output at OUT=... and their masks, and open it where there is a desktop
+	$(BIN)/python -m jobs.look $(call quoted,out,OUT) $(if $(value N),'n=$(subst ','\'',$(call given,N))') $(ARGS)
 
 verify: .venv/.run-ready  ## recount the output at OUT=... from its parts alone
 	$(BIN)/python -m jobs.verify $(call quoted,out,OUT) $(ARGS)

@@ -13,6 +13,7 @@ import pytest
 
 from jobs.command import run_command
 from jobs.evaluate import EvaluateJob
+from jobs.look import LookJob
 from jobs.submit import submit_job
 from jobs.train import TrainJob, log_to_stderr
 from jobs.verify import VerifyJob, verify
@@ -34,6 +35,7 @@ HOSTILE = f"a\n{FORGED}\r\x1b[31m\x9b2J\x7f\u202e\u2028ü日.jpg"
 SPELLED = rf"a\x0a{FORGED}\x0d\x1b[31m\x9b2J\x7f\u202e\u2028ü日.jpg"
 
 COMMANDS = {
+    "look": LookJob,
     "generate": Settings,
     "submit": SubmitJob,
     "verify": VerifyJob,

@@ -22,7 +22,7 @@ from pipeline.plan.layout import part_uri
 from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import Plan
 from pipeline.plan.planning import load_plan
-from pipeline.records import ImageRow, Member
+from pipeline.records import Chunk, ImageRow, Member
 from pipeline.storage.images import decode_image
 from pipeline.storage.kinds import is_image, is_tar, sa_number
 from pipeline.storage.parts import read_part
@@ -186,9 +186,17 @@ def _of_run(out: str, plan: Plan, store: Store) -> Iterator[LabelledImage]:
     index = MemberIndex(plan, out=out, store=store)
     for planned in plan.shards:
         for chunk in planned.chunks(plan.settings.images_per_chunk):
-            part = ByteRange(part_uri(out, plan, chunk))
-            for row, member in enumerate(index.read(chunk.shard, chunk.start, chunk.stop)):
-                yield LabelledImage(member.image_id, _bytes_of(member), part, row)
+            yield from images_of_chunk(chunk, plan, index=index, out=out)
+
+
+def images_of_chunk(chunk: Chunk, plan: Plan, *, index: MemberIndex, out: str) -> list[LabelledImage]:
+    """Planned images of one chunk, in the order of the rows of its part, which is not read.
+
+    raises  StorageError if the member index cannot be read
+    """
+    part = ByteRange(part_uri(out, plan, chunk))
+    members = index.read(chunk.shard, chunk.start, chunk.stop)
+    return [LabelledImage(member.image_id, _bytes_of(member), part, row) for row, member in enumerate(members)]
 
 
 def _bytes_of(member: Member) -> ByteRange | None:

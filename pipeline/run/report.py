@@ -6,6 +6,7 @@ command's own workers.
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -136,8 +137,10 @@ def _next(outcome: Outcome) -> Iterator[str]:
     yield f"  output   {outcome.out}"
     if outcome.manifest is None:
         yield "  next     repeat the same command: it does what is left"
-        return
-    yield f"  load     {load_snippet(outcome.plan.settings.format, outcome.out)}"
+    else:
+        yield f"  load     {load_snippet(outcome.plan.settings.format, outcome.out)}"
+    if outcome.committed_chunks:
+        yield f"  look     make look OUT={shlex.quote(outcome.out)}"
 
 
 def load_snippet(format: Format, out: str) -> str:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.command import run_command
+from jobs.look import LookJob
 from jobs.verify import VerifyJob
 from pipeline.cluster.crew import CHUNKS_IN_FLIGHT
 from pipeline.records import ImageRow
@@ -30,7 +31,7 @@ from tests.fakes_run import Notes, drawn_image, fake_weights, write_folder, writ
 from tests.small_runs import with_run
 
 ROOT = Path(__file__).parent.parent.parent
-JOBS = {"generate": Settings, "submit": SubmitJob, "verify": VerifyJob}
+JOBS = {"generate": Settings, "submit": SubmitJob, "verify": VerifyJob, "look": LookJob}
 IMAGES = 12
 PATIENCE_S = 200
 """On a machine that does ten things at once."""
@@ -239,7 +240,7 @@ def typed(folder: Path, *words: str) -> list[str]:
     return json.loads(subprocess.run(made, cwd=ROOT, env=env, capture_output=True, check=True).stdout)
 
 
-@pytest.mark.parametrize("target", ["generate", "submit", "verify"])
+@pytest.mark.parametrize("target", ["generate", "submit", "verify", "look"])
 @pytest.mark.parametrize(
     "place", ["a$e.tar", ODD_NAME, "$(shell touch pwned)", "$(error no) $@ $(", "s3://b/$k/${l}/m"]
 )
@@ -247,7 +248,7 @@ def test_make_passes_every_place_as_it_is_given(
     target: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A dollar in a name is a dollar, of which make would make a variable, and Hydra a reference."""
-    words = typed(tmp_path, target, f"SHARD={place}", f"OUT={place} out", f"ADDRESS={place} head")
+    words = typed(tmp_path, target, f"SHARD={place}", f"OUT={place} out", f"ADDRESS={place} head", "N=3")
     assert not (ROOT / "pwned").exists()
     module, *overrides = words[1:]
     assert module == f"jobs.{target}"
@@ -255,7 +256,9 @@ def test_make_passes_every_place_as_it_is_given(
     got: list[Any] = []
     assert run_command(target, JOBS[target], lambda job: got.append(job) or 0) == 0
     assert got[0].out == f"{place} out"
-    if target != "verify":
+    if target == "look":
+        assert got[0].n == 3
+    if target in ("generate", "submit"):
         assert got[0].source == place
     if target == "submit":
         assert got[0].submit.address == f"{place} head"

@@ -39,6 +39,13 @@ def test_a_run_that_is_not_finished_says_what_is_there_and_how_to_go_on():
     assert "repeat the same command" in said
 
 
+def test_the_summary_ends_by_saying_where_to_look_once_there_is_a_part():
+    """Also of a run that goes on later. The name can be pasted into a shell as it stands."""
+    assert summary(UNFINISHED).splitlines()[-1] == "  look     make look OUT=/o"
+    assert summary(replace(UNFINISHED, out="/a b")).splitlines()[-1] == "  look     make look OUT='/a b'"
+    assert "make look" not in summary(replace(UNFINISHED, committed_chunks=0))
+
+
 def test_what_is_not_worked_on_is_counted_by_kind_and_the_first_of_each_is_named():
     """A folder of HEIC pictures beside three JPEGs was "3 ok"."""
     ignored = tuple(Ignored(f".{kind}", 9 - kind, f"a.{kind}") for kind in range(SHOWN_KINDS + 2))
