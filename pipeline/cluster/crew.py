@@ -226,6 +226,10 @@ class Crew:
         if slot.ready:
             self._worked_s += time.monotonic() - slot.since
 
+    def dismiss_idle(self) -> None:
+        for slot in [slot for slot in self.slots if not slot.in_flight]:
+            self.dismiss(slot)
+
     def dismiss_all(self) -> None:
         for slot in list(self.slots):
             self.dismiss(slot)

@@ -198,7 +198,8 @@ class Driver:
             verdict = self._ledger.blame(attempt, None, why)
         self._say_of(slot, attempt, verdict, one_line(error) if denied else why)
         if self._refusals >= REFUSALS_IN_A_ROW and self.crew.machines_fail_alike:
-            raise RunError(f"{self._refusals} refusals in a row, no chunk finished; the last one: {one_line(error)}")
+            last = f"the last one: {one_line(error)}"
+            raise RunError(f"{self._refusals} refusals in a row with no chunk finished; {last}")
         if verdict is Verdict.GIVEN_UP and not denied:
             raise RunError(f"the store does not answer: {one_line(error)}") from error
 
@@ -253,8 +254,8 @@ class Driver:
         return failed
 
     def _say_of(self, slot: WorkerSlot, attempt: Attempt, verdict: Verdict, why: str) -> None:
-        chunk_id = attempt.chunk.chunk_id
-        self._progress.say(f"chunk {chunk_id} {verdict}: {why}", Event.CHUNK_FAILED, chunk=chunk_id, node=slot.node)
+        chunk = attempt.chunk.chunk_id
+        self._progress.say(f"chunk {chunk} {verdict}: {why}", Event.CHUNK_FAILED, chunk=chunk, node=slot.node)
 
     def _watch(self) -> None:
         """Read which image each attempt is at, and replace workers that are at the same image for too long."""
@@ -278,27 +279,23 @@ class Driver:
         deadline = time.monotonic() + self._settings.grace_s
         left = f"{self._settings.grace_s:.0f} s for {len(self._keys())} chunks in flight"
         self._progress.say(f"stopping: up to {left}", Event.STOPPING)
-        for slot in [slot for slot in self.crew.slots if not slot.in_flight]:
-            self.crew.dismiss(slot)
+        self.crew.dismiss_idle()
         while self.crew.busy and time.monotonic() < deadline and stop.signals < 2:
             self._collect()
 
     def _show(self) -> None:
-        ledger, slots = self._ledger, self.crew.slots
+        ledger, slots, keys = self._ledger, self.crew.slots, self._keys()
+        done_in_flight = sum(max(0, self._entries[key].images - 1) for key in keys if key in self._entries)
         standing = Standing(
-            images_done=ledger.images_committed + self._images_in_flight(),
+            images_done=ledger.images_committed + done_in_flight,
             images_total=ledger.plan.image_count,
             masks=ledger.masks,
             workers_ready=sum(slot.ready for slot in slots),
             workers_wanted=len(slots),
         )
         self._progress.show(standing)
-        counts = {"waiting": len(ledger.waiting), "in_flight": len(self._keys()), "given_up": len(ledger.given_up)}
-        self._metrics.show(standing, **counts)
-
-    def _images_in_flight(self) -> int:
-        """Images that are done, in chunks that are not committed yet."""
-        return sum(max(0, self._entries[key].images - 1) for key in self._keys() if key in self._entries)
+        waiting, given_up = len(ledger.waiting), len(ledger.given_up)
+        self._metrics.show(standing, waiting=waiting, in_flight=len(keys), given_up=given_up)
 
     def _keys(self) -> list[str]:
         return [key for slot in self.crew.slots for key in slot.keys]
