@@ -221,7 +221,7 @@ class Simulated:
 def simulate(patch: pytest.MonkeyPatch, machines: list[Machine], *, chunks: int, attempts: int = 5) -> Simulated:
     """A run of so many chunks on these machines. Raises what the driver raises."""
     ray = SimulatedRay(machines)
-    for module in ("driver", "crew", "capacity", "journal", "part_poller"):
+    for module in ("driver", "crew", "slots", "capacity", "journal", "part_poller"):
         patch.setattr(f"pipeline.cluster.{module}.time", ray)
         patch.setattr(f"pipeline.cluster.{module}.ray", ray, raising=False)
     settings = RunSettings(address="auto", images_per_chunk=1, chunk_attempts=attempts)
