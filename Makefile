@@ -17,7 +17,7 @@ unexport SHARD OUT ADDRESS N
 # A value for Hydra inside a shell word: quotes, backslashes and dollars in the value survive both.
 quoted = '$(1)="$(subst ','\'',$(subst $${,\$${,$(subst ",\",$(call given,$(2)))))"'
 
-.PHONY: help setup generate submit look verify test chaos lint fmt train evaluate bench audit-dependencies clean
+.PHONY: help setup generate submit look verify test chaos lint fmt train evaluate bench lock audit-dependencies clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -71,6 +71,14 @@ evaluate: .venv/.run-ready  ## measure the tiny model, or another with ARGS='mod
 
 bench: .venv/.dev-ready  ## compare the generator with its peers, with ARGS='--models tiny ...' (--help lists all)
 	$(BIN)/python -m benchmarks.compare $(ARGS)
+
+.venv/lock/bin/uv:
+	$(PYTHON) -m venv .venv/lock
+	.venv/lock/bin/pip install --quiet --disable-pip-version-check uv
+
+lock: .venv/lock/bin/uv  ## write requirements.lock anew: the versions of constraints.txt with the hashes of their files
+	.venv/lock/bin/uv pip compile pyproject.toml --constraint constraints.txt --generate-hashes --universal \
+	  --python-version 3.11 --no-annotate --custom-compile-command 'make lock' --quiet --output-file requirements.lock
 
 .venv/audit/bin/pip-audit:
 	$(PYTHON) -m venv .venv/audit

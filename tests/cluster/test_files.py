@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,28 @@ def ray_version() -> str:
 def test_image_holds_the_packages_and_the_pinned_versions():
     """The image cannot be built where the tests run: what it copies and installs is read instead."""
     copied = [path for copy in instructions("COPY") for path in copy.split()[:-1]]
-    assert set(copied) == PACKAGES | {"pyproject.toml", "constraints.txt"}
+    assert set(copied) == PACKAGES | {"pyproject.toml", "requirements.lock"}
     assert all((ROOT / path).exists() for path in copied)
     installs = [step for run in instructions("RUN") for step in run.split("&&") if "pip install" in step]
     assert [step.split("pip install ")[1].split(" &&")[0].strip() for step in installs] == [
-        "--constraint constraints.txt .",
+        "--require-hashes -r requirements.lock",
         "--no-deps .",
     ]
     assert not re.search(r"^(ADD|.*curl .*\| *sh)", DOCKERFILE, re.MULTILINE)
+
+
+def test_the_lock_has_the_pinned_versions_and_what_the_package_needs_each_with_hashes():
+    """`make lock` was forgotten, or a line came in by hand."""
+    lock, constraints = ((ROOT / name).read_text() for name in ("requirements.lock", "constraints.txt"))
+    pins = {name.lower().replace("_", "-"): pin for name, pin in re.findall(r"^([\w.-]+)==(\S+)$", constraints, re.M)}
+    blocks = re.findall(r"^(\S+)==(\S+)( ;.*)? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", lock, re.M)
+    assert len(blocks) == len(re.findall("==", re.sub(r" ;.*", "", lock)))
+    locked = {name: version for name, version, _, _ in blocks}
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert {re.split(r"[\[<>=~! ]", each)[0].lower() for each in needed} <= locked.keys()
+    assert [name for name, version in locked.items() if pins.get(name, version) != version] == []
+    only_elsewhere = {name for name, _, marker, _ in blocks if marker}
+    assert locked.keys() - pins.keys() <= only_elsewhere | {"setuptools"}, "every venv of Python 3.11 has setuptools"
 
 
 def test_image_is_built_from_what_the_ignore_file_lets_through():
