@@ -1,4 +1,4 @@
-"""The finish: what it believes without reading, what it reads, and what it says of either."""
+"""The finish: what it believes of its own workers without reading, what it reads, and what it says of either."""
 
 from __future__ import annotations
 
@@ -6,94 +6,22 @@ import itertools
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.errors import StorageError
-from pipeline.output.finish import chunks_with_failures, count_parts
-from pipeline.output.manifest import Manifest, find_manifest, manifest_to_json, publish
-from pipeline.output.summaries import Summary, kept, read_summaries, summary_of
-from pipeline.plan.layout import manifest_uri
-from pipeline.records import Attempt, ChunkReport
-from pipeline.settings import Format, Settings, StoreSettings
+from pipeline.output.finish import chunks_with_failures
+from pipeline.output.manifest import manifest_to_json
+from pipeline.settings import Format, StoreSettings
 from pipeline.signals import StopFlag
 from pipeline.storage.parts import read_part, write_part
-from pipeline.storage.store import ObjectInfo, Store
-from pipeline.work.chunk import WorkerContext, process_chunk
-from tests.fakes_run import Notes, ReadsNoted, drawn_image, write_folder
+from pipeline.work.chunk import WorkerContext
+from tests.fakes_run import Notes, ReadsNoted
+from tests.output.finishing import finish, path_of, recount, summaries_of, write_down
 from tests.small_runs import context_of, parts_of, small_run, work
-
-
-@pytest.fixture
-def context(settings: Settings, store: Store) -> WorkerContext:
-    """A run of five parts, of which none is there yet."""
-    return context_of(settings, store)
-
-
-@pytest.fixture
-def reads() -> ReadsNoted:
-    return ReadsNoted(StoreSettings(retry_deadline_s=1.0))
-
-
-def finish(
-    context: WorkerContext, store: Store, reports: Sequence[ChunkReport] = (), *, notes: Notes | None = None
-) -> Manifest:
-    return count_parts(context.plan, out=context.out, store=store, progress=notes or Notes(), reports=reports)
-
-
-def recount(context: WorkerContext) -> Manifest:
-    """Every byte read: nothing is reported, and what is written down is out of sight."""
-    return count_parts(context.plan, out=context.out, store=NoSummaries(StoreSettings()), progress=Notes())
-
-
-class NoSummaries(ReadsNoted):
-    def list(
-        self, uri: str, *, pattern: Sequence[str] = (), unreadable: Callable[[str], object] | None = None
-    ) -> Iterator[ObjectInfo]:
-        return iter(()) if uri.endswith("/summaries") else super().list(uri, pattern=pattern, unreadable=unreadable)
-
-    def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
-        return None if "/summaries/" in uri else super().put_if_absent(uri, data)
-
-
-def write_down(context: WorkerContext, reports: Sequence[ChunkReport]) -> None:
-    """As the driver does whose workers reported."""
-    with kept(reports, partial(summary_of, plan=context.plan), context.plan, out=context.out, store=context.store):
-        pass
-
-
-def write_down_summaries(context: WorkerContext, *summaries: Summary) -> None:
-    with kept(summaries, lambda summary: summary, context.plan, out=context.out, store=context.store):
-        pass
-
-
-def summaries_of(context: WorkerContext) -> list[Summary]:
-    return read_summaries(context.plan, out=context.out, store=context.store)
-
-
-def path_of(context: WorkerContext, report: ChunkReport) -> Path:
-    (path,) = (Path(context.out) / "data").glob(f"{report.chunk_id}.*")
-    return path
-
-
-@pytest.fixture(params=list(Format))
-def with_failures(request: pytest.FixtureRequest, tmp_path: Path, store: Store) -> WorkerContext:
-    """A run of two parts in either format, with images that cannot be decoded and one that is too large."""
-    images = {"a.png": drawn_image(1), "b.png": b"no image", "c.png": b"", "d.png": drawn_image(2)}
-    source = write_folder(tmp_path / "own", images)
-    settings = replace(small_run(source, tmp_path / "out"), format=request.param)
-    least = min(read_size(images["a.png"]), read_size(images["d.png"]))
-    return context_of(replace(settings, run=replace(settings.run, max_pixels=least)), store)
-
-
-def read_size(data: bytes) -> int:
-    """Pixels of a PNG, by its header."""
-    return int.from_bytes(data[16:20]) * int.from_bytes(data[20:24])
 
 
 def test_what_own_workers_reported_is_not_read_and_equals_a_full_recount(
@@ -106,43 +34,6 @@ def test_what_own_workers_reported_is_not_read_and_equals_a_full_recount(
     assert manifest_to_json(manifest) == manifest_to_json(recount(with_failures))
     assert manifest.failures == {"unreadable": 2, "too_large": 1}
     assert manifest.masks == sum(report.masks for report in reports) > 0
-
-
-def test_what_other_drivers_wrote_down_is_not_read_and_equals_a_full_recount(
-    with_failures: WorkerContext, reads: ReadsNoted
-):
-    """A driver may be killed after the last part and before the manifest."""
-    write_down(with_failures, work(with_failures))
-    manifest = finish(with_failures, reads)
-    assert reads.parts_read == []
-    assert manifest_to_json(manifest) == manifest_to_json(recount(with_failures))
-
-
-def test_the_successor_of_a_killed_driver_reads_what_that_did_not_write_down(context: WorkerContext, reads: ReadsNoted):
-    """Its last seconds, and what its workers committed after it was gone."""
-    reports = work(context)
-    write_down(context, reports[:2])
-    notes = Notes()
-    manifest = finish(context, reads, reports[4:], notes=notes)
-    assert sorted(reads.parts_read) == sorted(path_of(context, report).name for report in reports[2:4])
-    assert manifest == recount(context)
-    assert notes.finishes == [(3, 5), (4, 5), (5, 5)]
-    assert notes.sentences == []
-
-
-def test_two_drivers_share_what_they_know_and_publish_one_manifest(context: WorkerContext, reads: ReadsNoted):
-    """Each has done some of the chunks, and one has done a chunk that the other was first to commit."""
-    chunks = list(context.plan.chunks())
-    first = [process_chunk(Attempt(chunk), context) for chunk in chunks[:3]]
-    second = [process_chunk(Attempt(chunk), context) for chunk in chunks[2:]]
-    assert [report.won for report in second] == [False, True, True]
-    write_down(context, first)
-    write_down(context, second)
-    for reports in (first, second):
-        publish(finish(context, reads, reports), out=context.out, store=context.store)
-    assert reads.parts_read == []
-    assert find_manifest(context.plan, out=context.out, store=context.store) == recount(context)
-    assert context.store.read(manifest_uri(context.out)) == manifest_to_json(recount(context))
 
 
 def rewritten(path: Path, *, drop_masks: int) -> bytes:
@@ -195,44 +86,6 @@ def test_a_part_replaced_by_as_many_bytes_is_found_by_the_etag_of_the_store(
     for reported in (reports, ()):
         with pytest.raises(StorageError, match=rf"{name} is damaged"):
             finish(context, store, reported)
-
-
-LIES = {
-    "size": lambda part: replace(part, size=part.size + 1),
-    "rows": lambda part: replace(part, rows=part.rows + 1, masks=0),
-}
-
-
-@pytest.mark.parametrize("what", list(LIES))
-def test_a_summary_that_lies_is_not_believed(context: WorkerContext, reads: ReadsNoted, what: str):
-    """It is a cache: what it says counts only where the listing and the plan say the same."""
-    truths = [summary_of(report, context.plan) for report in work(context)]
-    first, *rest = [summary for summary in truths if summary is not None]
-    write_down_summaries(context, replace(first, part=LIES[what](first.part)), *rest)
-    assert finish(context, reads) == recount(context)
-    assert reads.parts_read == [first.part.name]
-
-
-def test_two_summaries_that_disagree_are_both_not_believed(context: WorkerContext, reads: ReadsNoted):
-    """One of them lies, and nothing says which."""
-    truths = [summary_of(report, context.plan) for report in work(context)]
-    first, *rest = [summary for summary in truths if summary is not None]
-    write_down_summaries(context, first, *rest)
-    write_down_summaries(context, replace(first, part=replace(first.part, masks=first.part.masks + 1)))
-    assert finish(context, reads) == recount(context)
-    assert reads.parts_read == [first.part.name]
-
-
-def test_damaged_and_foreign_summaries_are_left_out(context: WorkerContext, reads: ReadsNoted):
-    """Every one of their bytes is held by the name; a flipped digit of a checksum would else reach the manifest."""
-    write_down(context, work(context))
-    (path,) = (Path(context.out) / "_job" / "summaries").iterdir()
-    whole = path.read_bytes()
-    path.write_bytes(whole.replace(b'"masks":', b'"masks":1', 1))
-    (path.parent / "notes.txt").write_bytes(b"what is this?")
-    assert summaries_of(context) == []
-    assert finish(context, reads) == recount(context)
-    assert len(reads.parts_read) == 5
 
 
 def test_without_an_etag_a_report_is_not_believed(context: WorkerContext, reads: ReadsNoted):
@@ -288,38 +141,6 @@ def test_a_signal_ends_the_finish_at_once_and_the_next_one_goes_on_from_there(
     assert len(known) == 2
     assert finish(context, reads) == recount(context)
     assert sorted(reads.parts_read) == sorted(set(parts_of(context.out)) - known)
-
-
-class Sulking(ReadsNoted):
-    """Refuses the first summary; says when one is there."""
-
-    def __init__(self, settings: StoreSettings) -> None:
-        super().__init__(settings)
-        self.refused = 0
-        self.there = threading.Event()
-
-    def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
-        if not self.refused:
-            self.refused += 1
-            raise StorageError("not now")
-        created = super().put_if_absent(uri, data)
-        self.there.set()
-        return created
-
-
-def test_summaries_are_written_while_the_run_goes_on_and_again_if_the_store_refused(context: WorkerContext):
-    """A driver that is killed has no last moment in which to write."""
-    chunks, reports, store = list(context.plan.chunks()), list[ChunkReport](), Sulking(StoreSettings())
-    with kept(
-        reports, partial(summary_of, plan=context.plan), context.plan, out=context.out, store=store, every_s=0.01
-    ):
-        for chunk in chunks[:2]:
-            reports.append(process_chunk(Attempt(chunk), context))
-        assert store.there.wait(20)
-        assert {summary.part.name for summary in summaries_of(context)} <= set(parts_of(context.out))
-        assert summaries_of(context) != []
-    assert store.refused == 1
-    assert sorted(summary.part.name for summary in summaries_of(context)) == sorted(parts_of(context.out))
 
 
 def test_parts_stand_in_plan_order(context: WorkerContext):

@@ -1,0 +1,35 @@
+"""Checkpoints of random weights: their tensors, and files of them as torch and as safetensors write them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import torch
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from model.config import CONFIGS, SamConfig
+from model.sam import Sam
+
+TINY = CONFIGS["tiny"]
+
+
+def released_state(config: SamConfig = TINY) -> dict[str, Tensor]:
+    torch.manual_seed(3)
+    return Sam(config).state_dict()
+
+
+def as_pth(content: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def as_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
+    return save_safetensors({name: tensor.clone().contiguous() for name, tensor in tensors.items()})
+
+
+def assert_same(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> None:
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)
