@@ -66,8 +66,7 @@ class Driver:
         self._entries: Mapping[str, JournalEntry] = {}
         """Of the attempts in flight, as last read."""
         self._next_watch = 0.0
-        self._deaths = 0
-        self._refusals = 0
+        self._deaths = self._refusals = 0
 
     def run(self, stop: StopFlag, *, until: float = math.inf) -> Ending:
         """Until nothing is waiting, `stop` is set, time.monotonic() is `until`, or too many images have failed.
