@@ -46,7 +46,8 @@ def generate(settings: Settings, *, find_weights: FindWeights | None = None) -> 
         return exit_code_of(error)
     finally:
         progress.close()
-    progress.say(f"exit code {outcome.exit_code}", Event.ENDED)
+    if settings.run.log is Log.JSON:
+        progress.say(f"exit code {outcome.exit_code}", Event.ENDED)
     sys.stdout.write(summary(outcome) + "\n")
     return outcome.exit_code
 
