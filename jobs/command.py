@@ -24,16 +24,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.errors import ConfigError, MaskmillError
+from pipeline.errors import INTERRUPTED, UNFINISHED, WRONG_CONFIGURATION, ConfigError, MaskmillError
 from pipeline.texts import LEFT_OUT, printable
 
 S = TypeVar("S")
 
 CONF = str(Path(__file__).resolve().parent.parent / "conf")
-WRONG_CONFIGURATION = 2
-UNFINISHED = 3
-INTERRUPTED = 130
-
 _INTERPOLATION = re.compile(r"(?<!\\)(?:\\\\)*\$\{")
 _FROM_ENVIRONMENT = re.compile(r"\boc\.env:\s*([A-Za-z_][A-Za-z0-9_]*)")
 SHORTEST_SECRET = 4

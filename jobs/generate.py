@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from jobs.command import run_command, unresolved
 from pipeline.cluster.private_ray import private_environment
-from pipeline.errors import MaskmillError
+from pipeline.errors import MaskmillError, exit_code_of
 from pipeline.plan.plan import FROZEN
 from pipeline.settings import Log, Settings
 
@@ -27,7 +27,7 @@ def generate(settings: Settings, *, find_weights: FindWeights | None = None) -> 
         os.environ.update(private_environment())
     from pipeline.progress import Event, progress_on
     from pipeline.run.report import summary
-    from pipeline.run.run_report import exit_code_of, new_run_id
+    from pipeline.run.run_report import new_run_id
     from pipeline.run.session import run_settings
     from pipeline.signals import StopFlag
     from pipeline.work.weights import weights_from_settings

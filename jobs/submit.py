@@ -13,9 +13,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jobs.command import INTERRUPTED, run_command
+from jobs.command import run_command
 from pipeline.cluster.submission import submit
-from pipeline.errors import ConfigError
+from pipeline.errors import INTERRUPTED, ConfigError
 from pipeline.plan.plan import FROZEN
 from pipeline.run.checks import check_settings
 from pipeline.settings import Settings, SubmitJob

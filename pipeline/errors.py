@@ -1,4 +1,4 @@
-"""Every error that Maskmill raises on purpose, grouped by who must act.
+"""Every error that Maskmill raises on purpose, grouped by who must act, and the exit code of a command that it ends.
 
 MaskmillError
 ├── ConfigError       the user, before a model is loaded (exit code 2)
@@ -18,6 +18,10 @@ MaskmillError
 from __future__ import annotations
 
 from pipeline.records import Status
+
+WRONG_CONFIGURATION = 2
+UNFINISHED = 3
+INTERRUPTED = 130
 
 
 class MaskmillError(Exception):
@@ -101,3 +105,12 @@ class RunError(MaskmillError):
 
 class ContractError(MaskmillError):
     """Maskmill contradicted itself. This is always a bug and never the user's fault."""
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Of a command that ends with this error."""
+    if isinstance(error, ConfigError):
+        return WRONG_CONFIGURATION
+    if isinstance(error, MaskmillError):
+        return UNFINISHED
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1

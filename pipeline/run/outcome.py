@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from pipeline.errors import INTERRUPTED, UNFINISHED
 from pipeline.output.manifest import Manifest
 from pipeline.plan.plan import Plan
 from pipeline.records import ChunkReport, Ending, GivenUp
@@ -44,5 +45,5 @@ class Outcome:
     def exit_code(self) -> int:
         """0 all committed, 3 chunks missing or too many images failed, 130 stopped by a signal before all was."""
         if self.manifest is not None:
-            return 3 if self.too_many_failed else 0
-        return 130 if self.ending is Ending.STOPPED else 3
+            return UNFINISHED if self.too_many_failed else 0
+        return INTERRUPTED if self.ending is Ending.STOPPED else UNFINISHED

@@ -20,7 +20,7 @@ from importlib.metadata import version
 from typing import Any
 
 from pipeline.cluster.ledger import Ledger
-from pipeline.errors import ConfigError, MaskmillError, StorageError
+from pipeline.errors import StorageError, exit_code_of
 from pipeline.plan.layout import run_report_uri
 from pipeline.plan.plan import Plan
 from pipeline.plan.versions import versions_here
@@ -38,27 +38,21 @@ def new_run_id() -> str:
 
 @dataclass
 class RunRecord:
-    """What is known so far of the command's work."""
-
-    ledger: Ledger | None = None
-    avoided: tuple[str, ...] = ()
-    outcome: Outcome | None = None
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """What is known of it before it works."""
+    """What is known of a command and, as it works, of what it has done."""
 
     run_id: str
     settings: Settings
     plan: Plan
     begun: datetime = field(default_factory=lambda: datetime.now(UTC))
+    ledger: Ledger | None = None
+    avoided: tuple[str, ...] = ()
+    outcome: Outcome | None = None
 
 
 @contextmanager
 def reported(settings: Settings, plan: Plan, *, run_id: str, out: str, store: Store, say: Say) -> Generator[RunRecord]:
     """Writes the report when the work ends, or is ended by an error, which goes on."""
-    frame, record = _Frame(run_id, settings, plan), RunRecord()
+    record = RunRecord(run_id, settings, plan)
     error: BaseException | None = None
     try:
         yield record
@@ -66,49 +60,37 @@ def reported(settings: Settings, plan: Plan, *, run_id: str, out: str, store: St
         error = raised
         raise
     finally:
-        text = json.dumps(_fields(frame, record, error), indent=1)
+        text = json.dumps(_fields(record, error), indent=1)
         try:
             store.put_if_absent(run_report_uri(out, run_id), redacted(text).encode())
         except StorageError as refused:
             say(f"the report of this command is not written: {refused}")
 
 
-def _fields(frame: _Frame, record: RunRecord, error: BaseException | None) -> Mapping[str, Any]:
-    ended = datetime.now(UTC)
-    ledger = record.ledger
+def _fields(record: RunRecord, error: BaseException | None) -> Mapping[str, Any]:
+    ended, outcome, ledger = datetime.now(UTC), record.outcome, record.ledger
+    given_up = ledger.given_up if ledger is not None else {}
     return {
-        "run": frame.run_id,
-        "begun": frame.begun.isoformat(timespec="seconds"),
+        "run": record.run_id,
+        "begun": record.begun.isoformat(timespec="seconds"),
         "ended": ended.isoformat(timespec="seconds"),
-        "seconds": round((ended - frame.begun).total_seconds(), 1),
-        "exit_code": record.outcome.exit_code if record.outcome is not None and error is None else exit_code_of(error),
-        "ending": str(record.outcome.ending) if record.outcome is not None else None,
+        "seconds": round((ended - record.begun).total_seconds(), 1),
+        "exit_code": exit_code_of(error) if error is not None else outcome and outcome.exit_code,
+        "ending": str(outcome.ending) if outcome is not None else None,
         "error": f"{type(error).__name__}: {error}" if error is not None else None,
         "chunks": {
-            "planned": frame.plan.chunk_count,
+            "planned": record.plan.chunk_count,
             "committed": len(ledger.committed) if ledger is not None else None,
             "done_by_this_command": len(ledger.reports) if ledger is not None else 0,
         },
         "images": dict(ledger.statuses) if ledger is not None else {},
         "masks": ledger.masks if ledger is not None else 0,
-        "given_up": [
-            {"chunk": chunk_id, "why": given_up.why}
-            for chunk_id, given_up in (ledger.given_up if ledger is not None else {}).items()
-        ],
+        "given_up": [{"chunk": chunk_id, "why": each.why} for chunk_id, each in given_up.items()],
         "avoided": list(record.avoided),
         "who": {"user": _user(), "host": socket.gethostname(), "process": os.getpid()},
         "versions": versions(),
-        "settings": asdict(frame.settings),
+        "settings": asdict(record.settings),
     }
-
-
-def exit_code_of(error: BaseException | None) -> int:
-    """Of a command that ends with this error."""
-    if isinstance(error, ConfigError):
-        return 2
-    if isinstance(error, MaskmillError):
-        return 3
-    return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
 def versions() -> dict[str, str]:
