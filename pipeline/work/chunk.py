@@ -193,9 +193,8 @@ def _read(member: Member, planned: PlannedShard, context: WorkerContext) -> byte
     length, limit = member.length or None, context.plan.settings.max_bytes
     check_size(member.uri, member.length, limit)
     try:
-        if length is None:  # the line of a list, or an empty file when it was planned
-            return context.store.read(member.uri, offset=member.offset, etag=member.etag, limit=limit)
-        return context.store.read(member.uri, offset=member.offset, length=length, etag=member.etag)
+        # The limit is for a line of a list, or what was an empty file when it was planned: their length is not known.
+        return context.store.read(member.uri, offset=member.offset, length=length, etag=member.etag, limit=limit)
     except ChangedError:
         etag = context.source.etag_of_changed(planned, member)
         if etag is None:
