@@ -178,6 +178,13 @@ class ReadsNoted(RoutedStore):
         return super().read(uri, offset=offset, length=length, etag=etag, limit=limit)
 
 
+class Terminal(io.StringIO):
+    """A stream that says it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 class Notes:
     """A Progress that remembers."""
 

@@ -20,6 +20,7 @@ import pytest
 
 from pipeline.progress import Bar, Event, Lines, Standing, progress_on
 from pipeline.settings import Log
+from tests.fakes_run import Terminal
 
 STANDING = Standing(images_done=100, images_total=400, masks=7000, workers_ready=1, workers_wanted=3)
 
@@ -153,11 +154,6 @@ def test_programs_get_one_json_object_a_line_with_what_and_where():
     }
     assert (second["level"], second["message"]) == ("error", '"level": "none"')
     assert not second.keys() & {"chunk", "node"}
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def test_a_file_and_a_pipe_get_lines():

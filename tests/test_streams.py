@@ -27,6 +27,7 @@ from pipeline.settings import RunSettings, Settings, SubmitJob, SubmitSettings
 from pipeline.storage.store import Store
 from pipeline.texts import printable, printable_lines
 from tests.cluster.test_submission import Client
+from tests.fakes_run import Terminal
 from tests.output.test_verify import run_without_a_cluster
 from tests.small_runs import small_run
 
@@ -104,11 +105,6 @@ def test_a_stream_that_lacks_a_character_spells_it(command: str, monkeypatch: py
 
     assert run(command, action, monkeypatch) == 0
     assert [sink.getvalue() for sink in sinks.values()] == [b"\\xfcn\\xef \\u65e5\n"] * 2
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["log", "terminal"])

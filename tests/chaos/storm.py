@@ -20,19 +20,19 @@ class Storm:
     cpus_per_node: int
     drivers: int
     """At once, on one OUT."""
-    worker_kills: int
-    journal_kills: int
-    node_kills: int
+    worker_kills: int = 0
+    journal_kills: int = 0
+    node_kills: int = 0
     """Each is followed by a new node."""
-    driver_kills: int
+    driver_kills: int = 0
     """Each is followed by the same command."""
-    poisons: int
+    poisons: int = 0
     """Images that kill their process."""
-    tar_pits: int
+    tar_pits: int = 0
     """Images that keep it for ever."""
-    fault_share: float
+    fault_share: float = 0
     """Of the S3 requests."""
-    seconds_per_image: float
+    seconds_per_image: float = 0
     """That the fake segmenter sleeps, beside what it computes; without meaning for a real model."""
     real_model: bool = False
 
@@ -68,10 +68,7 @@ REAL = Storm(
     journal_kills=1,
     node_kills=1,
     driver_kills=1,
-    poisons=0,
-    tar_pits=0,
     fault_share=0.25,
-    seconds_per_image=0,
     real_model=True,
 )
 SHORT = Storm(
@@ -86,7 +83,6 @@ SHORT = Storm(
     node_kills=1,
     driver_kills=1,
     poisons=1,
-    tar_pits=0,
     fault_share=0.25,
     seconds_per_image=0.05,
 )
@@ -97,13 +93,6 @@ OUTAGE = Storm(
     nodes=1,
     cpus_per_node=2,
     drivers=1,
-    worker_kills=0,
-    journal_kills=0,
-    node_kills=0,
-    driver_kills=0,
-    poisons=0,
-    tar_pits=0,
-    fault_share=0,
     seconds_per_image=0.1,
 )
 """Calm but for what outage.py does."""
