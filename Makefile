@@ -17,7 +17,7 @@ unexport SHARD OUT ADDRESS N
 # A value for Hydra inside a shell word: quotes, backslashes and dollars in the value survive both.
 quoted = '$(1)="$(subst ','\'',$(subst $${,\$${,$(subst ",\",$(call given,$(2)))))"'
 
-.PHONY: help setup generate submit look verify test chaos lint fmt train evaluate bench lock audit-dependencies clean
+.PHONY: help setup generate submit look verify test browser chaos lint fmt train evaluate bench lock audit-dependencies clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -50,6 +50,10 @@ verify: .venv/.run-ready  ## recount the output at OUT=... from its parts alone
 
 test: .venv/.dev-ready  ## run the test suite, two files at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+browser:  ## install Debian's Chromium, with which `make test` looks at the pages; without it those tests are skipped
+	command -v chromium >/dev/null || { $(if $(filter 0,$(shell id -u)),,sudo) apt-get update -qq && \
+	  $(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y -qq chromium; }
 
 chaos: .venv/.dev-ready  ## kill workers, nodes and drivers for a quarter of an hour, and compare with an undisturbed run
 	$(BIN)/python -m tests.chaos $(ARGS)
