@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ChangedError, ConfigError, DamagedError, DeniedError, NotFoundError
 from pipeline.output.manifest import list_data
 from pipeline.plan.layout import part_name, plan_uri
 from pipeline.plan.plan import Plan
 from pipeline.plan.planning import load_plan
 from pipeline.records import Chunk
 from pipeline.storage.store import ObjectInfo, Store
+
+OF_ONE_PART = (NotFoundError, DeniedError, ChangedError, DamagedError)
+"""Errors of the store that say something of one part. After any other the next part would meet the same."""
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pipeline.errors import ConfigError, StorageError
-from pipeline.output.committed import Committed, find_committed, told
+from pipeline.errors import ConfigError, DamagedError, StorageError
+from pipeline.output.committed import OF_ONE_PART, Committed, find_committed, told
 from pipeline.output.threads import in_threads
 from pipeline.plan.layout import part_name
 from pipeline.report.figures import Figures
+from pipeline.report.groups import read_groups
 from pipeline.report.provenance import provenance
-from pipeline.report.records import Report, ReportSettings, Scope
+from pipeline.report.records import Grouping, Report, ReportSettings, Scope
 from pipeline.report.shapes import PartShare, Shapes
 from pipeline.report.totals import Totals, count_totals
 from pipeline.storage.columns import ImageColumns, MaskColumns, open_columns
@@ -46,15 +47,18 @@ def collect(out: str, store: Store, *, settings: ReportSettings, groups: str = "
     """
     try:
         there = find_committed(out, store)
-        totals = count_totals(there, store, show=lambda done, of: show("counting", done, of))
+        grouped = read_groups(groups, store) if groups else None
+        with_images = grouped.count if grouped else None
+        totals = count_totals(there, store, with_images=with_images, show=lambda done, of: show("counting", done, of))
         if not totals.usable:
             raise ConfigError(f"{out}: none of its {len(there.chunks):,} parts can be used{told(_broken(totals))}")
+        groupings = grouped.groupings() if grouped else ()
         sampled = spread(totals.usable, there, settings)
         measured, damaged = _measure(sampled, there, store, settings, lambda done, of: show("measuring", done, of))
         totals.broken |= damaged
     except StorageError as error:
         raise ConfigError(f"{out} cannot be read: {error}") from error
-    return _report(there, totals, measured, settings)
+    return _report(there, totals, measured, groupings, settings)
 
 
 def spread(usable: Sequence[int], there: Committed, settings: ReportSettings) -> list[int]:
@@ -99,7 +103,7 @@ def _measure(
             own = Measured.none(there, settings)
             own.figures.count(share.number, images, masks)
             own.shapes.count(share, images, masks, all_parts.shapes.limits())
-        except StorageError as error:
+        except OF_ONE_PART as error:
             return share.number, str(error)
         return share.number, own
 
@@ -126,7 +130,7 @@ def _read(share: PartShare, there: Committed, store: Store) -> tuple[ImageColumn
     part = open_columns(io.BytesIO(store.read(info.uri, etag=info.etag)), format=there.plan.settings.format, name=name)
     images, masks = part.images(), part.masks()
     if images.masks_I.sum() != len(masks.area_N):
-        raise StorageError(f"{name} is damaged (its rows have {images.masks_I.sum()} masks, not {len(masks.area_N)})")
+        raise DamagedError(f"{name} is damaged (its rows have {images.masks_I.sum()} masks, not {len(masks.area_N)})")
     return images, masks
 
 
@@ -134,7 +138,9 @@ def _broken(totals: Totals) -> tuple[str, ...]:
     return tuple(sentence for _, sentence in sorted(totals.broken.items()))
 
 
-def _report(there: Committed, totals: Totals, measured: Measured, settings: ReportSettings) -> Report:
+def _report(
+    there: Committed, totals: Totals, measured: Measured, groupings: tuple[Grouping, ...], settings: ReportSettings
+) -> Report:
     figures, shapes = measured.figures, measured.shapes
     scope = Scope(
         images_planned=there.plan.image_count,
@@ -163,5 +169,6 @@ def _report(there: Committed, totals: Totals, measured: Measured, settings: Repo
         centres=figures.centres(),
         concavity=shapes.concavity(),
         overlap=shapes.overlap(),
+        groupings=groupings,
         broken=_broken(totals),
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.errors import StorageError
+from pipeline.errors import DamagedError
 from pipeline.masks.hull import hull_areas
 from pipeline.masks.overlap import insides_of, near_duplicates, pixels_by_depth
 from pipeline.records import Status
@@ -65,13 +65,13 @@ class Shapes:
 
         limits  of all parts so far, at this time or earlier
 
-        raises  StorageError if a mask's run lengths are damaged
+        raises  DamagedError if a mask's run lengths are damaged
         """
         try:
             self._draw(part, images, masks, limits)
             self._lay(part, images, masks)
         except ValueError as error:
-            raise StorageError(
+            raise DamagedError(
                 f"{part.name} has a mask that cannot be read ({error}); make verify tells more"
             ) from error
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.errors import StorageError
-from pipeline.output.committed import Committed, part_problem
+from pipeline.output.committed import OF_ONE_PART, Committed, part_problem
 from pipeline.output.manifest import CountedPart, find_manifest
 from pipeline.output.summaries import borne_out, read_summaries
 from pipeline.output.threads import in_threads
@@ -61,7 +61,7 @@ def count_totals(
         name = part_name(there.plan, there.chunks[number])
         try:
             return _look(number, there, store, known.get(name), grouped=with_images is not None)
-        except StorageError as error:
+        except OF_ONE_PART as error:
             return _Glance(number, problem=str(error))
 
     totals = Totals()

@@ -17,7 +17,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-from pipeline.errors import ContractError, StorageError
+from pipeline.errors import ContractError, DamagedError
 from pipeline.records import ImageRow, Status
 from pipeline.storage.sa1b import mask_of, sa1b_annotation
 
@@ -43,7 +43,7 @@ def write_coco_rle(rows: Sequence[ImageRow], metadata: Mapping[str, str]) -> byt
 
 
 def read_coco_rle(data: bytes, name: str) -> tuple[tuple[ImageRow, ...], dict[str, str]]:
-    """raises  StorageError if `data` is no part of this format, or was damaged."""
+    """raises  DamagedError if `data` is no part of this format, or was damaged."""
     with damage(name), _opened(data) as tar:
         contents, members = _opened_contents(tar)
         rows = tuple(
@@ -78,11 +78,11 @@ def first_contents(file: BinaryIO) -> dict[str, Any]:
 
 @contextmanager
 def damage(name: str) -> Generator[None]:
-    """Whatever a damaged tar makes of its reader becomes a StorageError that names it."""
+    """Whatever a damaged tar makes of its reader becomes a DamagedError that names it."""
     try:
         yield
     except (tarfile.TarError, KeyError, ValueError, TypeError, EOFError) as error:
-        raise StorageError(f"{name} is damaged ({type(error).__name__}: {error}); delete it and run again") from error
+        raise DamagedError(f"{name} is damaged ({type(error).__name__}: {error}); delete it and run again") from error
 
 
 def _opened(data: bytes) -> tarfile.TarFile:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import StorageError
+from pipeline.errors import DamagedError
 from pipeline.settings import Format
 from pipeline.storage.arrow import UNREADABLE, pc, pq
 from pipeline.storage.coco_rle import damage, first_contents, load_member
@@ -68,7 +68,7 @@ class MaskColumns:
 
 
 class PartColumns(Protocol):
-    """A part that is open. All raise StorageError if it turns out to be damaged, and what its file's store raises."""
+    """A part that is open. All raise DamagedError if it turns out to be damaged, and what its file's store raises."""
 
     @property
     def rows(self) -> int: ...
@@ -84,7 +84,7 @@ class PartColumns(Protocol):
 def open_columns(file: BinaryIO | io.RawIOBase, *, format: Format, name: str = "this part") -> PartColumns:
     """Reads the end of a Parquet file, or the first member of a tar.
 
-    raises  StorageError, with `name` in it, if it is no such part
+    raises  DamagedError, with `name` in it, if it is no such part
     """
     match format:
         case Format.PARQUET:
@@ -104,7 +104,7 @@ class _ParquetColumns:
         except (*UNREADABLE, UnicodeDecodeError) as error:
             raise _damaged(name, error) from error
         if not self._schema.equals(PART_SCHEMA):
-            raise StorageError(f"{name} is no part of schema version 1; its columns are {self._schema.names}")
+            raise DamagedError(f"{name} is no part of schema version 1; its columns are {self._schema.names}")
 
     @property
     def rows(self) -> int:
@@ -157,7 +157,7 @@ def _characters(strings: Any) -> tuple[Bytes, Integers]:
 
 def _fours(values: Floats, count: int, name: str) -> Floats:
     if len(values) != 4 * count:
-        raise StorageError(f"{name} is damaged (boxes of {len(values)} numbers for {count} masks); delete it")
+        raise DamagedError(f"{name} is damaged (boxes of {len(values)} numbers for {count} masks); delete it")
     return values.reshape(count, 4)
 
 
@@ -225,5 +225,5 @@ class _TarColumns:
         return np.array([number for entry in self._entries for number in entry[name]], np.int64)
 
 
-def _damaged(name: str, error: Exception) -> StorageError:
-    return StorageError(f"{name} is damaged ({error}); delete it and run again")
+def _damaged(name: str, error: Exception) -> DamagedError:
+    return DamagedError(f"{name} is damaged ({error}); delete it and run again")
