@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from pipeline.cluster.crew import WorkerKind
@@ -29,6 +29,7 @@ from pipeline.records import Ending
 from pipeline.run.checks import check_settings
 from pipeline.run.outcome import Outcome
 from pipeline.run.preflight import creation_at, only_run
+from pipeline.run.progress_file import progress_file
 from pipeline.run.run_report import RunRecord, new_run_id, reported
 from pipeline.settings import Settings
 from pipeline.signals import StopFlag
@@ -61,7 +62,9 @@ def run_settings(
             settings, found.planned.plan, run_id=run_id or new_run_id(), out=out, store=store, say=progress.say
         ) as record:
             deadline_s = settings.run.deadline_s
-            record.outcome = found.run(stop, record, until=math.inf if deadline_s is None else begun + deadline_s)
+            until = math.inf if deadline_s is None else begun + deadline_s
+            with progress_file(progress, record, out=out, store=store) as told:
+                record.outcome = replace(found, progress=told).run(stop, record, until=until)
             return record.outcome
 
 
