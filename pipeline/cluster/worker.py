@@ -28,13 +28,17 @@ from pipeline.work.weights import LoadSegmenter
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """All that a worker is told, once."""
+    """All that a worker is told, once.
+
+    dry  do all the work, and write nothing of it
+    """
 
     out: str
     plan: Plan
     store: StoreSettings
     load: LoadSegmenter
     threads: int
+    dry: bool = False
 
 
 class Worker:
@@ -52,7 +56,7 @@ class Worker:
         """Load the model. Raises what the loader raises."""
         spec = self._spec
         _fix_torch(spec.threads)
-        store = connect(spec.store, out=spec.out)
+        store = connect(spec.store, out=spec.out, dry=spec.dry)
         context = ray.get_runtime_context()
         segmenter = spec.load(store, Path(context.get_temp_dir()) / context.get_session_name() / "maskmill-weights")
         warm_up()
