@@ -17,7 +17,7 @@ from pipeline.plan.plan import FROZEN
 from pipeline.settings import Log, Settings
 
 if TYPE_CHECKING:
-    from pipeline.work.weights import FindWeights
+    from pipeline.work.loading import FindWeights
 
 
 def generate(settings: Settings, *, find_weights: FindWeights | None = None) -> int:
@@ -32,11 +32,13 @@ def generate(settings: Settings, *, find_weights: FindWeights | None = None) -> 
     from pipeline.run.run_report import new_run_id
     from pipeline.run.session import run_settings
     from pipeline.signals import StopFlag
-    from pipeline.work.weights import weights_from_settings
 
+    if find_weights is None:
+        from pipeline.work.weights import weights_from_settings
+
+        find_weights = weights_from_settings
     run_id = new_run_id()
     progress, stop = progress_on(sys.stderr, settings.run.log, run_id=run_id), StopFlag()
-    find_weights = find_weights or weights_from_settings
     try:
         with stop.interrupting():
             if settings.run.dry:

@@ -22,7 +22,7 @@ from pipeline.plan.versions import versions_here
 from pipeline.progress import Progress
 from pipeline.settings import Settings
 from pipeline.storage.store import Store
-from pipeline.work.weights import Weights
+from pipeline.work.loading import Weights
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from pipeline.settings import Settings
 from pipeline.signals import StopFlag
 from pipeline.storage.connect import connect
 from pipeline.storage.uris import absolute
-from pipeline.work.weights import FindWeights
+from pipeline.work.loading import FindWeights
 
 
 def run_settings(
