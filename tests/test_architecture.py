@@ -63,7 +63,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "PIL": ("pipeline/storage/",),
     "tifffile": ("pipeline/storage/tiff.py",),
     "imagecodecs": ("pipeline/storage/png.py",),
-    "torch": ("model/", "pipeline/masks/", "pipeline/cluster/worker.py", "pipeline/work/device.py", "jobs/"),
+    "torch": ("model/", "pipeline/masks/", "pipeline/work/device.py", "jobs/"),
     "jinja2": ("pipeline/look/",),
     "matplotlib": ("pipeline/look/", "pipeline/report/", "pipeline/comparison/", "pipeline/explain/"),
     "tqdm": ("pipeline/progress.py",),
