@@ -1,6 +1,6 @@
 """What the numbers of a report cost: time, processor time, peak memory and bytes read.
 
-    python -m benchmarks.report [--images 100000] [--case finished grouped unfinished] [--format parquet] [--out DIR]
+    python -m benchmarks.report [--images 100000] [--sampled 20000] [--case CASE ...] [--format FORMAT] [--out DIR]
 
 Real: `collect` in a process of its own per measurement, on files on a disk (in the page cache, as they were just
 written). Made up: the output. Its parts have 64 images of 2250 x 1500 with 100 masks each, ellipses and rings with the
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import subprocess
@@ -56,7 +57,7 @@ def synthetic_plan(images: int, format: Format) -> Plan:
 def _mask(dice: np.random.Generator) -> Mask:
     """Radii are spread evenly over their logarithm, as small masks are many."""
     canvas = np.zeros(HW, np.uint8)
-    radius = float(np.exp(dice.uniform(np.log(15), np.log(500))))
+    radius = math.exp(dice.uniform(math.log(15), math.log(500)))
     centre = int(dice.integers(HW[1])), int(dice.integers(HW[0]))
     thickness = -1 if dice.random() < 0.7 else max(2, int(radius / 3))
     axes = int(radius), int(radius * dice.uniform(0.4, 1))
@@ -64,7 +65,7 @@ def _mask(dice: np.random.Generator) -> Mask:
     canvas[centre[1], centre[0]] = 1
     counts = pack_pixels(canvas.astype(np.bool_))
     rle = Rle(HW, unpacked(counts))
-    x0, y0, x1, y1 = map(float, rle.box_xyxy)
+    x0, y0, x1, y1 = (float(edge) for edge in rle.box_xyxy)
     return Mask(
         counts=counts,
         bbox_xywh=(x0, y0, x1 - x0, y1 - y0),
@@ -87,7 +88,7 @@ class Scale:
     masks: int = 1500
 
 
-def write_output(case: str, plan: Plan, out: str, scale: Scale = Scale()) -> None:  # noqa: B008 - it is frozen
+def write_output(case: str, plan: Plan, out: str, scale: Scale = Scale()) -> None:
     """The parts, and around them what the case says."""
     store = RoutedStore(StoreSettings())
     store.put_if_absent(plan_uri(out), plan_to_json(plan))
@@ -158,9 +159,10 @@ class BytesCounted(RoutedStore):
         return data
 
 
-def collect_once(case: str, out: str) -> dict[str, Any]:
+def collect_once(case: str, out: str, *, sampled: int = 20_000) -> dict[str, Any]:
     store, begun = BytesCounted(), time.perf_counter()
-    report = collect(out, store, settings=ReportSettings(), groups=_table(out) if case == "grouped" else "")
+    settings = ReportSettings(images=sampled, overlap_images=max(1, sampled // 10))
+    report = collect(out, store, settings=settings, groups=_table(out) if case == "grouped" else "")
     wall_s, usage = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF)
     lying = sum(path.stat().st_size for path in (Path(out) / "data").iterdir())
     return {
@@ -180,8 +182,8 @@ def collect_once(case: str, out: str) -> dict[str, Any]:
     }
 
 
-def measure(case: str, *, images: int, format: Format, out: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.report", "--out", str(out), "--once", case]
+def measure(case: str, *, images: int, sampled: int, format: Format, out: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.report", "--out", str(out), "--once", case, "--sampled", str(sampled)]
     write_output(case, synthetic_plan(images, format), str(out))
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout)
@@ -190,19 +192,20 @@ def measure(case: str, *, images: int, format: Format, out: Path) -> dict[str, A
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
     parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--sampled", type=int, default=20_000, help="images; the overlap is measured of a tenth")
     parser.add_argument("--case", nargs="+", choices=CASES, default=CASES)
     parser.add_argument("--format", choices=list(Format), type=Format, default=Format.PARQUET)
     parser.add_argument("--out", type=Path, help="empty folder; by default a temporary one")
     parser.add_argument("--once", choices=CASES, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.once:
-        sys.stdout.write(json.dumps(collect_once(chosen.once, str(chosen.out))))
+        sys.stdout.write(json.dumps(collect_once(chosen.once, str(chosen.out), sampled=chosen.sampled)))
         return
     result: dict[str, Any] = provenance()
     with tempfile.TemporaryDirectory() as folder:
         for case in chosen.case:
             out = (chosen.out or Path(folder)) / case / "out"
-            result[case] = measure(case, images=chosen.images, format=chosen.format, out=out)
+            result[case] = measure(case, images=chosen.images, sampled=chosen.sampled, format=chosen.format, out=out)
             sys.stderr.write(f"{case}: {result[case]}\n")
     sys.stdout.write(json.dumps(result, indent=1) + "\n")
 
