@@ -161,7 +161,7 @@ def _funnel(funnel: Funnel) -> Chart:
             (label, f"{gone:,}", f"{rest:,}", _share(rest, funnel.candidates))
             for label, gone, rest in zip(labels, lost, left, strict=True)
         ),
-        plot(lying(labels, left, lost, texts), width=9.0, height=3.3) if funnel.candidates else None,
+        plot(lying(labels, left, lost, texts), width=8.2, height=3.0) if funnel.candidates else None,
     )
 
 
