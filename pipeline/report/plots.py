@@ -19,11 +19,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from pipeline.look.html import data_uri
 
-SETTINGS = {"svg.hashsalt": "maskmill", "svg.fonttype": "none", "font.size": 9.0, "axes.axisbelow": True}
+SETTINGS = {"svg.hashsalt": "maskmill", "svg.fonttype": "none", "font.size": 9.5, "axes.axisbelow": True}
 """The salt makes the ids in an SVG the same each time; texts stay texts."""
 FONTS = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
 """What a page is set in; matplotlib would name its own fonts, which few machines have."""
-WIDTH, HEIGHT = 4.8, 2.6
+WIDTH, HEIGHT = 4.4, 2.5
 """Inches, of 72 pixels."""
 
 Axes = Any
