@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from itertools import accumulate, pairwise
 
 from pipeline.records import Funnel
-from pipeline.report.plots import Plot, bars, cells, log_steps, lying, plot, steps
+from pipeline.report.plots import NARROW, WIDE, Draw, bars, cells, log_steps, lying, steps
 from pipeline.report.records import Bin, CentreMap, Histogram, Report
 
 FUNNEL_WORDS = {
@@ -49,14 +49,16 @@ class Chart:
 
     alt         what it says, in words
     head, rows  its numbers as a table
-    drawn       None if there is nothing to draw
+    draw        None if there is nothing to draw
+    size        of the drawing
     """
 
     words: Words
     alt: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    drawn: Plot | None
+    draw: Draw | None
+    size: tuple[float, float] = NARROW
 
 
 def charts_of(report: Report) -> list[Chart]:
@@ -161,7 +163,8 @@ def _funnel(funnel: Funnel) -> Chart:
             (label, f"{gone:,}", f"{rest:,}", _share(rest, funnel.candidates))
             for label, gone, rest in zip(labels, lost, left, strict=True)
         ),
-        plot(lying(labels, left, lost, texts), width=8.2, height=3.0) if funnel.candidates else None,
+        lying(labels, left, lost, texts) if funnel.candidates else None,
+        WIDE,
     )
 
 
@@ -172,9 +175,10 @@ def _numbered(word: str, counts: Mapping[int, int]) -> list[Bin]:
 def _named(words: Words, bins: Sequence[Bin]) -> Chart:
     total = sum(each.count for each in bins)
     most = max(bins, key=lambda each: each.count, default=None)
-    alt = f"No {words.unit}." if most is None or not total else f"{_share(most.count, total)} have {most.label}."
-    if most is not None and total and words is not MASKS_PER_IMAGE:
-        alt = f"{_share(most.count, total)} of the {words.unit} are of {most.label}."
+    alt = f"No {words.unit}."
+    if most is not None and total:
+        is_in = f"have {most.label} masks" if words is MASKS_PER_IMAGE else f"are of {most.label}"
+        alt = f"{_share(most.count, total)} of the {words.unit} {is_in}."
     shares = [_share(each.count, total) for each in bins]
     heights = [each.count / max(1, total) for each in bins]
     return Chart(
@@ -182,9 +186,7 @@ def _named(words: Words, bins: Sequence[Bin]) -> Chart:
         alt,
         (words.x, words.unit, "share"),
         tuple((each.label, f"{each.count:,}", share) for each, share in zip(bins, shares, strict=True)),
-        plot(bars([each.label for each in bins], heights, shares, x=words.x, y=f"of the {words.unit}"))
-        if total
-        else None,
+        bars([each.label for each in bins], heights, shares, x=words.x, y=f"of the {words.unit}") if total else None,
     )
 
 
@@ -199,13 +201,13 @@ def _histogram(words: Words, counted: Histogram) -> Chart:
     if counted.above:
         rows.append((f"above {counted.edges[-1]:g}", f"{counted.above:,}", _share(counted.above, total)))
     shares = [count / max(1, total) for count in counted.counts]
-    draw = log_steps if words.key == "relative-size" else steps
+    drawn_as = log_steps if words.key == "relative-size" else steps
     return Chart(
         words,
         _median(counted, unit),
         (words.x, unit, "share"),
         tuple(rows),
-        plot(draw(counted.edges, shares, x=words.x, y=f"of the {unit}")) if any(counted.counts) else None,
+        drawn_as(counted.edges, shares, x=words.x, y=f"of the {unit}") if any(counted.counts) else None,
     )
 
 
@@ -219,7 +221,7 @@ def _depth(depth: Mapping[str, float], measured: str) -> Chart:
         f"{depth[most]:.1%} of the covered pixels lie under {most}." if any(depth.values()) else "No covered pixels.",
         (words.x, "share of the covered pixels"),
         tuple(zip(depth, texts, strict=True)),
-        plot(bars(list(depth), list(depth.values()), texts, x=words.x, y="of the covered pixels"))
+        bars(list(depth), list(depth.values()), texts, x=words.x, y="of the covered pixels")
         if any(depth.values())
         else None,
     )
@@ -244,7 +246,7 @@ def _centres(centres: CentreMap) -> Chart:
             (name, *(_share(count, total) for count in row))
             for name, row in zip(("top", "middle", "bottom"), ninths, strict=True)
         ),
-        plot(cells(counts)) if total else None,
+        cells(counts) if total else None,
     )
 
 

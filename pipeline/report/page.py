@@ -14,6 +14,7 @@ from pipeline.look.html import render
 from pipeline.records import Status
 from pipeline.report.charts import charts_of
 from pipeline.report.gallery import ShownImage
+from pipeline.report.plots import plot
 from pipeline.report.records import Failure, Group, Grouping, Report
 from pipeline.texts import printable
 
@@ -91,7 +92,7 @@ def page(report: Report, gallery: Gallery) -> str:
         images=gallery.images,
         gallery_said=_gallery_said(report, gallery),
         limits=_limits(gallery.images),
-        charts=charts_of(report),
+        charts=[(chart, chart.draw and plot(chart.draw, chart.size)) for chart in charts_of(report)],
         figures_said=_figures_said(report),
         groupings=[_grouping(each) for each in report.groupings[:MOST_COLUMNS]],
         failures=[_failure(each) for each in report.failures[:MOST_FAILURES]],
@@ -111,15 +112,11 @@ def _tiles(report: Report) -> Iterator[Tile]:
     yield Tile("Masks per image", f"{report.masks / ok:.1f}" if ok else "none", "on average")
     yield Tile("Failed images", f"{failed:,}", f"{failed / max(1, images):.2%} of all", alarming=failed > 0)
     if overlap.images:
-        yield Tile(
-            "Coverage", f"{overlap.mean_coverage:.0%}", f"of the pixels, mean of {_counted(overlap.images, 'image')}"
-        )
-        yield Tile(
-            "Near duplicates",
-            f"{overlap.near_duplicates:,}",
-            f"pairs of masks with an IoU above {overlap.duplicate_iou:g}, in {overlap.images_with_near_duplicates:,} of "
-            f"{_counted(overlap.images, 'image')}",
-        )
+        measured = _counted(overlap.images, "image")
+        yield Tile("Coverage", f"{overlap.mean_coverage:.0%}", f"of the pixels, mean of {measured}")
+        pairs = f"pairs of masks with an IoU above {overlap.duplicate_iou:g}"
+        within = f"in {overlap.images_with_near_duplicates:,} of {measured}"
+        yield Tile("Near duplicates", f"{overlap.near_duplicates:,}", f"{pairs}, {within}")
 
 
 def _sections(report: Report) -> Iterator[tuple[str, str]]:

@@ -23,8 +23,8 @@ SETTINGS = {"svg.hashsalt": "maskmill", "svg.fonttype": "none", "font.size": 9.5
 """The salt makes the ids in an SVG the same each time; texts stay texts."""
 FONTS = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
 """What a page is set in; matplotlib would name its own fonts, which few machines have."""
-WIDTH, HEIGHT = 4.4, 2.5
-"""Inches, of 72 pixels."""
+NARROW, WIDE = (4.4, 2.5), (8.2, 3.0)
+"""Width and height in inches, of 72 pixels."""
 
 Axes = Any
 """matplotlib.axes.Axes, whose methods are typed in part."""
@@ -65,9 +65,9 @@ class Plot:
     dark: str
 
 
-def plot(draw: Draw, *, width: float = WIDTH, height: float = HEIGHT) -> Plot:
+def plot(draw: Draw, size: tuple[float, float]) -> Plot:
     """The same drawing has the same bytes."""
-    return Plot(*(data_uri(_svg(draw, palette, width, height), "image/svg+xml") for palette in (LIGHT, DARK)))
+    return Plot(*(data_uri(_svg(draw, palette, size), "image/svg+xml") for palette in (LIGHT, DARK)))
 
 
 def bars(labels: Sequence[str], shares: Sequence[float], texts: Sequence[str], *, x: str, y: str) -> Draw:
@@ -173,12 +173,12 @@ def _bare(axes: Axes, palette: Palette) -> None:
     axes.tick_params(colors=palette.soft, length=0, pad=5)
 
 
-def _svg(draw: Draw, palette: Palette, width: float, height: float) -> bytes:
+def _svg(draw: Draw, palette: Palette, size: tuple[float, float]) -> bytes:
     file = io.BytesIO()
     with _MATPLOTLIB.rc_context():
         _MATPLOTLIB.rcdefaults()  # whatever a matplotlibrc of this machine says
         _MATPLOTLIB.rcParams.update(SETTINGS)
-        figure = _FIGURE(figsize=(width, height), layout="constrained")
+        figure = _FIGURE(figsize=size, layout="constrained")
         draw(figure.subplots(), palette)
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _in_our_fonts(file.getvalue().decode()).encode()
