@@ -37,7 +37,7 @@ function readLimits() {
     limits[range.dataset.of] = [
       low.value === low.min ? -Infinity : valueOf(low), high.value === high.max ? Infinity : valueOf(high),
     ];
-    range.querySelector("output").textContent = `${written(valueOf(low))} to ${written(valueOf(high))}`;
+    range.querySelector(".said").textContent = `${written(valueOf(low))} to ${written(valueOf(high))}`;
     for (const input of [low, high]) input.setAttribute("aria-valuetext", written(valueOf(input)));
   }
   limits.layers = [...filters.querySelectorAll("[name=layer]:checked")].map((box) => Number(box.value));
@@ -146,7 +146,7 @@ function choose(mask) {
 function tell(mask) {
   if (!opened) return;
   opened.svg.querySelector(".marks")?.remove();
-  for (const place of viewer.querySelectorAll("[data-detail]")) place.textContent = mask ? detail(mask, place.dataset.detail) : "–";
+  for (const place of viewer.querySelectorAll("[data-detail]")) place.textContent = mask ? detail(mask, place.dataset.detail) : "-";
   opened.svg.classList.toggle("told", Boolean(mask));
   if (!mask) return;
   const view = opened.svg.viewBox.baseVal, sx = view.width / opened.width, sy = view.height / opened.height;
