@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from itertools import accumulate, pairwise
 
 from pipeline.records import Funnel
-from pipeline.report.plots import NARROW, WIDE, Draw, bars, cells, log_steps, lying, steps
+from pipeline.report import published
+from pipeline.report.plots import NARROW, WIDE, Draw, Mark, bars, cells, log_steps, lying, steps
 from pipeline.report.records import Bin, CentreMap, Histogram, Report
 
 FUNNEL_WORDS = {
@@ -70,8 +72,8 @@ def charts_of(report: Report) -> list[Chart]:
         _named(MASKS_PER_IMAGE, report.masks_per_image),
         _histogram(_relative_size(), report.relative_size),
         _histogram(_concavity(sum(concavity.drawn_per_size), len(concavity.drawn_per_size)), concavity.histogram),
-        _histogram(PREDICTED_IOU, report.predicted_iou),
-        _histogram(STABILITY, report.stability),
+        _histogram(PREDICTED_IOU, report.predicted_iou, _threshold(published.LEAST_PREDICTED_IOU)),
+        _histogram(STABILITY, report.stability, _threshold(published.LEAST_STABILITY)),
         _histogram(_coverage(measured, overlap.mean_coverage), overlap.coverage),
         _depth(overlap.depth, measured),
         _centres(report.centres),
@@ -85,21 +87,22 @@ MASKS_PER_IMAGE = Words(
     "Masks per image",
     "masks in an image",
     "images",
-    "Images that are ok, by how many masks they have. The bins are those of the SA-1B paper's figure.",
+    "Images that are ok, by how many masks they have. The bins are those of the SA-1B paper, whose images have "
+    f"{published.MASKS_PER_IMAGE.low:.0f} masks on average.",
 )
 PREDICTED_IOU = Words(
     "predicted-iou",
     "Predicted IoU",
     "predicted IoU",
     "masks",
-    "The model's own estimate of each mask's IoU with what it should be. It may exceed 1.",
+    "The model's own estimate of a mask's IoU with what it should be. It may exceed 1. The line is SA-1B's threshold.",
 )
 STABILITY = Words(
     "stability",
     "Stability score",
     "stability score",
     "masks",
-    "The IoU of the two masks that a higher and a lower threshold would give.",
+    "The IoU of the two masks that a higher and a lower cut-off would give. The line is SA-1B's threshold.",
 )
 LAYERS = Words(
     "layers",
@@ -190,7 +193,11 @@ def _named(words: Words, bins: Sequence[Bin]) -> Chart:
     )
 
 
-def _histogram(words: Words, counted: Histogram) -> Chart:
+def _threshold(least: published.Published) -> Mark:
+    return Mark(least.low, f"SA-1B: {least.low:g}")
+
+
+def _histogram(words: Words, counted: Histogram, mark: Mark | None = None) -> Chart:
     total, unit = counted.total, words.unit
     rows = [
         (_between(low, high), f"{count:,}", _share(count, total))
@@ -201,7 +208,7 @@ def _histogram(words: Words, counted: Histogram) -> Chart:
     if counted.above:
         rows.append((f"above {counted.edges[-1]:g}", f"{counted.above:,}", _share(counted.above, total)))
     shares = [count / max(1, total) for count in counted.counts]
-    drawn_as = log_steps if words.key == "relative-size" else steps
+    drawn_as = log_steps if words.key == "relative-size" else partial(steps, mark=mark)
     return Chart(
         words,
         _median(counted, unit),

@@ -23,6 +23,7 @@ from pipeline.report.outlines import Outlines, outlines_of
 from pipeline.storage.store import Store
 from pipeline.texts import printable
 
+MOST_IMAGES = 100
 PICTURES, OUTLINES = 6_000_000, 7_000_000
 """Bytes of all pictures as JPEG, and of all outlines; each image has an equal share."""
 OF_ONE_PICTURE, OF_ONE_IMAGE = 500_000, 1_200_000

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pipeline.look.html import render
 from pipeline.records import Status
+from pipeline.report import published
 from pipeline.report.charts import charts_of
 from pipeline.report.gallery import ShownImage
 from pipeline.report.plots import plot
@@ -100,6 +101,7 @@ def page(report: Report, gallery: Gallery) -> str:
         broken=[_text(sentence) for sentence in report.broken[:MOST_BROKEN]] + _and_more(report.broken, MOST_BROKEN),
         broken_count=len(report.broken),
         scope_rows=list(_scope_rows(report)),
+        beside=list(_beside(report)),
         provenance=[(_text(name), _text(value)) for name, value in report.provenance.items()],
     )
 
@@ -109,7 +111,8 @@ def _tiles(report: Report) -> Iterator[Tile]:
     failed, overlap = images - ok, report.overlap
     yield Tile("Images", f"{ok:,}", "without a failure")
     yield Tile("Masks", f"{report.masks:,}", "in the parts that were counted")
-    yield Tile("Masks per image", f"{report.masks / ok:.1f}" if ok else "none", "on average")
+    average = f"on average; SA-1B has {published.MASKS_PER_IMAGE.low:.0f}"
+    yield Tile("Masks per image", f"{report.masks / ok:.1f}" if ok else "none", average)
     yield Tile("Failed images", f"{failed:,}", f"{failed / max(1, images):.2%} of all", alarming=failed > 0)
     if overlap.images:
         measured = _counted(overlap.images, "image")
@@ -146,7 +149,7 @@ def _figures_said(report: Report) -> str:
             f"The figures are of {scope.parts_sampled:,} of {_counted(scope.parts_committed, 'committed part')}, "
             f"sampled with seed {scope.seed}: {made_of}."
         )
-    return f"{which} The filter funnel and the masks per layer and output are of the counted parts."
+    return f"{which} The filter funnel is of all parts that could be counted."
 
 
 def _gallery_said(report: Report, gallery: Gallery) -> str:
@@ -183,14 +186,30 @@ def _scope_rows(report: Report) -> Iterator[tuple[str, str]]:
         yield f"images {_text(status)}", f"{count:,}"
 
 
+def _beside(report: Report) -> Iterator[tuple[str, str, str, str]]:
+    """Ours, SA-1B's, and where that was published."""
+    ok = report.statuses.get(Status.OK, 0)
+    for each, ours in (
+        (published.IMAGES, f"{ok:,}"),
+        (published.MASKS, f"{report.masks:,}"),
+        (published.MASKS_PER_IMAGE, f"{report.masks / ok:.1f}" if ok else "none"),
+    ):
+        yield each.what, ours, f"{each.low:,.0f}", each.source
+    of_groups = published.MASKS_PER_IMAGE_OF_GROUPS
+    means = [group.masks_per_image for grouping in report.groupings for group in grouping.groups]
+    ours = f"{min(means):.1f} to {max(means):.1f}" if means else "no groups were given"
+    yield of_groups.what, ours, f"{of_groups.low:.0f} to {of_groups.high:.0f}", of_groups.source
+
+
 def _grouping(grouping: Grouping) -> ShownGrouping:
     """The largest groups first."""
     groups = sorted(grouping.groups, key=lambda each: (-each.images, each.name))
-    furthest = max((each.interval[1] for each in groups), default=0.0) or 1.0
+    furthest = max((edge for each in groups for edge in _ends(each)), default=0.0) or 1.0
     left_out = len(groups) - MOST_GROUPS
     said = (
-        f"{_counted(grouping.ungrouped_images, 'image')} of this output are in no row of the table, and "
-        f"{_counted(grouping.unmatched_rows, 'row')} of the table name no image of it."
+        f"Images that are ok, by their value in this column. {_counted(grouping.ungrouped_images, 'image')} of this "
+        f"output have none, and {_counted(grouping.unmatched_rows, 'row')} of the table name no image of it. The "
+        "intervals are of the mean."
     )
     if left_out > 0:
         said += f" {_counted(left_out, 'smaller group')} are left out."
@@ -200,17 +219,25 @@ def _grouping(grouping: Grouping) -> ShownGrouping:
 
 
 def _group(group: Group, furthest: float) -> ShownGroup:
-    low, high = (AXIS * max(0.0, edge) / furthest for edge in group.interval)
+    low, high = (AXIS * max(0.0, edge) / furthest for edge in _ends(group))
+    known = not math.isnan(group.interval[0])
     return ShownGroup(
         name=_text(group.name),
         images=f"{group.images:,}",
         masks=f"{group.masks:,}",
         mean=f"{group.masks_per_image:.1f}",
-        interval=f"{group.interval[0]:.1f} to {group.interval[1]:.1f}",
+        interval=f"{group.interval[0]:.1f} to {group.interval[1]:.1f}" if known else "unknown",
         low=round(low, 1),
         width=round(high - low, 1),
         at=round(AXIS * group.masks_per_image / furthest, 1),
     )
+
+
+def _ends(group: Group) -> tuple[float, float]:
+    """Of its interval; the mean twice if a single image leaves the interval unknown."""
+    if math.isnan(group.interval[0]):
+        return group.masks_per_image, group.masks_per_image
+    return group.interval
 
 
 def _limits(images: Sequence[ShownImage]) -> Limits:

@@ -84,13 +84,23 @@ def bars(labels: Sequence[str], shares: Sequence[float], texts: Sequence[str], *
     return draw
 
 
-def steps(edges: Sequence[float], shares: Sequence[float], *, x: str, y: str) -> Draw:
-    """A histogram. `shares` are in [0, 1]."""
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A line across a histogram, with its name."""
+
+    at: float
+    name: str
+
+
+def steps(edges: Sequence[float], shares: Sequence[float], *, x: str, y: str, mark: Mark | None = None) -> Draw:
+    """A histogram. `shares` are in [0, 1]. A mark outside of the edges is not drawn."""
 
     def draw(axes: Axes, palette: Palette) -> None:
         axes.stairs(_percent(shares), edges, fill=True, color=palette.ours)
         axes.set_xlim(edges[0], edges[-1])
         _named(axes, palette, x=x, y=y)
+        if mark and edges[0] <= mark.at <= edges[-1]:
+            _across(axes, mark, palette)
 
     return draw
 
@@ -141,6 +151,23 @@ def cells(counts: Sequence[Sequence[int]]) -> Draw:
         _bare(axes, palette)
 
     return draw
+
+
+def _across(axes: Axes, mark: Mark, palette: Palette) -> None:
+    """The name stands above the axes, on the side of the line that has more room."""
+    low, high = axes.get_xlim()
+    right = mark.at > (low + high) / 2
+    axes.axvline(mark.at, color=palette.other, linewidth=1.4, linestyle=(0, (4, 3)))
+    axes.annotate(
+        mark.name,
+        (mark.at, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(-4 if right else 4, 2),
+        textcoords="offset points",
+        ha="right" if right else "left",
+        va="bottom",
+        color=palette.other,
+    )
 
 
 def _over(axes: Axes, at: tuple[float, float], text: str, palette: Palette) -> None:
