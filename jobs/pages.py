@@ -37,6 +37,24 @@ def page_path(out: str, asked: str, *, setting: str, kind: str) -> Path:
     return path
 
 
+def check_page(path: Path, *, setting: str) -> None:
+    """For a command that works long before it writes.
+
+    raises  ConfigError if the page could not be written
+    """
+    why = "" if path.parent.is_dir() else "there is no such folder"
+    if path.is_dir():
+        why = "it is a folder"
+    elif not why and not os.access(path.parent, os.W_OK):
+        why = "the folder may not be written"
+    if why:
+        raise _unwritable(path, why, setting)
+
+
+def _unwritable(path: Path, why: str, setting: str) -> ConfigError:
+    return ConfigError(f"cannot write {path} ({why}); choose another place: {setting}=PATH.html")
+
+
 def write_page(path: Path, text: str, *, setting: str) -> None:
     """Whole or not at all; replaces an earlier page.
 
@@ -49,9 +67,7 @@ def write_page(path: Path, text: str, *, setting: str) -> None:
     except OSError as error:
         with suppress(OSError):
             unfinished.unlink()
-        raise ConfigError(
-            f"cannot write {path} ({error.strerror}); choose another place: {setting}=PATH.html"
-        ) from error
+        raise _unwritable(path, error.strerror or str(error), setting) from error
 
 
 def open_page(path: Path) -> None:

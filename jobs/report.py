@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, field
 
 from jobs.command import run_command
-from jobs.pages import open_page, page_path, write_page
+from jobs.pages import check_page, open_page, page_path, write_page
 from pipeline.errors import ConfigError, StorageError
 from pipeline.look.sample import sample_images
 from pipeline.progress import Progress, progress_on
@@ -60,6 +60,7 @@ def report(job: ReportJob) -> int:
         raise ConfigError("say which output: out=...")
     out, store = absolute(job.out), connect(job.store)
     path = page_path(out, job.report.page, setting="report.page", kind="report")
+    check_page(path, setting="report.page")
     progress = progress_on(sys.stderr)
     try:
         counted = _counted(out, store, job.report, progress)

@@ -225,10 +225,18 @@ def _depth(depth: Mapping[str, float], measured: str) -> Chart:
     texts = [f"{share:.1%}" for share in depth.values()]
     return Chart(
         words,
-        f"{depth[most]:.1%} of the covered pixels lie under {most}." if any(depth.values()) else "No covered pixels.",
+        f"{depth[most]:.1%} of the covered pixels lie under {most} mask{'s' * (most != '1')}."
+        if any(depth.values())
+        else "No covered pixels.",
         (words.x, "share of the covered pixels"),
         tuple(zip(depth, texts, strict=True)),
-        bars(list(depth), list(depth.values()), texts, x=words.x, y="of the covered pixels")
+        bars(
+            [label.replace(" or more", "+") for label in depth],
+            list(depth.values()),
+            texts,
+            x=words.x,
+            y="of the covered pixels",
+        )
         if any(depth.values())
         else None,
     )

@@ -54,7 +54,7 @@ def full_report(**changes: object) -> Report:
             images=7,
             coverage=histogram([0, 0, 0, 0, 1, 1, 2, 2, 1, 0]),
             mean_coverage=0.68,
-            depth={"1 mask": 0.4, "2 masks": 0.3, "3 masks": 0.2, "4 or more": 0.1},
+            depth={"1": 0.4, "2": 0.3, "3": 0.2, "4 or more": 0.1},
             duplicate_iou=0.9,
             near_duplicates=4,
             images_with_near_duplicates=2,
