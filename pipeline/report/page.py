@@ -113,7 +113,8 @@ def _tiles(report: Report) -> Iterator[Tile]:
     yield Tile("Masks", f"{report.masks:,}", "in the parts that were counted")
     average = f"on average; SA-1B has {published.MASKS_PER_IMAGE.low:.0f}"
     yield Tile("Masks per image", f"{report.masks / ok:.1f}" if ok else "none", average)
-    yield Tile("Failed images", f"{failed:,}", f"{failed / max(1, images):.2%} of all", alarming=failed > 0)
+    of_all = f"{failed / images:.2%} of {_counted(images, 'image')}" if failed else f"of {_counted(images, 'image')}"
+    yield Tile("Failed images", f"{failed:,}", of_all, alarming=failed > 0)
     if overlap.images:
         measured = _counted(overlap.images, "image")
         yield Tile("Coverage", f"{overlap.mean_coverage:.0%}", f"of the pixels, mean of {measured}")

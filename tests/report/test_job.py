@@ -174,7 +174,7 @@ def test_an_output_of_two_thousand_rows_has_a_page_of_a_few_pictures(
     page = (tmp_path / "out-report.html").read_text()
     text = words(page)
     assert "Images 1,800 without a failure" in text
-    assert "Failed images 200 10.00% of all" in text
+    assert "Failed images 200 10.00% of 2,000 images" in text
     assert "24 images with masks, sampled with seed 0 from 4 parts." in text
     assert page.count('class="card"') == 24
     assert len(page) < 1_500_000
