@@ -92,11 +92,12 @@ def _traced(mask: Mask, hw: tuple[int, int], over_hw: npt.NDArray[np.int32]) -> 
 
 
 def _box(mask: Mask, hw: tuple[int, int]) -> Contour:
+    """Inside the picture, whatever a damaged part says."""
     height, width = shown_hw(hw)
-    x, y, w, h = mask.bbox_xywh
-    scale_x, scale_y = width / max(1, hw[1]), height / max(1, hw[0])
-    x0, x1, y0, y1 = int(x * scale_x), int((x + w) * scale_x), int(y * scale_y), int((y + h) * scale_y)
-    return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], np.int32)
+    x, y, w, h = np.nan_to_num(np.array(mask.bbox_xywh)).tolist()
+    xs = np.clip(np.array([x, x + w]), 0, hw[1] - 1) * width // hw[1]
+    ys = np.clip(np.array([y, y + h]), 0, hw[0] - 1) * height // hw[0]
+    return np.array([(xs[0], ys[0]), (xs[1], ys[0]), (xs[1], ys[1]), (xs[0], ys[1])], np.int32)
 
 
 def _path(contours: Sequence[Contour], tolerance: float) -> str:

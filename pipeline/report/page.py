@@ -253,8 +253,9 @@ def _limits(images: Sequence[ShownImage]) -> Limits:
 
 
 def _rounded(values: Sequence[float]) -> tuple[float, float]:
-    """To hundredths, and apart."""
-    low, high = math.floor(100 * min(values)), math.ceil(100 * max(values))
+    """To hundredths, and apart. A damaged part may hold values that are no numbers."""
+    numbers = [value for value in values if math.isfinite(value)] or [0.0]
+    low, high = math.floor(100 * min(numbers)), math.ceil(100 * max(numbers))
     return low / 100, max(high, low + 1) / 100
 
 

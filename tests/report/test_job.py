@@ -19,10 +19,12 @@ from pipeline.errors import ConfigError
 from pipeline.plan.layout import part_uri
 from pipeline.plan.member_index import MemberIndex
 from pipeline.records import Funnel, ImageRow, Status
-from pipeline.settings import Settings
+from pipeline.settings import Settings, StoreSettings
+from pipeline.storage.connect import connect
 from pipeline.storage.parts import write_part
 from pipeline.storage.store import Store
 from pipeline.work.chunk import WorkerContext
+from tests.fault_proxy import Answer, fault_proxy
 from tests.look.conftest import HOSTILE, context, looked_at, pictures
 from tests.look.test_job import WITHOUT_TORCH_AND_RAY, snapshot
 from tests.output.test_verify import run_without_a_cluster
@@ -210,3 +212,30 @@ def _two_thousand_rows(folder: Path, store: Store) -> Settings:
         part = write_part(rows, format=settings.format, metadata=metadata)
         store.put_if_absent(part_uri(settings.out, plan, chunk), part)
     return settings
+
+
+def test_an_output_in_a_bucket_has_a_report_and_a_refusal_is_one_sentence(
+    pictures: Path,
+    s3_bucket: str,
+    s3_endpoint: str,
+    make_report: MakeReport,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The page goes into the current folder. Refused credentials write none."""
+    monkeypatch.chdir(tmp_path)
+    store = StoreSettings(endpoint_url=s3_endpoint, retry_deadline_s=1.0)
+    settings = replace(small_run(pictures, Path("unused")), out=f"s3://{s3_bucket}/masks", store=store)
+    run_without_a_cluster(settings, connect(store))
+    code, said, errors = make_report(f"out={settings.out}", f'store.endpoint_url="{s3_endpoint}"')
+    assert (code, errors) == (0, "")
+    page = tmp_path / "masks-report.html"
+    assert said.endswith(f"{page}\n")
+    assert "7 images with masks" in words(page.read_text())
+    page.unlink()
+    with fault_proxy(s3_endpoint) as proxy:
+        proxy.harm("GET", Answer(403, "AccessDenied"))
+        code, said, errors = make_report(f"out={settings.out}", f'store.endpoint_url="{proxy.url}"')
+    assert (code, said) == (2, "")
+    assert errors.startswith(f"Maskmill: {settings.out} cannot be read: ")
+    assert list(tmp_path.glob("*.html")) == []

@@ -75,6 +75,23 @@ def test_masks_that_cannot_be_read_cost_their_own_image_alone(tmp_path: Path, st
     assert all(len(image.masks) == image.masks_count for image in shown[1:])
 
 
+def test_scores_and_boxes_that_are_no_numbers_cost_no_page(tmp_path: Path, store: Store) -> None:
+    """A damaged part may hold anything that a float can."""
+    sample = made_sample(tmp_path, store)
+    nan, inf = float("nan"), float("inf")
+    mask = replace(MASKS["a.png"][0], counts=_none_of(80 * 60), predicted_iou=nan, stability_score=inf)
+    masks = tuple(replace(mask, bbox_xywh=box) for box in ((nan,) * 4, (inf,) * 4, (-1e300, 0.0, 1e300, -5.0)))
+    row = replace(sample.images[0].row, masks=masks)
+    sample.images[:] = [replace(sample.images[0], row=row)]
+    shown = gallery_of(sample, store)
+    assert [len(each.masks) for each in shown] == [3]
+    assert 'class="card"' in page(bare_report(), Gallery(shown, 1))
+
+
+def _none_of(pixels: int) -> str:
+    return Rle((pixels, 1), np.array([pixels], np.int64)).packed()
+
+
 def test_pictures_and_outlines_fit_into_their_share(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
