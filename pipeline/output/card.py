@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 
 from pipeline import __version__
 from pipeline.errors import ContractError, NotFoundError
@@ -26,11 +27,20 @@ _CARD = """\
 configs:
   - config_name: default
     data_files: "data/*.parquet"
+task_categories:
+  - mask-generation
+  - image-segmentation
+tags:
+  - segment-anything
+  - coco-rle
+size_categories:
+  - {category}
 ---
 
 # Masks by Maskmill
 
 {masks:,} masks of {images:,} images, one row an image, made by Maskmill {version} with Segment Anything.
+{parts:,} Parquet files of {size:,} bytes in all.
 
 {failures}
 
@@ -44,22 +54,68 @@ The column `annotations` holds the masks of an image in the form of SA-1B: `segm
 which `pycocotools.mask.decode` turns into pixels; `bbox` is x, y, width, height in pixels. The images themselves are
 not in here: `source` says where each one lay, `sha256` what it was.
 
+| column | meaning |
+|---|---|
+| `image_id` | unique here |
+| `file_name`, `source` | the image's name inside its shard, and the place of its bytes |
+| `width`, `height`, `exif_orientation` | pixels when it is upright; the orientation as found |
+| `sha256` | of the image's bytes |
+| `status`, `error` | `ok`, or how the image failed and why |
+| `annotations` | the masks |
+| of each mask `id`, `segmentation`, `bbox`, `area` | unique here; its pixels, its box and their number |
+| `predicted_iou`, `stability_score` | its two scores |
+| `point_coords`, `crop_box`, `crop_layer`, `multimask_index` | the prompt, the crop, and which of the model's outputs |
+
 | made with | |
 |---|---|
 {settings}
+
+## Datasheet
+
+Questions after Gebru et al., Datasheets for Datasets (arXiv:1803.09010), as far as the run can answer them.
+
+- **What is an instance?** An image of the source, with all masks that the generator kept. There are {images:,}.
+- **Is it a sample?** No: every image of the source is in exactly one row, also if it failed.
+- **Are there labels?** Masks without classes or names, and two scores for each mask. No person has drawn or checked them.
+- **What is missing?** The pixels of the images. {failures}
+- **Errors, noise, repetition?** A model made the masks: some are wrong, things are missed, and masks of one image overlap.
+  `predicted_iou` is the model's own guess. Thresholds and duplicate removal are those in the table above.
+- **How was it made?** By prompting the model with a grid of points on each image, and on zoomed crops if
+  `recipe.crop_n_layers` is above 0; then by the filters of that table.
+- **Can it be made again?** Yes: the same source, weights, settings and versions give the same bytes on one class of
+  device.
+- **People, consent, licence, maintenance, uses to avoid?** Whoever publishes this must answer; the run knows none of
+  it.
 """
+_CATEGORIES = (
+    *((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")),
+    *((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B")),
+)
+"""Images below which a dataset is of this size, in the Hub's words."""
 
 
-def put_card(out: str, store: Store, *, images: int, masks: int, failures: Mapping[str, int]) -> None:
-    """Of a run that is about to be published; does nothing if there is a README.md, or the output is no Parquet.
+@dataclass(frozen=True, slots=True)
+class CardCounts:
+    """What a card tells of an output.
 
     images    rows, with those of `failures`, which counts images that have no masks, by status
+    size      bytes of all parts
     """
+
+    images: int
+    masks: int
+    parts: int
+    size: int
+    failures: Mapping[str, int]
+
+
+def put_card(out: str, store: Store, counts: CardCounts) -> None:
+    """Of a run that is about to be published; does nothing if there is a README.md, or the output is no Parquet."""
     plan = load_plan(out, store=store)
     if plan is None:
         raise ContractError(f"{plan_uri(out)} is gone while its run is published")
     if plan.settings.format is Format.PARQUET:
-        store.put_if_absent(card_uri(out), card(plan, images=images, masks=masks, failures=failures))
+        store.put_if_absent(card_uri(out), card(plan, counts))
 
 
 def drop_unedited_card(out: str, store: Store) -> None:
@@ -74,18 +130,21 @@ def _sealed(text: bytes) -> bytes:
     return text + _SEAL + hashlib.sha256(text).hexdigest().encode() + b" -->\n"
 
 
-def card(plan: Plan, *, images: int, masks: int, failures: Mapping[str, int]) -> bytes:
+def card(plan: Plan, counts: CardCounts) -> bytes:
     settings = plan.settings
     about = {"model": settings.model_name, "weights, sha256": settings.weights_sha256}
     about |= {"encoder's precision": str(settings.precision)}
     about |= {name: str(value) for name, value in settings.named().items() if name.startswith("recipe.")}
-    failed = ", ".join(f"{count:,} {status}" for status, count in failures.items())
+    failed = ", ".join(f"{count:,} {status}" for status, count in counts.failures.items())
     of_failed = f"Images that failed: {failed}. They have rows, with `status` and `error`."
     text = _CARD.format(
-        masks=masks,
-        images=images,
+        masks=counts.masks,
+        images=counts.images,
+        parts=counts.parts,
+        size=counts.size,
+        category=next((name for below, name in _CATEGORIES if counts.images < below), "1B<n<10B"),
         version=__version__,
-        failures=of_failed if failed else "None failed.",
+        failures=of_failed if failed else "No image failed.",
         settings="\n".join(f"| {name} | `{printable(value)}` |" for name, value in about.items()),
     )
     return _sealed(text.encode())

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.errors import NotFoundError, StorageError
-from pipeline.output.card import drop_unedited_card, put_card
+from pipeline.output.card import CardCounts, drop_unedited_card, put_card
 from pipeline.plan.layout import PART_SUFFIX, data_uri, manifest_uri, success_uri
 from pipeline.plan.plan import Plan
 from pipeline.storage.store import ObjectInfo, Store
@@ -103,7 +103,8 @@ def publish(manifest: Manifest, *, out: str, store: Store) -> None:
                 "Put the old parts back, or accept the new ones by deleting manifest.json and _SUCCESS; then repeat "
                 "the command"
             )
-    put_card(out, store, images=manifest.images, masks=manifest.masks, failures=manifest.failures)
+    size = sum(part.size for part in manifest.parts)
+    put_card(out, store, CardCounts(manifest.images, manifest.masks, len(manifest.parts), size, manifest.failures))
     store.put_if_absent(success_uri(out), b"")
 
 

@@ -12,12 +12,14 @@ import pytest
 import yaml
 
 import pipeline
+from pipeline.output.card import CardCounts, card
 from pipeline.output.finish import count_parts
 from pipeline.output.manifest import publish, unpublish
 from pipeline.settings import Format, ModelSettings, Settings
 from pipeline.storage.store import Store
 from tests.fakes_run import Notes, drawn_image, write_folder
 from tests.output.test_verify import run_without_a_cluster, verified, whats
+from tests.small_runs import context_of
 
 
 @pytest.fixture
@@ -60,17 +62,35 @@ def test_the_card_says_what_the_output_is_and_verify_does_not_mind_it(published:
     """Its reader has nothing else at hand."""
     card = (published / "README.md").read_text(encoding="utf-8")
     _, header, text = card.split("---\n", 2)
-    assert yaml.safe_load(header) == {"configs": [{"config_name": "default", "data_files": "data/*.parquet"}]}
+    told = yaml.safe_load(header)
+    assert told["configs"] == [{"config_name": "default", "data_files": "data/*.parquet"}]
+    assert told["size_categories"] == ["n<1K"]
+    assert "mask-generation" in told["task_categories"]
     rows = pq.read_table(published / "data")
     masks = sum(len(annotations) for annotations in rows["annotations"].to_pylist())
     assert masks > 0
     assert f"{masks:,} masks of 4 images" in text
-    assert "Images that failed: 1 unreadable." in text
+    files = list((published / "data").iterdir())
+    size = sum(path.stat().st_size for path in files)
+    assert " ".join(f"{len(files)} Parquet files of {size:,} bytes".split()) in " ".join(text.split())
+    assert text.count("Images that failed: 1 unreadable.") == 2
+    assert all(f"`{column}`" in text for column in rows.column_names)
+    assert all(f"`{field.name}`" in text for field in rows.schema.field("annotations").type.value_type)
     assert f"Maskmill {pipeline.__version__}" in text
     assert "| model | `tiny` |" in text
     assert f"| weights, sha256 | `{'w' * 64}` |" in text
     assert "| recipe.points_per_side | `4` |" in text
     assert whats(verified(str(published), store)) == ""
+
+
+@pytest.mark.parametrize(
+    ("images", "category"), [(999, "n<1K"), (1_000, "1K<n<10K"), (11_186_000, "10M<n<100M"), (2 * 10**9, "1B<n<10B")]
+)
+def test_the_hub_sorts_by_size(settings: Settings, store: Store, images: int, category: str):
+    """Its words; SA-1B has 11 million images."""
+    text = card(context_of(settings, store).plan, CardCounts(images, 5, 1, 1, {})).decode()
+    assert yaml.safe_load(text.split("---\n")[1])["size_categories"] == [category]
+    assert text.count("No image failed.") == 2
 
 
 def test_equal_runs_have_equal_cards(settings: Settings, tmp_path: Path, store: Store):
