@@ -6,21 +6,17 @@ is written; 2 there is nothing to show, it cannot be read, or the page cannot be
 
 from __future__ import annotations
 
-import os
-import re
 import sys
-import webbrowser
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from jobs.command import run_command
+from jobs.pages import open_page, page_path, write_page
 from pipeline.errors import ConfigError, StorageError
 from pipeline.look.page import page
 from pipeline.look.sample import sample_images
 from pipeline.settings import StoreSettings
 from pipeline.storage.connect import connect
-from pipeline.storage.uris import absolute, base_name, is_s3, local_path
+from pipeline.storage.uris import absolute
 from pipeline.texts import printable
 
 MOST_IMAGES = 100
@@ -51,53 +47,18 @@ def look(job: LookJob) -> int:
     if not 1 <= job.n <= MOST_IMAGES:
         raise ConfigError(f"n={job.n} must be from 1 to {MOST_IMAGES}")
     out, store = absolute(job.out), connect(job.store)
-    path = page_path(out, job.look)
+    path = page_path(out, job.look, command="look")
     try:
         sample = sample_images(out, store, images=job.n, seed=job.seed)
     except StorageError as error:
         raise ConfigError(f"{out} cannot be read: {error}") from error
     for sentence in sample.broken:
         sys.stderr.write(printable(f"Maskmill: left out: {sentence}") + "\n")
-    _write(path, page(sample, store))
+    write_page(path, page(sample, store), command="look")
     shown, there = len(sample.images), f"{sample.committed:,} of {sample.plan.chunk_count:,} parts"
     sys.stdout.write(printable(f"Maskmill: {shown:,} images with their masks, from {there}: {path}") + "\n")
-    if sys.stdout.isatty() and has_desktop():
-        webbrowser.open(path.as_uri())
+    open_page(path)
     return 0
-
-
-def page_path(out: str, asked: str) -> Path:
-    """Never inside `out`, where a page would be taken for data.
-
-    raises  ConfigError if `asked` is there, or is no name of a page
-    """
-    if not asked:
-        if not is_s3(out):
-            return Path(local_path(out) + "-look.html")
-        return Path.cwd() / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', base_name(out)).lstrip('.')}-look.html"
-    if is_s3(asked) or not asked.endswith(".html"):
-        raise ConfigError(f"look={asked} must be a local path that ends in .html")
-    path = Path(local_path(asked))
-    if not is_s3(out) and path.is_relative_to(local_path(out)):
-        raise ConfigError(f"look={asked} is inside the output, which a look leaves as it is; choose another place")
-    return path
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all; replaces the page of an earlier look."""
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink()
-        raise ConfigError(f"cannot write {path} ({error.strerror}); choose another place: look=PATH.html") from error
-
-
-def has_desktop() -> bool:
-    """Whether a browser could show itself to whoever types here."""
-    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def main() -> int:

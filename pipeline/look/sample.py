@@ -11,15 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from pipeline.errors import ConfigError, DeniedError, NotFoundError, StorageError
+from pipeline.errors import ConfigError, StorageError
 from pipeline.output.labelled import ByteRange, images_of_chunk
 from pipeline.output.manifest import find_parts
-from pipeline.plan.layout import part_name, part_uri, plan_uri
+from pipeline.output.planned_part import planned_part
+from pipeline.plan.layout import part_name, plan_uri
 from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import Plan
 from pipeline.plan.planning import load_plan
 from pipeline.records import Chunk, ImageRow, Status
-from pipeline.storage.parts import Part, read_part
+from pipeline.storage.parts import Part
 from pipeline.storage.store import Store
 
 SPREAD = 4
@@ -121,24 +122,11 @@ def _order(count: int, dice: random.Random) -> list[int]:
 
 def _read(chunk: Chunk, sample: Sample, store: Store) -> Part | None:
     """None, and a sentence among the broken ones, if it is not this chunk's part."""
-    plan, name = sample.plan, part_name(sample.plan, chunk)
     sample.read += 1
-    try:
-        data = store.read(part_uri(sample.out, plan, chunk))
-    except (NotFoundError, DeniedError) as error:
-        sample.broken.append(str(error))
-        return None
-    try:
-        part = read_part(data, format=plan.settings.format, name=name)
-    except StorageError as error:
-        sample.broken.append(str(error))
-        return None
-    of_plan, planned = part.metadata.get("plan_sha256", "no plan"), chunk.stop - chunk.start
-    if of_plan == plan.sha256 and len(part.rows) == planned:
+    part = planned_part(chunk, sample.plan, out=sample.out, store=store)
+    if isinstance(part, Part):
         return part
-    sample.broken.append(
-        f"{name} holds {len(part.rows)} rows of {of_plan[:12]}, expected {planned} of this plan, {plan.sha256[:12]}"
-    )
+    sample.broken.append(part)
     return None
 
 

@@ -17,13 +17,14 @@ from pipeline.masks.agreement import agreement, agreement_of, partners, score_di
 from pipeline.masks.overlap import pairwise_iou
 from pipeline.masks.rle import pack_pixels
 
+_coco: Any = coco_mask
 HW = (37, 53)
 Mask_HW = npt.NDArray[np.bool_]
 
 
 def coco_iou(first: Sequence[str], second: Sequence[str], hw: tuple[int, int]) -> npt.NDArray[np.float64]:
     rles: Any = [[{"size": list(hw), "counts": counts} for counts in masks] for masks in (first, second)]
-    return np.asarray(coco_mask.iou(*rles, [0] * len(second)), np.float64)
+    return np.asarray(_coco.iou(*rles, [0] * len(second)), np.float64)
 
 
 def blobs(seed: int, count: int, hw: tuple[int, int] = HW) -> list[str]:
