@@ -49,7 +49,10 @@ def verdict(found: Comparison) -> str:
     if not images.compared:
         return "no image has masks in both outputs that could be compared"
     if images.equal == images.compared:
-        return f"100 % the same: {_count(masks.agreement.reference, 'mask')} of {_count(images.compared, 'image')}"
+        both = " that both have" if images.only_a or images.only_b else ""
+        return (
+            f"100 % the same: {_count(masks.agreement.reference, 'mask')} of {_count(images.compared, 'image')}{both}"
+        )
     return (
         f"{share(masks.agreement.similar, masks.agreement.reference)} of A's masks are in B "
         f"(IoU >= {SIMILAR_IOU}); {_count(masks.vanished, 'mask')} vanished, {masks.appeared:,} appeared"
