@@ -36,13 +36,14 @@ class Bar:
 class Chart:
     """A histogram, in pixels of CHART_WH.
 
-    cut     where the threshold is
+    cut     where the threshold is; its label starts, has its middle or ends there by `anchor`
     others  (threshold, how many would stay), with the present one among them
     """
 
     said: str
     bars: tuple[Bar, ...]
     cut: str
+    anchor: str
     low: str
     high: str
     threshold: str
@@ -138,7 +139,9 @@ def _chart(scores: Scores) -> Chart:
     )
     said = f"{scores.name} of {_count(len(values_N), 'candidate')}; the tallest bar has {most:,}"
     others = tuple(_others(scores)) if scores.above_stays else ()
-    return Chart(said, bars, f"{(threshold - low) * scale:.1f}", f"{low:.2f}", f"{high:.2f}", f"{threshold:g}", others)
+    cut = (threshold - low) * scale
+    anchor = "start" if cut < width / 4 else "end" if cut > width * 3 / 4 else "middle"
+    return Chart(said, bars, f"{cut:.1f}", anchor, f"{low:.2f}", f"{high:.2f}", f"{threshold:g}", others)
 
 
 def _others(scores: Scores) -> Iterator[tuple[str, str, bool]]:

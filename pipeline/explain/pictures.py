@@ -20,7 +20,8 @@ from pipeline.masks.rle import Rle
 COLOURS = {Role.KEPT: (0, 170, 200), Role.REMOVED: (220, 38, 80), Role.ADDED: (240, 180, 0)}
 """RGB; the page's style has the same for its legend."""
 POINT, FRAME = (255, 255, 255), (20, 20, 20)
-FILL = 0.5
+FILL, OUTLINE = 0.5, 0.95
+OUTLINE_KERNEL = np.ones((5, 5), np.uint8)
 TILE = 320
 """Pixels of the longer side of a picture of a few masks."""
 MARGIN, LEAST = 0.35, 48
@@ -68,8 +69,7 @@ def tile(image_HW3: Picture, example: Example) -> Picture:
     size_wh = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
     picture = np.asarray(cv2.resize(image_HW3[y0:y1, x0:x1], size_wh, interpolation=how), np.uint8)
-    for shape in example.shapes:
-        picture = _over(picture, shape, window)
+    picture = _over(picture, example.shapes, window)
     for shape in example.shapes:
         if shape.boxed and shape.rle.area:
             _rectangle(picture, shape.rle.box_xyxy, window, COLOURS[shape.role])
@@ -95,13 +95,16 @@ def _window(example: Example, hw: tuple[int, int]) -> Box:
     return max(0, middle_x - half), max(0, middle_y - half), min(hw[1], middle_x + half), min(hw[0], middle_y + half)
 
 
-def _over(picture: Picture, shape: Shape, window: Box) -> Picture:
-    inside_hw = _inside(shape.rle, window, (picture.shape[0], picture.shape[1]))
-    kernel = np.ones((3, 3), np.uint8)
-    eroded_hw = np.asarray(cv2.erode(inside_hw.astype(np.uint8), kernel, iterations=2), np.uint8) > 0
-    share_hw1 = np.where(inside_hw & ~eroded_hw, 0.95, FILL if shape.filled else 0.0)[..., None]
-    mixed_hw3 = picture + share_hw1 * (np.array(COLOURS[shape.role], np.float64) - picture)
-    return np.where(inside_hw[..., None], np.rint(mixed_hw3), picture).astype(np.uint8)
+def _over(picture: Picture, shapes: Sequence[Shape], window: Box) -> Picture:
+    """Where masks lie on one another the last one shows, alone; of one that is not filled its outline."""
+    colour_hw3, share_hw = np.zeros(picture.shape), np.zeros(picture.shape[:2])
+    for shape in shapes:
+        inside_hw = _inside(shape.rle, window, (picture.shape[0], picture.shape[1]))
+        eroded_hw = np.asarray(cv2.erode(inside_hw.astype(np.uint8), OUTLINE_KERNEL), np.uint8) > 0
+        shown_hw = inside_hw if shape.filled else inside_hw & ~eroded_hw
+        colour_hw3[shown_hw] = COLOURS[shape.role]
+        share_hw[shown_hw] = np.where(eroded_hw[shown_hw], FILL, OUTLINE)
+    return np.rint(picture + share_hw[..., None] * (colour_hw3 - picture)).astype(np.uint8)
 
 
 def _inside(rle: Rle, window: Box, shown_hw: tuple[int, int]) -> Flags:

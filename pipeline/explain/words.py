@@ -23,8 +23,8 @@ POINTS = (
 WORDS = {
     "low_predicted_iou": Words(
         "Predicted IoU",
-        "For each mask the model predicts how well it fits, as an IoU. A candidate stays if that is above the threshold "
-        "(strictly). This is the model's own estimate; a mask may be better or worse than it says.",
+        "For each mask the model predicts how well it fits, as an IoU. A candidate stays if that is above the "
+        "threshold. This is the model's own estimate; a mask may be better or worse than it says.",
         ("pred_iou_thresh",),
     ),
     "low_stability": Words(
