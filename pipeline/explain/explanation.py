@@ -63,7 +63,8 @@ class _Steps:
             case "low_predicted_iou":
                 return Scores("predicted IoU", np.concatenate(watcher.predicted_iou), recipe.pred_iou_thresh)
             case "low_stability":
-                return Scores("stability", np.concatenate(watcher.stability), recipe.stability_score_thresh)
+                values_N = np.concatenate(watcher.stability)
+                return Scores("stability", values_N, recipe.stability_score_thresh, at_least=True)
             case "duplicate_in_crop" | "duplicate_across_crops" | "duplicate_after_clean":
                 among = Among(key.removeprefix("duplicate_"))
                 values = [getattr(recipe, name) for name in WORDS[key].settings if name.endswith("nms_thresh")]

@@ -115,7 +115,7 @@ def _section(step: Step, image_HW3: Picture, candidates: int) -> Section:
 
 def _chart(scores: Scores) -> Chart:
     values_N, threshold = scores.values_N, scores.threshold
-    low = min(0.0, float(values_N.min())) if scores.above_stays else threshold
+    low = min(0.0, float(values_N.min()), threshold) if scores.above_stays else threshold
     high = max(1.0, float(values_N.max()), threshold)
     # An edge lies on the threshold, so that no bar is on both sides of it.
     below = round(BINS * (threshold - low) / (high - low)) if high > low else 0
@@ -147,7 +147,7 @@ def _chart(scores: Scores) -> Chart:
 def _others(scores: Scores) -> Iterator[tuple[str, str, bool]]:
     for step in sorted((*OTHER_THRESHOLDS, 0.0)):
         other = scores.threshold + step
-        yield f"{other:.2f}", f"{int((scores.values_N > other).sum()):,}", step == 0.0
+        yield f"{other:.2f}", f"{scores.above(other):,}", step == 0.0
 
 
 def _count(number: int, what: str) -> str:

@@ -129,8 +129,7 @@ def _placed(picture: Picture, box: Box, window: Box) -> Box:
 
 def _rectangle(picture: Picture, box: Box, window: Box, colour: tuple[int, int, int]) -> None:
     x0, y0, x1, y1 = _placed(picture, box, window)
-    cv2.rectangle(picture, (x0, y0), (x1, y1), FRAME, 3)
-    cv2.rectangle(picture, (x0, y0), (x1, y1), colour, 1)
+    cv2.rectangle(picture, (x0, y0), (x1, y1), colour, 2)
 
 
 def _dashes(picture: Picture, crop: Box, window: Box) -> None:

@@ -53,12 +53,19 @@ class Scores:
     """The values that a threshold cuts, of all that came to it.
 
     above_stays  a value above the threshold stays; False if it is removed
+    at_least     a value on the threshold stays as well
     """
 
     name: str
     values_N: npt.NDArray[np.float64]
     threshold: float
     above_stays: bool = True
+    at_least: bool = False
+
+    def above(self, threshold: float) -> int:
+        """How many values are above a threshold, or on it with `at_least`; compared in float32, as scores are."""
+        values_N, cut = self.values_N.astype(np.float32), np.float32(threshold)
+        return int((values_N >= cut).sum() if self.at_least else (values_N > cut).sum())
 
 
 @dataclass(frozen=True, slots=True)
