@@ -17,7 +17,7 @@ unexport SHARD OUT ADDRESS N A B IMAGE
 # A value for Hydra inside a shell word: quotes, backslashes and dollars in the value survive both.
 quoted = '$(1)="$(subst ','\'',$(subst $${,\$${,$(subst ",\",$(call given,$(2)))))"'
 
-.PHONY: help setup generate submit look compare explain verify test browser chaos lint fmt train evaluate bench lock audit-dependencies clean
+.PHONY: help setup generate submit look report compare explain verify test browser chaos lint fmt train evaluate bench lock audit-dependencies clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ submit: .venv/.run-ready  ## the same on a Ray cluster: SHARD=s3://... OUT=s3://
 
 look: .venv/.run-ready  ## write a page with N=12 images of the output at OUT=... and their masks, and open it where there is a desktop
 	$(BIN)/python -m jobs.look $(call quoted,out,OUT) $(if $(value N),'n=$(subst ','\'',$(call given,N))') $(ARGS)
+
+report: .venv/.run-ready  ## write a page of numbers, figures and masks of the output at OUT=..., by groups with ARGS='report.groups=countries.csv'
+	$(BIN)/python -m jobs.report $(call quoted,out,OUT) $(ARGS)
 
 compare: .venv/.run-ready  ## say what differs between the outputs at A=... and B=... of the same images, and show it on a page
 	$(BIN)/python -m jobs.compare $(call quoted,a,A) $(call quoted,b,B) $(if $(value N),'n=$(subst ','\'',$(call given,N))') $(ARGS)

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass, field
 
 from jobs.command import run_command
-from jobs.pages import check_outside, open_page, page_path, write_page
+from jobs.pages import check_page, open_page, page_path, write_page
 from pipeline.comparison.compare import compare_outputs
 from pipeline.comparison.outputs import open_output
 from pipeline.comparison.page import page
@@ -37,8 +37,8 @@ class CompareJob:
     n: int = 12
     """Images on the page, the most different ones, 50 at most; 0 shows none."""
     compare: str = ""
-    """Where the page is written, a path that ends in .html. Without it <a>-compare.html beside a local a=, and in the
-    current folder for one in S3."""
+    """Where the page is written, a path that ends in .html. Without it <a>-comparison.html beside a local a=, and in
+    the current folder for one in S3."""
     store: StoreSettings = field(default_factory=lambda: StoreSettings(retry_deadline_s=60.0, answer_timeout_s=10.0))
     """Somebody is waiting: a store that does not answer is given up earlier than in a run."""
 
@@ -50,17 +50,17 @@ def compare(job: CompareJob) -> int:
     if not 0 <= job.n <= MOST_IMAGES:
         raise ConfigError(f"n={job.n} must be from 0 to {MOST_IMAGES}")
     a, b, store = absolute(job.a), absolute(job.b), connect(job.store)
-    path = page_path(a, job.compare, command="compare")
-    for out in (a, b):
-        check_outside(path, out, command="compare")
+    path = page_path(a, job.compare, setting="compare", kind="comparison")
+    page_path(b, str(path), setting="compare", kind="comparison")  # nor inside the other one
+    check_page(path, setting="compare")
     try:
-        found = compare_outputs(open_output(a, store, name="a"), open_output(b, store, name="b"), shown=job.n)
+        found = compare_outputs(open_output(a, store), open_output(b, store), shown=job.n)
         text = page(found)
     except StorageError as error:
         raise ConfigError(f"{a} and {b} cannot be compared: {error}") from error
     for sentence in found.a.broken + found.b.broken:
         sys.stderr.write(printable(f"Maskmill: left out: {sentence}") + "\n")
-    write_page(path, text, command="compare")
+    write_page(path, text, setting="compare")
     sys.stdout.write("\n".join(map(printable, [*summary(found), f"  page        {path}"])) + "\n")
     open_page(path)
     return 0

@@ -30,7 +30,7 @@ from pipeline.output.labelled import open_labelled, same_images
 from pipeline.settings import ModelSettings, Recipe, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.uris import absolute
-from pipeline.work.weights import checkpoint_sha256, segmenter_loader
+from pipeline.work.weights import checkpoint_sha256, load_model
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def evaluate_scenes(job: EvaluateJob) -> dict[str, Any]:
     sha256 = checkpoint_sha256(model, store)
     test = SceneTest(
         draw=partial(held_out_scene, size_hw=(job.scene_side, job.scene_side)),
-        load=partial(segmenter_loader(model, sha256), store),
+        load=partial(load_model, model, sha256, store),
         scenes=job.scenes,
         recall_scenes=job.recall_scenes,
         recipe=job.recipe,

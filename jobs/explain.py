@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from jobs.command import run_command
-from jobs.pages import open_page, write_page
+from jobs.pages import check_page, open_page, write_page
 from pipeline.errors import ConfigError, InputError, StorageError
 from pipeline.explain.explanation import explain
 from pipeline.explain.page import page
@@ -27,7 +26,8 @@ from pipeline.storage.images import decode_image
 from pipeline.storage.store import Store
 from pipeline.storage.uris import absolute, base_name, is_s3, local_path
 from pipeline.texts import printable
-from pipeline.work.weights import checkpoint_sha256, segmenter_loader
+from pipeline.work.device import fix_torch
+from pipeline.work.weights import checkpoint_sha256, load_model
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,13 @@ def explain_image(job: ExplainJob) -> int:
         raise ConfigError(f"threads={job.threads} must be 1 or more")
     store, uri = connect(job.store), absolute(job.image)
     path = _page_path(uri, job.explain)
+    check_page(path, setting="explain")
     image_HW3 = _pixels(uri, store, job)
+    fix_torch(job.threads)
     segmenter = _segmenter(job.model, store)
-    torch.set_num_threads(job.threads)
     explanation = explain(image_HW3, segmenter, job.recipe)
     text = page(explanation, image_HW3, name=base_name(uri), model=f"{job.model.name}, {job.model.precision}")
-    write_page(path, text, command="explain")
+    write_page(path, text, setting="explain")
     funnel = explanation.result.funnel
     sys.stdout.write(printable(f"Maskmill: {funnel.candidates:,} candidates, {funnel.kept:,} masks: {path}") + "\n")
     open_page(path)
@@ -95,7 +96,7 @@ def _segmenter(model: ModelSettings, store: Store) -> Segmenter[Any]:
     if model.checkpoint is not None:
         model = replace(model, checkpoint=absolute(model.checkpoint))
     try:
-        return segmenter_loader(model, checkpoint_sha256(model, store))(store)
+        return load_model(model, checkpoint_sha256(model, store), store)
     except StorageError as error:
         raise ConfigError(f"model.checkpoint={model.checkpoint} cannot be read: {error}") from error
 

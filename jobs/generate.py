@@ -17,7 +17,7 @@ from pipeline.plan.plan import FROZEN
 from pipeline.settings import Log, Settings
 
 if TYPE_CHECKING:
-    from pipeline.work.weights import FindWeights
+    from pipeline.work.loading import FindWeights
 
 
 def generate(settings: Settings, *, find_weights: FindWeights | None = None) -> int:
@@ -26,18 +26,27 @@ def generate(settings: Settings, *, find_weights: FindWeights | None = None) -> 
     if settings.run.address == "local" and "ray" not in sys.modules:
         os.environ.update(private_environment())
     from pipeline.progress import Event, progress_on
+    from pipeline.run.dry_run import dry_run
+    from pipeline.run.estimate import estimate_text
     from pipeline.run.report import summary
     from pipeline.run.run_report import new_run_id
     from pipeline.run.session import run_settings
     from pipeline.signals import StopFlag
-    from pipeline.work.weights import weights_from_settings
 
+    if find_weights is None:
+        from pipeline.work.weights import weights_from_settings
+
+        find_weights = weights_from_settings
     run_id = new_run_id()
     progress, stop = progress_on(sys.stderr, settings.run.log, run_id=run_id), StopFlag()
-    find_weights = find_weights or weights_from_settings
     try:
         with stop.interrupting():
-            outcome = run_settings(settings, progress=progress, find_weights=find_weights, stop=stop, run_id=run_id)
+            if settings.run.dry:
+                estimate = dry_run(settings, progress=progress, find_weights=find_weights, stop=stop)
+                exit_code, said = 0, estimate_text(estimate)
+            else:
+                outcome = run_settings(settings, progress=progress, find_weights=find_weights, stop=stop, run_id=run_id)
+                exit_code, said = outcome.exit_code, summary(outcome)
     except (MaskmillError, KeyboardInterrupt) as error:
         if settings.run.log is not Log.JSON:
             raise
@@ -47,9 +56,9 @@ def generate(settings: Settings, *, find_weights: FindWeights | None = None) -> 
     finally:
         progress.close()
     if settings.run.log is Log.JSON:
-        progress.say(f"exit code {outcome.exit_code}", Event.ENDED)
-    sys.stdout.write(summary(outcome) + "\n")
-    return outcome.exit_code
+        progress.say(f"exit code {exit_code}", Event.ENDED)
+    sys.stdout.write(said + "\n")
+    return exit_code
 
 
 def main() -> int:

@@ -47,14 +47,14 @@ def look(job: LookJob) -> int:
     if not 1 <= job.n <= MOST_IMAGES:
         raise ConfigError(f"n={job.n} must be from 1 to {MOST_IMAGES}")
     out, store = absolute(job.out), connect(job.store)
-    path = page_path(out, job.look, command="look")
+    path = page_path(out, job.look, setting="look", kind="look")
     try:
         sample = sample_images(out, store, images=job.n, seed=job.seed)
     except StorageError as error:
         raise ConfigError(f"{out} cannot be read: {error}") from error
     for sentence in sample.broken:
         sys.stderr.write(printable(f"Maskmill: left out: {sentence}") + "\n")
-    write_page(path, page(sample, store), command="look")
+    write_page(path, page(sample, store), setting="look")
     shown, there = len(sample.images), f"{sample.committed:,} of {sample.plan.chunk_count:,} parts"
     sys.stdout.write(printable(f"Maskmill: {shown:,} images with their masks, from {there}: {path}") + "\n")
     open_page(path)

@@ -1,4 +1,7 @@
-"""The page that a command writes: where it lies, that it is whole, and that it opens where there is a desktop."""
+"""Where a command puts the HTML page of an output, how it is written, and that it opens.
+
+Owns the rule that nothing is written inside an output, where a page would be taken for data.
+"""
 
 from __future__ import annotations
 
@@ -13,31 +16,50 @@ from pipeline.errors import ConfigError
 from pipeline.storage.uris import base_name, is_s3, local_path
 
 
-def page_path(out: str, asked: str, *, command: str) -> Path:
-    """Where the page of `command` about the output `out` goes: never inside it, where it would be taken for data.
+def page_path(out: str, asked: str, *, setting: str, kind: str) -> Path:
+    """The local path of the page: `asked`, or <out>-<kind>.html beside a local output and in the current folder for one
+    in S3.
 
-    asked   the value of the setting that has the command's name; "" for the usual place
-    raises  ConfigError if `asked` is inside the output, or is no name of a page
+    setting  the name under which `asked` was given, for the messages
+    raises   ConfigError if `asked` is inside `out`, or is no name of a page
     """
     if not asked:
         if not is_s3(out):
-            return Path(local_path(out) + f"-{command}.html")
-        return Path.cwd() / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', base_name(out)).lstrip('.')}-{command}.html"
+            return Path(local_path(out) + f"-{kind}.html")
+        return Path.cwd() / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', base_name(out)).lstrip('.')}-{kind}.html"
     if is_s3(asked) or not asked.endswith(".html"):
-        raise ConfigError(f"{command}={asked} must be a local path that ends in .html")
+        raise ConfigError(f"{setting}={asked} must be a local path that ends in .html")
     path = Path(local_path(asked))
-    check_outside(path, out, command=command)
+    if not is_s3(out) and path.is_relative_to(local_path(out)):
+        raise ConfigError(
+            f"{setting}={asked} is inside the output, which a {kind} leaves as it is; choose another place"
+        )
     return path
 
 
-def check_outside(path: Path, out: str, *, command: str) -> None:
-    """raises  ConfigError if a page at `path` would lie inside the output `out`"""
-    if not is_s3(out) and path.is_relative_to(local_path(out)):
-        raise ConfigError(f"{command}={path} is inside the output, which stays as it is; choose another place")
+def check_page(path: Path, *, setting: str) -> None:
+    """For a command that works long before it writes.
+
+    raises  ConfigError if the page could not be written
+    """
+    why = "" if path.parent.is_dir() else "there is no such folder"
+    if path.is_dir():
+        why = "it is a folder"
+    elif not why and not os.access(path.parent, os.W_OK):
+        why = "the folder may not be written"
+    if why:
+        raise _unwritable(path, why, setting)
 
 
-def write_page(path: Path, text: str, *, command: str) -> None:
-    """Whole or not at all; replaces an earlier page."""
+def _unwritable(path: Path, why: str, setting: str) -> ConfigError:
+    return ConfigError(f"cannot write {path} ({why}); choose another place: {setting}=PATH.html")
+
+
+def write_page(path: Path, text: str, *, setting: str) -> None:
+    """Whole or not at all; replaces an earlier page.
+
+    raises  ConfigError if it cannot be written
+    """
     unfinished = path.with_name(path.name + ".part")
     try:
         unfinished.write_text(text, encoding="utf-8")
@@ -45,12 +67,11 @@ def write_page(path: Path, text: str, *, command: str) -> None:
     except OSError as error:
         with suppress(OSError):
             unfinished.unlink()
-        why = f"cannot write {path} ({error.strerror})"
-        raise ConfigError(f"{why}; choose another place: {command}=PATH.html") from error
+        raise _unwritable(path, error.strerror or str(error), setting) from error
 
 
 def open_page(path: Path) -> None:
-    """In a browser, if the command writes to a terminal and there is a desktop."""
+    """In a browser, if somebody types here and has a desktop."""
     if sys.stdout.isatty() and has_desktop():
         webbrowser.open(path.as_uri())
 

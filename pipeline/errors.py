@@ -7,6 +7,7 @@ MaskmillError
 │   ├── NotFoundError     the object or file is not there
 │   │   └── OutOfReachError   nor is the bucket or volume that it would be in
 │   ├── DeniedError       the credentials do not allow it
+│   ├── DamagedError      the bytes are there and are not what they were written as
 │   ├── TooManyBytesError the object has more bytes than the caller wants
 │   ├── ChangedError      the object is no longer the one that was planned
 │   └── SourceError       the user: a shard is gone or another one; nothing of it is final, the same command tries again
@@ -63,6 +64,10 @@ class OutOfReachError(NotFoundError):
 
 class DeniedError(StorageError):
     """The store refused the credentials or the permissions, which the next object would meet as well."""
+
+
+class DamagedError(StorageError):
+    """What was read is not what was written, or never was what it should be. The next read gives the same."""
 
 
 class TooManyBytesError(StorageError):

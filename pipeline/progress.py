@@ -24,13 +24,45 @@ COUNTING_FORMAT = "{desc} |{bar}| [{elapsed}<{remaining}]"
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a run is, now."""
+    """How far a run is, now.
+
+    images_done  those of unfinished chunks included, whoever did them
+    counted      images that `masks` and `failed` are of: those of the chunks that this command has finished
+    """
 
     images_done: int
     images_total: int
+    counted: int
     masks: int
+    failed: int
     workers_ready: int
     workers_wanted: int
+
+    @property
+    def masks_per_image(self) -> float:
+        """Of the images that did not fail."""
+        return self.masks / max(1, self.counted - self.failed)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Of this command: what others did before it took it no time.
+
+    left_s  None while nothing tells
+    """
+
+    images_per_s: float
+    left_s: float | None
+
+    @classmethod
+    def of(cls, standing: Standing, *, done_at_first: int, seconds: float) -> Pace:
+        rate = max(0, standing.images_done - done_at_first) / seconds if seconds > 0 else 0.0
+        left = standing.images_total - standing.images_done
+        return cls(rate, left / rate if rate else None)
+
+    def __str__(self) -> str:
+        left = "" if self.left_s is None else f", {duration(self.left_s)} left"
+        return f"{self.images_per_s:.2f} images/s{left}"
 
 
 class Event(StrEnum):
@@ -117,8 +149,8 @@ class Lines:
         if self._done_at_first is None:
             self._done_at_first = standing.images_done
         if self._is_time():
-            rate = (standing.images_done - self._done_at_first) / (self._last - self._begun)
-            self.say(f"{standing_line(standing)}, {rate:.2f} images/s", Event.PROGRESS)
+            pace = Pace.of(standing, done_at_first=self._done_at_first, seconds=self._last - self._begun)
+            self.say(f"{standing_line(standing)}, {pace}", Event.PROGRESS)
 
     def show_finish(self, counted: int, parts: int) -> None:
         if self._is_time():
@@ -148,8 +180,11 @@ class Bar:
 
     def show(self, standing: Standing) -> None:
         bar = self._bar_of("img", done=standing.images_done, total=standing.images_total)
+        failed = f", {standing.failed} failed" if standing.failed else ""
         bar.set_postfix_str(
-            f"{standing.masks} masks, {standing.workers_ready}/{standing.workers_wanted} workers", refresh=False
+            f"{standing.masks_per_image:.0f} masks/img{failed}, "
+            f"{standing.workers_ready}/{standing.workers_wanted} workers",
+            refresh=False,
         )
         bar.refresh()
 
@@ -176,11 +211,23 @@ class Bar:
         return self._bar
 
 
+def duration(seconds: float) -> str:
+    """As people say it, with two units at most."""
+    days, rest = divmod(round(seconds), 86_400)
+    hours, rest = divmod(rest, 3600)
+    minutes, rest = divmod(rest, 60)
+    units = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    first = next((number for number, (count, _) in enumerate(units) if count), 3)
+    return " ".join(f"{count} {unit}" for count, unit in units[first : first + 2] if count) or "0 s"
+
+
 def finish_line(counted: int, parts: int) -> str:
     return f"counting: {counted:,} of {parts:,} parts"
 
 
 def standing_line(standing: Standing) -> str:
     share = standing.images_done / standing.images_total if standing.images_total else 1.0
+    failed = f", {standing.failed} failed" if standing.failed else ""
+    masks = f"{standing.masks} masks ({standing.masks_per_image:.1f} per image)"
     workers = f"{standing.workers_ready} of {standing.workers_wanted} workers ready"
-    return f"{standing.images_done}/{standing.images_total} images ({share:.0%}), {standing.masks} masks, {workers}"
+    return f"{standing.images_done}/{standing.images_total} images ({share:.0%}){failed}, {masks}, {workers}"

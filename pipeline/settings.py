@@ -161,6 +161,13 @@ class RunSettings:
     stop_after_failed_fraction: float | None = None
     """Share of failed images, among those that this command has done, above which it stops; judged from the 100th
     image on. The same command goes on. null never stops for it."""
+    dry: bool = False
+    """true plans, tries `dry_images` images on the workers at hand, and tells what the whole would take. Only the plan
+    is written, and the same command without it goes on from there."""
+    dry_images: int = 64
+    """Images that a dry run tries, spread over all that are left to do."""
+    price_per_hour: float | None = None
+    """What one device costs an hour: a GPU, or the CPU cores of one worker. A dry run tells the price of the whole."""
     log: Log = Log.TEXT
     """text or json: the form of the lines on stderr."""
 

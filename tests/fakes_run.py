@@ -1,6 +1,7 @@
-"""Stand-ins for the run's seams: a segmenter that costs microseconds, images that are drawn on the spot.
+"""Stand-ins for the run's seams: masks that cost microseconds, images that are drawn on the spot.
 
-Importable by Ray workers as well as by tests, so it holds no fixtures.
+Importable by Ray workers as well as by tests, so it holds no fixtures; and without torch, which takes a worker three
+seconds to import.
 """
 
 from __future__ import annotations
@@ -9,24 +10,26 @@ import io
 import os
 import signal
 import tarfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
+from pycocotools import mask as coco_mask
 
-from model.point_decoder import Predictions
 from pipeline.progress import Event, Standing
-from pipeline.settings import Settings, StoreSettings
+from pipeline.records import Funnel, ImageMasks, Mask, Stage
+from pipeline.settings import Recipe, Settings, StoreSettings
 from pipeline.storage.connect import RoutedStore
 from pipeline.storage.store import Store
-from pipeline.work.weights import Weights
+from pipeline.work.chunk import GenerateMasks
+from pipeline.work.loading import Weights
+from pipeline.work.stopwatch import Stopwatch
 
 POISON_RGB = (255, 0, 255)
 """An image whose first pixel has this colour kills the process that segments it."""
@@ -37,70 +40,74 @@ GLUTTON_RGB = (254, 0, 255)
 GLUTTON_MIB = 8 * 1024
 
 Image_HW3 = npt.NDArray[np.uint8]
+rle_of: Any = coco_mask.encode  # it has no types
 
 
-@dataclass(frozen=True)
-class FakeCrop:
-    pixels_HW3: Image_HW3
+class FakeGenerator:
+    """Squares around the points of a grid, each with the score of the pixel under it: other pixels have other masks.
 
-    @property
-    def crop_hw(self) -> tuple[int, int]:
-        return self.pixels_HW3.shape[0], self.pixels_HW3.shape[1]
+    What a worker has instead of a model and all that comes after it. One image at a time, as on a device.
+    """
 
-    @property
-    def resized_hw(self) -> tuple[int, int]:
-        scale = FakeSegmenter.input_side / max(self.crop_hw)
-        return round(self.crop_hw[0] * scale), round(self.crop_hw[1] * scale)
-
-
-class FakeSegmenter:
-    """Three squares around every point; the score is the pixel under it, so that other pixels give other masks."""
-
-    input_side = 64
-    outputs_per_prompt = 3
-    side = 16
-
-    def __init__(self, seconds_per_image: float = 0.0) -> None:
+    def __init__(self, recipe: Recipe, *, seconds_per_image: float = 0.0, radius: int = 3) -> None:
+        self._side = recipe.points_per_side
+        self._thresh = recipe.pred_iou_thresh
         self._seconds = seconds_per_image
+        self._radius = radius
+        self._turn = threading.Lock()
 
-    def encode(self, crops_HW3: Sequence[Image_HW3]) -> list[FakeCrop]:
-        for crop_HW3 in crops_HW3:
-            time.sleep(self._seconds)
-            first_rgb = tuple(int(value) for value in crop_HW3[0, 0])
-            if first_rgb == POISON_RGB:
-                os.kill(os.getpid(), signal.SIGKILL)
-            if first_rgb == TAR_PIT_RGB:
-                time.sleep(1e6)
-            if first_rgb == GLUTTON_RGB:
-                take_memory()
-        return [FakeCrop(crop_HW3) for crop_HW3 in crops_HW3]
+    def __call__(self, image_HW3: Image_HW3, watch: Stopwatch) -> ImageMasks:
+        with watch.stage(Stage.TURN):
+            self._turn.acquire()
+        try:
+            with watch.stage(Stage.COMPUTE):
+                self._work(image_HW3)
+        finally:
+            self._turn.release()
+        with watch.stage(Stage.RLE):
+            return self._masks(image_HW3)
 
-    def decode(self, crop: FakeCrop, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float) -> Predictions:
-        height, width = crop.crop_hw
-        points, outputs, scores, logits = [], [], [], []
-        for index, (x, y) in enumerate(points_xy_P2):
-            value = int(crop.pixels_HW3[min(int(y), height - 1), min(int(x), width - 1)].sum())
-            for output in range(3):
-                score = 0.85 + value / 5000 + output / 1000
-                if score > pred_iou_thresh:
-                    points.append(index)
-                    outputs.append(output)
-                    scores.append(score)
-                    logits.append(self._square(crop, x, y, radius=1 + output))
-        empty_Nhw = torch.zeros(0, self.side, self.side)
-        return Predictions(
-            torch.tensor(points, dtype=torch.int64),
-            torch.tensor(outputs, dtype=torch.int64),
-            torch.tensor(scores, dtype=torch.float32),
-            torch.stack(logits) if logits else empty_Nhw,
+    def _work(self, image_HW3: Image_HW3) -> None:
+        time.sleep(self._seconds)
+        first_rgb = tuple(int(value) for value in image_HW3[0, 0])
+        if first_rgb == POISON_RGB:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if first_rgb == TAR_PIT_RGB:
+            time.sleep(1e6)
+        if first_rgb == GLUTTON_RGB:
+            take_memory()
+
+    def _masks(self, image_HW3: Image_HW3) -> ImageMasks:
+        height, width = image_HW3.shape[:2]
+        masks: list[Mask] = []
+        for row in range(self._side):
+            for column in range(self._side):
+                x, y = width * (2 * column + 1) / (2 * self._side), height * (2 * row + 1) / (2 * self._side)
+                score = 0.85 + int(image_HW3[int(y), int(x)].sum()) / 5000
+                if score > self._thresh:
+                    masks.append(self._square((height, width), x, y, score))
+        points = self._side**2
+        return ImageMasks(
+            tuple(masks), Funnel(candidates=points, low_predicted_iou=points - len(masks), kept=len(masks))
         )
 
-    def _square(self, crop: FakeCrop, x: float, y: float, *, radius: int) -> torch.Tensor:
-        cell = self.side / max(crop.crop_hw)
-        column, row = int(x * cell), int(y * cell)
-        logits_hw = torch.full((self.side, self.side), -10.0)
-        logits_hw[max(0, row - radius) : row + radius + 1, max(0, column - radius) : column + radius + 1] = 10.0
-        return logits_hw
+    def _square(self, hw: tuple[int, int], x: float, y: float, score: float) -> Mask:
+        mask_HW = np.zeros(hw, np.uint8, order="F")
+        top, left = max(0, int(y) - self._radius), max(0, int(x) - self._radius)
+        mask_HW[top : int(y) + self._radius + 1, left : int(x) + self._radius + 1] = 1
+        area = int(mask_HW.sum())
+        tall, wide = int(mask_HW.any(axis=1).sum()), int(mask_HW.any(axis=0).sum())
+        return Mask(
+            counts=rle_of(mask_HW)["counts"].decode(),
+            bbox_xywh=(float(left), float(top), float(wide - 1), float(tall - 1)),
+            area=area,
+            predicted_iou=score,
+            stability_score=1.0,
+            point_xy=(x, y),
+            crop_box_xywh=(0.0, 0.0, float(hw[1]), float(hw[0])),
+            crop_layer=0,
+            multimask_index=0,
+        )
 
 
 def take_memory() -> None:
@@ -111,12 +118,16 @@ def take_memory() -> None:
     raise RuntimeError("nobody minded")
 
 
-def load_fake(store: Store, _shared: Path | None = None, *, seconds_per_image: float = 0.0) -> Any:
+def load_fake(
+    store: Store, recipe: Recipe, *, threads: int, shared: Path | None = None, seconds_per_image: float = 0.0
+) -> GenerateMasks:
     """Fails on machines whose environment says FAKE_BROKEN_HERE."""
-    return load_broken(store) if os.environ.get("FAKE_BROKEN_HERE") else FakeSegmenter(seconds_per_image)
+    if os.environ.get("FAKE_BROKEN_HERE"):
+        return load_broken(store, recipe, threads=threads, shared=shared)
+    return FakeGenerator(recipe, seconds_per_image=seconds_per_image)
 
 
-def load_broken(_store: Store, _shared: Path | None = None) -> Any:
+def load_broken(_store: Store, _recipe: Recipe, *, threads: int, shared: Path | None = None) -> GenerateMasks:
     raise RuntimeError("the accelerator is on fire")
 
 

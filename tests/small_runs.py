@@ -16,9 +16,8 @@ from pipeline.signals import StopFlag
 from pipeline.storage.parts import Part, read_part
 from pipeline.storage.store import Store
 from pipeline.work.chunk import WorkerContext, process_chunk
-from pipeline.work.device import Device
-from pipeline.work.weights import FindWeights
-from tests.fakes_run import FakeSegmenter, Notes, fake_weights
+from pipeline.work.loading import FindWeights
+from tests.fakes_run import FakeGenerator, Notes, fake_weights
 
 RECIPE = Recipe(points_per_side=4)
 """Sixteen points an image: enough for masks, cheap enough for many runs."""
@@ -45,13 +44,13 @@ def rows_at(out: str | Path) -> list[ImageRow]:
     return [row for part in parts_of(out).values() for row in read_part(part, format=Format.PARQUET).rows]
 
 
-device = Device(FakeSegmenter(), RECIPE)
+generate = FakeGenerator(RECIPE)
 
 
 def context_of(settings: Settings, store: Store) -> WorkerContext:
     output_settings = OutputSettings.of(settings, weights_sha256="w" * 64)
     plan = create_or_load_plan(output_settings, out=settings.out, store=store).plan
-    return WorkerContext(out=settings.out, plan=plan, store=store, generate=device.generate)
+    return WorkerContext(out=settings.out, plan=plan, store=store, generate=generate)
 
 
 def work(context: WorkerContext) -> list[ChunkReport]:

@@ -18,11 +18,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.progress import Bar, Event, Lines, Standing, progress_on
+from pipeline.progress import Bar, Event, Lines, Standing, duration, progress_on
 from pipeline.settings import Log
 from tests.fakes_run import Terminal
 
-STANDING = Standing(images_done=100, images_total=400, masks=7000, workers_ready=1, workers_wanted=3)
+STANDING = Standing(
+    images_done=100, images_total=400, counted=100, masks=7000, failed=0, workers_ready=1, workers_wanted=3
+)
 
 
 class Clock:
@@ -60,7 +62,9 @@ def test_a_log_gets_a_line_every_ten_seconds_however_often_it_is_shown(clock: Cl
         lines.show(replace(STANDING, images_done=100 + tick))
     said = sentences(log)
     assert len(said) == 4
-    assert said[0] == "120/400 images (30%), 7000 masks, 1 of 3 workers ready, 2.00 images/s"
+    assert said[0] == (
+        "120/400 images (30%), 7000 masks (70.0 per image), 1 of 3 workers ready, 2.00 images/s, 2 min 20 s left"
+    )
 
 
 def test_speed_is_of_what_was_done_since_it_was_first_shown(clock: Clock):
@@ -70,7 +74,27 @@ def test_speed_is_of_what_was_done_since_it_was_first_shown(clock: Clock):
     lines.show(replace(STANDING, images_done=390))
     clock.now += 20
     lines.show(replace(STANDING, images_done=400))
-    assert sentences(log)[-1].endswith(", 0.50 images/s")
+    assert sentences(log)[-1].endswith(", 0.50 images/s, 0 s left")
+
+
+def test_nobody_guesses_the_end_before_an_image_is_done(clock: Clock):
+    """A model may load for minutes."""
+    log = io.StringIO()
+    lines = Lines(log)
+    lines.show(replace(STANDING, images_done=0))
+    clock.now += 20
+    lines.show(replace(STANDING, images_done=0, failed=3))
+    assert sentences(log)[-1].startswith("0/400 images (0%), 3 failed, ")
+    assert sentences(log)[-1].endswith(", 0.00 images/s")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.2, "0 s"), (59.6, "1 min"), (75, "1 min 15 s"), (7200, "2 h"), (93_784, "1 d 2 h"), (86_430, "1 d")],
+)
+def test_a_duration_has_two_units_at_most(seconds: float, said: str):
+    """Nobody needs the seconds of a day."""
+    assert duration(seconds) == said
 
 
 def test_events_are_said_at_once(clock: Clock):
@@ -87,7 +111,7 @@ def test_a_run_without_images_is_all_done(clock: Clock):
     log = io.StringIO()
     lines = Lines(log)
     clock.now += 20
-    lines.show(Standing(0, 0, 0, 0, 0))
+    lines.show(Standing(0, 0, 0, 0, 0, 0, 0))
     assert sentences(log)[0].startswith("0/0 images (100%)")
 
 
@@ -125,13 +149,13 @@ def test_a_bar_begins_at_what_was_done_before_and_events_stand_above_it():
     bar.say("before there is a bar")
     bar.show(STANDING)
     assert "100/400" in screen.getvalue()
-    assert "7000 masks, 1/3 workers" in screen.getvalue()
-    bar.show(replace(STANDING, images_done=200, workers_ready=3))
+    assert "70 masks/img, 1/3 workers" in screen.getvalue()
+    bar.show(replace(STANDING, images_done=200, counted=102, failed=2, workers_ready=3))
     bar.say("a worker died")
     bar.close()
     shown = screen.getvalue()
     assert "200/400" in shown
-    assert "7000 masks, 3/3 workers" in shown
+    assert "70 masks/img, 2 failed, 3/3 workers" in shown
     assert "before there is a bar\n" in shown
     assert "\ra worker died\n" in shown
 
@@ -165,9 +189,10 @@ ON_A_TERMINAL = """
 import sys
 from pipeline.progress import Standing, progress_on
 progress = progress_on(sys.stderr)
-progress.show(Standing(images_done=3, images_total=16, masks=210, workers_ready=1, workers_wanted=2))
+of = dict(images_total=16, workers_wanted=2)
+progress.show(Standing(images_done=3, counted=3, masks=210, failed=0, workers_ready=1, **of))
 progress.say("a worker died")
-progress.show(Standing(images_done=8, images_total=16, masks=560, workers_ready=2, workers_wanted=2))
+progress.show(Standing(images_done=8, counted=8, masks=560, failed=1, workers_ready=2, **of))
 progress.show_finish(12_000, 44_000)
 progress.close()
 """
@@ -188,16 +213,16 @@ def on_a_terminal(script: str, *, columns: int) -> str:
     return written.decode()
 
 
-def test_on_a_terminal_a_user_sees_images_masks_and_workers():
+def test_on_a_terminal_a_user_sees_images_masks_failures_and_workers():
     """The first thing that anybody sees of a run, on a real terminal of a usual width."""
     shown = on_a_terminal(ON_A_TERMINAL, columns=80)
     frames = [frame for line in shown.splitlines() for frame in line.split("\r") if frame.strip()]
     event = frames.index("a worker died")
     before, (*_, last) = frames[event - 1], (frame for frame in frames if "img" in frame)
     assert "3/16" in before
-    assert "210 masks, 1/2 workers" in before
+    assert "70 masks/img, 1/2 workers" in before
     assert " 50%|" in last
     assert "8/16" in last
-    assert "560 masks, 2/2 workers" in last
+    assert "80 masks/img, 1 failed, 2/2 workers" in last
     assert "counting: 12,000 of 44,000 parts |" in frames[-1]
     assert max(map(len, frames)) <= 80, "a longer one leaves a line behind at every step"

@@ -41,6 +41,13 @@ class Capacity:
         if not self.workers_that_fit() and (settings.address == "local" or settings.max_workers is None):
             raise ConfigError(f"{self._why_none()}, or, on a cluster that grows on demand, set run.max_workers")
 
+    @property
+    def each_has(self) -> str:
+        """What one worker has to itself, in words."""
+        if self.gpus_each:
+            return "a GPU"
+        return "a CPU core" if self.cpus_each == 1 else f"{self.cpus_each} CPU cores"
+
     def workers_that_fit(self, without: Collection[str] = ()) -> int:
         """Workers that would fit on the nodes that are there now, but for some; more nodes may join."""
         nodes = [node["Resources"] for node in self._nodes() if node["Alive"] and node["NodeID"] not in without]

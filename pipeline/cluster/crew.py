@@ -69,10 +69,10 @@ class Crew:
         self._spec = ray.put(workers.spec)
         self._settings = settings
         self._say = say
-        self._capacity = Capacity(settings, device=workers.device)
+        self.capacity = Capacity(settings, device=workers.device)
         self._machines = Machines()
         self._actor_class = workers.actor_class(
-            num_cpus=self._capacity.cpus_each, num_gpus=self._capacity.gpus_each, chunks_at_once=CHUNKS_IN_FLIGHT
+            num_cpus=self.capacity.cpus_each, num_gpus=self.capacity.gpus_each, chunks_at_once=CHUNKS_IN_FLIGHT
         )
         self._shortages: list[Shortage] = []
         self._refusals: dict[str, str] = {}
@@ -94,7 +94,7 @@ class Crew:
     @property
     def avoided(self) -> tuple[str, ...]:
         """Sentences: which machines were avoided, and why."""
-        return tuple(f"{self._capacity.name_of(node)}: {why}" for node, why in self._machines.avoided.items())
+        return tuple(f"{self.capacity.name_of(node)}: {why}" for node, why in self._machines.avoided.items())
 
     @property
     def worked_s(self) -> float:
@@ -195,7 +195,7 @@ class Crew:
 
     def failed_on_lost(self) -> list[Attempt]:
         """Attempts that ended with their worker on a machine which was about to be lost, as is known now."""
-        return self._machines.take_failed_on_lost(self._capacity.alive())
+        return self._machines.take_failed_on_lost(self.capacity.alive())
 
     def forget_trials(self, is_over: Callable[[str], bool]) -> None:
         """Chunks of which no machine will say any more whether it can do them."""
@@ -206,7 +206,7 @@ class Crew:
 
         Returns the machine's name, for messages.
         """
-        name = self._capacity.name_of(slot.node) if slot.node else "a machine"
+        name = self.capacity.name_of(slot.node) if slot.node else "a machine"
         then = f"there is but one worker: {MORE_MEMORY}"
         if self._limit() > 1:
             self._shortages.append(Shortage(slot.node, frozenset(attempt.chunk.chunk_id for attempt in attempts)))
@@ -235,7 +235,7 @@ class Crew:
             self.dismiss(slot)
 
     def _limit(self) -> int:
-        limit = self._settings.max_workers or self._capacity.worth_asking_for(self._machines.avoided)
+        limit = self._settings.max_workers or self.capacity.worth_asking_for(self._machines.avoided)
         return max(1, limit - len(self._shortages))
 
     def _forget(self, explained: list[Shortage]) -> None:
@@ -252,7 +252,7 @@ class Crew:
     def _start_failed(self, slot: WorkerSlot, why: str, *, on: str | None = None) -> None:
         node = slot.node if on is None else on
         self.dismiss(slot)
-        self._say(f"a worker did not start ({self._capacity.name_of(slot.node)}): {why}")
+        self._say(f"a worker did not start ({self.capacity.name_of(slot.node)}): {why}")
         if self._machines.note_failed_start(node) and not self._avoid(node, f"workers do not start: {why}"):
             raise RunError(f"worker after worker does not start; the last one said: {why}")
 
@@ -268,11 +268,11 @@ class Crew:
     def _avoid(self, node: str, why: str) -> bool:
         """Place no worker there any more; False if there would be no room left elsewhere."""
         others = {*self._machines.avoided, node}
-        if not node or not self._capacity.workers_that_fit(without=others):
+        if not node or not self.capacity.workers_that_fit(without=others):
             return False
         if node not in self._machines.avoided:
             self._machines.avoided[node] = why
-            name = self._capacity.name_of(node)
+            name = self.capacity.name_of(node)
             self._say(f"{name} is avoided from now on: {why}", Event.MACHINE_AVOIDED, node=node)
             self._forget([shortage for shortage in self._shortages if shortage.node == node])
             for slot in list(self._unplaced()):
@@ -284,7 +284,7 @@ class Crew:
         nodes = {slot.node for slot in self.slots if slot.node}
         latest = time.monotonic() - PLACING_S
         if any(slot.since > latest for slot in self._unplaced()):
-            nodes |= {""} if self._capacity.workers_that_fit(without={*nodes, *self._machines.avoided}) else set()
+            nodes |= {""} if self.capacity.workers_that_fit(without={*nodes, *self._machines.avoided}) else set()
         return nodes - self._machines.barred
 
     def _unplaced(self) -> Iterator[WorkerSlot]:

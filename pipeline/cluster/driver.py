@@ -21,7 +21,7 @@ from pipeline.cluster.metrics import Failure, RunMetrics
 from pipeline.cluster.part_poller import PartPoller
 from pipeline.cluster.slots import WorkerGoneError, WorkerSlot, answer_of
 from pipeline.errors import ConfigError, DeniedError, DeviceError, RunError, SourceError, StorageError
-from pipeline.progress import Event, Progress, Standing
+from pipeline.progress import Event, Progress
 from pipeline.records import Attempt, Ending, JournalEntry
 from pipeline.settings import RunSettings
 from pipeline.signals import StopFlag
@@ -285,13 +285,8 @@ class Driver:
     def _show(self) -> None:
         ledger, slots, keys = self._ledger, self.crew.slots, self._keys()
         done_in_flight = sum(max(0, self._entries[key].images - 1) for key in keys if key in self._entries)
-        standing = Standing(
-            images_done=ledger.images_committed + done_in_flight,
-            images_total=ledger.plan.image_count,
-            masks=ledger.masks,
-            workers_ready=sum(slot.ready for slot in slots),
-            workers_wanted=len(slots),
-        )
+        ready = sum(slot.ready for slot in slots)
+        standing = ledger.standing(in_flight=done_in_flight, workers_ready=ready, workers_wanted=len(slots))
         self._progress.show(standing)
         waiting, given_up = len(ledger.waiting), len(ledger.given_up)
         self._metrics.show(standing, waiting=waiting, in_flight=len(keys), given_up=given_up)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pipeline.plan.plan import Plan
+from pipeline.progress import Standing
 from pipeline.records import Attempt, Chunk, ChunkReport, GivenUp, JournalEntry, Status
 
 DEATHS_TO_NAME = 3
@@ -86,6 +87,9 @@ class Ledger:
     crashed: defaultdict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
     """Chunk id -> its images that are left out from now on, and why."""
 
+    images_total: int = 0
+    """Of all chunks, wherever they are."""
+
     @classmethod
     def open(
         cls,
@@ -100,7 +104,7 @@ class Ledger:
 
         `from_the_start` is for the driver that made the plan. Any other begins at a random chunk and goes round, so
         that two drivers rarely do the same chunk at the same time. The output is the same in any order."""
-        ledger = cls(plan, attempts_allowed=attempts_allowed, again=set(again))
+        ledger = cls(plan, attempts_allowed=attempts_allowed, again=set(again), images_total=plan.image_count)
         ledger.waiting.extend(plan.chunks())
         ledger.note_committed(committed)
         if ledger.waiting and not from_the_start:
@@ -112,6 +116,11 @@ class Ledger:
         return len(self.committed) == self.plan.chunk_count
 
     @property
+    def failed(self) -> int:
+        """Images of the chunks that this driver's workers finished that are not ok."""
+        return self.statuses.total() - self.statuses[Status.OK]
+
+    @property
     def nothing_works(self) -> bool:
         """Images were named one after the other and no chunk was finished: then the machines or the model are at fault.
         A later driver begins with other chunks, so that one full of bad images does not stop it again."""
@@ -120,7 +129,19 @@ class Ledger:
     def failed_more_than(self, share: float) -> bool:
         """Whether more than this share of the images that this driver has done has failed."""
         images = self.statuses.total()
-        return images >= JUDGED_FROM and images - self.statuses[Status.OK] > share * images
+        return images >= JUDGED_FROM and self.failed > share * images
+
+    def standing(self, *, in_flight: int, workers_ready: int, workers_wanted: int) -> Standing:
+        """in_flight  images done of chunks that are not finished"""
+        return Standing(
+            images_done=self.images_committed + in_flight,
+            images_total=self.images_total,
+            counted=self.statuses.total(),
+            masks=self.masks,
+            failed=self.failed,
+            workers_ready=workers_ready,
+            workers_wanted=workers_wanted,
+        )
 
     def note_committed(self, chunk_ids: Iterable[str]) -> None:
         """Parts were seen in the store; their chunks need not be done any more."""

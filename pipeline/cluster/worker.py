@@ -1,40 +1,40 @@
 """The Ray actor: one process, one model, and the chunks that share it.
 
-Owns the process-wide torch settings. Does not know the other workers or the order of the work.
+Knows neither the other workers nor the order of the work, nor what kind of model it has.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 
 from pipeline.cluster.journal import mark_in
 from pipeline.errors import ContractError
-from pipeline.masks.warm_up import warm_up
 from pipeline.plan.plan import Plan
 from pipeline.records import Attempt, ChunkReport
 from pipeline.settings import StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.work.chunk import WorkerContext, process_chunk
-from pipeline.work.device import Device
-from pipeline.work.weights import LoadSegmenter
+from pipeline.work.loading import LoadGenerator
 
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """All that a worker is told, once."""
+    """All that a worker is told, once.
+
+    dry  do all the work, and write nothing of it
+    """
 
     out: str
     plan: Plan
     store: StoreSettings
-    load: LoadSegmenter
+    load: LoadGenerator
     threads: int
+    dry: bool = False
 
 
 class Worker:
@@ -51,29 +51,17 @@ class Worker:
     def start(self) -> None:
         """Load the model. Raises what the loader raises."""
         spec = self._spec
-        _fix_torch(spec.threads)
-        store = connect(spec.store, out=spec.out)
+        store = connect(spec.store, out=spec.out, dry=spec.dry)
         context = ray.get_runtime_context()
-        segmenter = spec.load(store, Path(context.get_temp_dir()) / context.get_session_name() / "maskmill-weights")
-        warm_up()
-        device = Device(segmenter, spec.plan.settings.recipe)
-        self._context = WorkerContext(out=spec.out, plan=spec.plan, store=store, generate=device.generate)
+        shared = Path(context.get_temp_dir()) / context.get_session_name() / "maskmill-weights"
+        generate = spec.load(store, spec.plan.settings.recipe, threads=spec.threads, shared=shared)
+        self._context = WorkerContext(out=spec.out, plan=spec.plan, store=store, generate=generate)
 
     def run(self, attempt: Attempt, journal: Any) -> ChunkReport:
         """Raises what `process_chunk` raises, DeviceError and JournalLostError."""
         if self._context is None:
             raise ContractError(f"{attempt.chunk.chunk_id} was sent to a worker that has not started")
         return process_chunk(attempt, self._context, mark=partial(mark_in, journal, attempt.key))
-
-
-def _fix_torch(threads: int) -> None:
-    """The same sums in the same order, whatever the machine."""
-    torch.set_num_threads(threads)
-    # Read by cuBLAS when the first handle is made; without it deterministic matrix products are refused.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
-    torch.use_deterministic_algorithms(True, warn_only=True)  # noqa: FBT003  # torch's own signature
 
 
 def worker_actor(*, num_cpus: float, num_gpus: float, chunks_at_once: int) -> Any:

@@ -13,13 +13,11 @@ from typing import NamedTuple
 
 from pipeline.errors import ConfigError, StorageError
 from pipeline.look.sample import Sampled
+from pipeline.output.committed import find_committed, planned_part
 from pipeline.output.labelled import images_of_chunk
-from pipeline.output.manifest import find_parts
-from pipeline.output.planned_part import planned_part
-from pipeline.plan.layout import part_name, plan_uri
+from pipeline.plan.layout import part_name
 from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import Plan
-from pipeline.plan.planning import load_plan
 from pipeline.records import Chunk, ImageRow
 from pipeline.storage.store import Store
 
@@ -103,18 +101,7 @@ class Output:
         return part.rows
 
 
-def open_output(out: str, store: Store, *, name: str) -> Output:
-    """The output at `out`, called `name` in messages.
-
-    raises  ConfigError if there is no run or no committed part; StorageError if the store cannot be read
-    """
-    plan = load_plan(out, store=store)
-    if plan is None:
-        raise ConfigError(f"{name}={out} holds no run: there is no {plan_uri(out)}")
-    committed = find_parts(plan, out=out, store=store).committed
-    chunks = [chunk for chunk in plan.chunks() if chunk.chunk_id in committed]
-    if not chunks:
-        raise ConfigError(
-            f"{name}={out} has no committed part yet (0 of {plan.chunk_count:,}); compare again when its run has one"
-        )
-    return Output(out, store, plan, chunks)
+def open_output(out: str, store: Store) -> Output:
+    """raises  ConfigError if there is no run or no committed part; StorageError if the store cannot be read"""
+    there = find_committed(out, store)
+    return Output(out, store, there.plan, there.chunks)

@@ -72,27 +72,30 @@ def topmost(masks: Sequence[Mask], hw: tuple[int, int]) -> tuple[npt.NDArray[np.
     returns  (h, w), 0 for none, else 1 and the mask's number; (h, w)
     raises   as `drawn_over`
     """
-    rows_h, columns_w = (_centres(size, shown) for size, shown in zip(hw, shown_hw(hw), strict=True))
-    top_hw = np.zeros((len(rows_h), len(columns_w)), np.int32)
+    top_hw = np.zeros(shown_hw(hw), np.int32)
     edge_hw = np.zeros(top_hw.shape, np.bool_)
-    for number in sorted(range(len(masks)), key=lambda each: (-masks[each].area, each)):
-        inside_hw, left = _pixels(masks[number].counts, hw, rows_h, columns_w)
+    for number in largest_first(masks):
+        inside_hw, left = shown_pixels(masks[number], hw)
         here = np.s_[:, left : left + inside_hw.shape[1]]
         top_hw[here][inside_hw] = number + 1
         edge_hw[here][inside_hw] = _outline(inside_hw)[inside_hw]
     return top_hw, edge_hw
 
 
-def _centres(size: int, shown: int) -> Rows:
-    """The pixel of the image in the middle of each pixel that is shown."""
-    return (2 * np.arange(shown, dtype=np.int64) + 1) * size // (2 * shown)
+def largest_first(masks: Sequence[Mask]) -> list[int]:
+    """The numbers of the masks in the order in which they are drawn: each is covered by the smaller ones."""
+    return sorted(range(len(masks)), key=lambda each: (-masks[each].area, each))
 
 
-def _pixels(counts: str, hw: tuple[int, int], rows_h: Rows, columns_w: Rows) -> tuple[npt.NDArray[np.bool_], int]:
-    """The mask at these rows, in the columns shown that it reaches into and one on each side; and the first of these
-    columns."""
+def shown_pixels(mask: Mask, hw: tuple[int, int]) -> tuple[npt.NDArray[np.bool_], int]:
+    """The mask in the picture of an image of this size.
+
+    returns  (h, columns), in the columns that the mask reaches into and one on each side; the first of these columns
+    raises   as `drawn_over`
+    """
+    rows_h, columns_w = (_centres(size, shown) for size, shown in zip(hw, shown_hw(hw), strict=True))
     try:
-        run_M = unpacked(counts)
+        run_M = unpacked(mask.counts)
     except (ValueError, IndexError) as error:
         raise StorageError(f"the run lengths of a mask cannot be read ({error})") from error
     if (run_M < 0).any() or run_M.sum() != hw[0] * hw[1]:
@@ -105,6 +108,11 @@ def _pixels(counts: str, hw: tuple[int, int], rows_h: Rows, columns_w: Rows) -> 
     right = int(np.searchsorted(columns_w, last, side="right")) + 1
     place_wh = columns_w[left:right, None] * hw[0] + rows_h
     return (np.searchsorted(end_M, place_wh, side="right") % 2 == 1).T, left
+
+
+def _centres(size: int, shown: int) -> Rows:
+    """The pixel of the image in the middle of each pixel that is shown."""
+    return (2 * np.arange(shown, dtype=np.int64) + 1) * size // (2 * shown)
 
 
 def _outline(inside_hw: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -123,7 +131,7 @@ def _colour(number: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def jpeg(rgb_hw3: Picture) -> bytes:
-    """A picture as a file."""
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb_hw3, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+def jpeg(rgb_hw3: Picture, *, quality: int = QUALITY) -> bytes:
+    """A picture as a file. `quality` is in [1, 100]."""
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb_hw3, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     return data.tobytes()

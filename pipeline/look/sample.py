@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from pipeline.errors import ConfigError, StorageError
+from pipeline.output.committed import find_committed, planned_part, told
 from pipeline.output.labelled import ByteRange, images_of_chunk
-from pipeline.output.manifest import find_parts
-from pipeline.output.planned_part import planned_part
-from pipeline.plan.layout import part_name, plan_uri
+from pipeline.plan.layout import part_name
 from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import Plan
-from pipeline.plan.planning import load_plan
 from pipeline.records import Chunk, ImageRow, Status
 from pipeline.storage.parts import Part
 from pipeline.storage.store import Store
@@ -27,9 +25,6 @@ SPREAD = 4
 """Parts that the sample comes from, if all of them have enough images with masks."""
 PARTS_PER_IMAGE = 2
 """No more parts than this are read for each image that is asked for. Only parts with few or no masks need so many."""
-
-SHOWN_BROKEN = 3
-"""Broken parts named in one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +63,8 @@ def sample_images(out: str, store: Store, *, images: int, seed: int) -> Sample:
     raises  ConfigError if there is no run, no committed part or no mask to show
             StorageError if the store cannot be read
     """
-    plan = load_plan(out, store=store)
-    if plan is None:
-        raise ConfigError(f"{out} holds no run: there is no {plan_uri(out)}")
-    committed = find_parts(plan, out=out, store=store).committed
-    chunks = [chunk for chunk in plan.chunks() if chunk.chunk_id in committed]
-    if not chunks:
-        raise ConfigError(
-            f"{out} has no committed part yet (0 of {plan.chunk_count:,}); look again when its run has committed one"
-        )
+    there = find_committed(out, store)
+    plan, chunks = there.plan, there.chunks
     sample = Sample(out, plan, seed, len(chunks))
     chosen = _chosen(chunks, sample, store, images=images, dice=random.Random(seed))
     _check_any(chosen, sample)
@@ -138,10 +126,7 @@ def _check_any(chosen: Sequence[Chosen], sample: Sample) -> None:
     else:
         what = f"no image in the {sample.read:,} parts that were read has masks"
     more = "" if sample.read == sample.committed else f" (of {sample.committed:,}; another seed= reads others)"
-    others = len(sample.broken) - SHOWN_BROKEN
-    told = sample.broken[:SHOWN_BROKEN] + ([f"and {others:,} more"] if others > 0 else [])
-    broken = f": {'; '.join(told)}" if told else ""
-    raise ConfigError(f"{sample.out}: {what}{more}{broken}")
+    raise ConfigError(f"{sample.out}: {what}{more}{told(sample.broken)}")
 
 
 def _placed(chosen: Sequence[Chosen], chunks: Sequence[Chunk], sample: Sample, store: Store) -> Iterator[Sampled]:

@@ -86,20 +86,7 @@ def unpacked(counts: str) -> Runs:
 
     raises  ValueError if the characters are none of these, or the last chain has no end
     """
-    bits = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - ord("0")
-    last = (bits & 0x20) == 0
-    if not len(bits) or bits.min() < 0 or bits.max() > 0x3F or not last[-1]:
-        raise ValueError("no packed numbers")
-    starts = np.flatnonzero(np.concatenate([[True], last[:-1]]))
-    length = np.diff(starts, append=len(bits))
-    if length.max() > 12:
-        raise ValueError("a number of more than 60 bits")
-    place = 5 * (np.arange(len(bits)) - np.repeat(starts, length))
-    values = np.add.reduceat((bits & 0x1F) << place, starts)
-    values -= ((bits[last] & 0x10) != 0) * (np.int64(32) << place[last])
-    values[1::2] = values[1::2].cumsum()
-    values[2::2] = values[2::2].cumsum()
-    return values
+    return unpack(np.frombuffer(counts.encode("ascii"), np.uint8))
 
 
 def pack_pixels(mask_HW: Mask_HW) -> str:
@@ -115,6 +102,32 @@ def mask_pixels(counts: str, hw: tuple[int, int]) -> Mask_HW:
     runs = unpacked(counts)
     inside = (np.arange(len(runs)) % 2).astype(np.bool_)
     return np.repeat(inside, runs).reshape(hw[1], hw[0]).T
+
+
+@compiled
+def unpack(packed: Bytes) -> Runs:
+    """The runs of these characters, as `unpacked`; for compiled functions. The characters must not be writable."""
+    run_M = np.empty(len(packed), np.int64)
+    count = shift = 0
+    value = np.int64(0)
+    for character in packed:
+        bits = np.int64(character) - 48
+        if bits < 0 or bits > 0x3F:
+            raise ValueError("no packed numbers")
+        if shift == 60:
+            raise ValueError("a number of more than 60 bits")
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if not bits & 0x20:
+            if bits & 0x10:
+                value -= np.int64(1) << shift
+            run_M[count] = value + (run_M[count - 2] if count > 2 else 0)
+            count += 1
+            value = np.int64(0)
+            shift = 0
+    if shift or not count:
+        raise ValueError("no packed numbers")
+    return run_M[:count]
 
 
 @compiled

@@ -106,9 +106,22 @@ def verify_output(out: str, store: Store, progress: Progress) -> Verification:
             with ThreadPoolExecutor(THREADS) as pool:
                 for part in pool.map(check, there):
                     found.add(part)
-                    progress.show(Standing(found.images.total(), plan.image_count, found.masks, THREADS, THREADS))
+                    progress.show(_standing(found))
     _check_ids(ids, found)
     return found
+
+
+def _standing(found: Verification) -> Standing:
+    images = found.images.total()
+    return Standing(
+        images_done=images,
+        images_total=found.plan.image_count,
+        counted=images,
+        masks=found.masks,
+        failed=images - found.images[Status.OK],
+        workers_ready=THREADS,
+        workers_wanted=THREADS,
+    )
 
 
 @dataclass(frozen=True, slots=True)

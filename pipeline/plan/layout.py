@@ -74,6 +74,11 @@ def run_report_uri(out: str, run_id: str) -> str:
     return below(job_uri(out), "reports", f"{run_id}.json")
 
 
+def progress_uri(out: str) -> str:
+    """How far a run is, for programs that look now and then."""
+    return below(job_uri(out), "progress.json")
+
+
 def card_uri(out: str) -> str:
     """The dataset card, by the name that the Hub and `datasets` look for."""
     return below(out, "README.md")

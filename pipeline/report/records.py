@@ -9,7 +9,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pipeline.errors import ConfigError
 from pipeline.records import Funnel
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSettings:
+    """How much is measured, and which. Numbers of the totals and of the groups are of all committed parts anyway."""
+
+    images: int = 20_000
+    """Whole parts are sampled until they hold about so many images; the figures are of these."""
+    seed: int = 0
+    """Another one samples others."""
+    overlap_images: int = 2_000
+    """Images of the sampled parts, at most, of which coverage, depth and near-duplicates are measured."""
+    concavity_masks_per_size: int = 5_000
+    """Masks of the sampled parts whose concavity is measured, at most, in each bin of relative size."""
+    duplicate_iou: float = 0.9
+    """Two masks of one image with an IoU above this are near-duplicates."""
+
+    def __post_init__(self) -> None:
+        for name in ("images", "overlap_images", "concavity_masks_per_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"report.{name}={getattr(self, name)} must be 1 or more")
+        if not 0.5 <= self.duplicate_iou < 1:
+            raise ConfigError(f"report.duplicate_iou={self.duplicate_iou} must be at least 0.5 and below 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +90,11 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Images of the sampled parts that failed in one way. `examples` are names, a few."""
+    """Images of the sampled parts that failed in one way. `examples` are names, a few.
+
+    reason  the sentence of their rows; where these differ only in numbers and in the image's own name, N and … stand
+            for them
+    """
 
     status: str
     reason: str
@@ -84,7 +112,10 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class CentreMap:
-    """How many masks have their centre where, on the image stretched to a square: [Y][X], top left first."""
+    """How many masks have their centre where, on the image stretched to a square: [Y][X], top left first.
+
+    The centre of a mask is that of its box.
+    """
 
     counts: tuple[tuple[int, ...], ...]
 
@@ -92,6 +123,8 @@ class CentreMap:
 @dataclass(frozen=True, slots=True)
 class Concavity:
     """1 - area / area of the convex hull, of masks that were drawn by size so that data sets can be compared.
+
+    The hull is that of the pixels' centres, and its area the number of pixels with a centre in it.
 
     size_edges      of the bins of relative size, sqrt(mask area / image area)
     drawn_per_size  masks measured out of each of these bins
@@ -125,7 +158,11 @@ class Overlap:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Images that share a value of one column. The interval is of the mean of masks per image."""
+    """Images that share a value of one column; of these those that are `ok`.
+
+    interval  of the mean of masks per image, by the normal approximation: mean +- z s / sqrt(n), with the standard
+              deviation s of the sample; two NaN for a single image, which says nothing of the spread
+    """
 
     name: str
     images: int
@@ -139,7 +176,7 @@ class Grouping:
     """One column of the user's table.
 
     unmatched_rows    rows of the table that name no image of this output
-    ungrouped_images  images that the table does not name
+    ungrouped_images  images that are `ok` and have no value here: the table does not name them, or leaves it empty
     level             of the intervals, such as 0.95
     """
 

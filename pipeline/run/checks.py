@@ -88,7 +88,7 @@ def _recipe(recipe: Recipe) -> Iterator[str]:
 
 
 def _run(run: RunSettings) -> Iterator[str]:
-    counts = ("images_per_chunk", "threads_per_worker", "max_pixels", "max_bytes", "chunk_attempts")
+    counts = ("images_per_chunk", "threads_per_worker", "max_pixels", "max_bytes", "chunk_attempts", "dry_images")
     for name in (*counts, "image_timeout_s"):
         if getattr(run, name) < 1:
             yield f"run.{name}={getattr(run, name)} must be 1 or more"
@@ -101,5 +101,7 @@ def _run(run: RunSettings) -> Iterator[str]:
     share = run.stop_after_failed_fraction
     if share is not None and not 0 <= share < 1:
         yield f"run.stop_after_failed_fraction={share} must be in [0, 1), or null"
+    if run.price_per_hour is not None and run.price_per_hour < 0:
+        yield f"run.price_per_hour={run.price_per_hour} must be 0 or more, or null"
     if run.grace_s < 0:
         yield f"run.grace_s={run.grace_s} must be 0 or more"

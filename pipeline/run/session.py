@@ -7,35 +7,28 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from pipeline.cluster.crew import WorkerKind
-from pipeline.cluster.driver import Driver
 from pipeline.cluster.ledger import Ledger
-from pipeline.cluster.metrics import RunMetrics
 from pipeline.cluster.ray_session import ray_session
-from pipeline.cluster.worker import WorkerSpec, worker_actor
-from pipeline.errors import ConfigError, DeniedError, NotFoundError, RunError
+from pipeline.errors import RunError
 from pipeline.output.finish import chunks_with_failures, count_parts
-from pipeline.output.manifest import Manifest, find_manifest, find_parts, publish, unpublish
+from pipeline.output.manifest import Manifest, find_manifest, publish, unpublish
 from pipeline.output.summaries import kept, summary_of
-from pipeline.plan.other_versions import check_versions
-from pipeline.plan.plan import OutputSettings
-from pipeline.plan.planning import Planned, create_or_load_plan
-from pipeline.plan.versions import versions_here
 from pipeline.progress import Progress
 from pipeline.records import Ending
 from pipeline.run.checks import check_settings
+from pipeline.run.opening import PlannedRun, plan_run
 from pipeline.run.outcome import Outcome
 from pipeline.run.preflight import creation_at, only_run
+from pipeline.run.progress_file import progress_file
 from pipeline.run.run_report import RunRecord, new_run_id, reported
 from pipeline.settings import Settings
 from pipeline.signals import StopFlag
 from pipeline.storage.connect import connect
-from pipeline.storage.store import Store
 from pipeline.storage.uris import absolute
-from pipeline.work.weights import FindWeights, Weights
+from pipeline.work.loading import FindWeights
 
 
 def run_settings(
@@ -54,30 +47,28 @@ def run_settings(
     store, out = connect(settings.store, out=settings.out), absolute(settings.out)
     weights = find_weights(settings, store)
     with only_run(out, store, creation_at(out, store), say=progress.say):
-        found = _plan_and_look(settings, out, store, weights, progress)
+        run = plan_run(settings, out, store, weights, progress)
+        found = _finished_or_work(run)
         if isinstance(found, Outcome):
             return found
         with reported(
-            settings, found.planned.plan, run_id=run_id or new_run_id(), out=out, store=store, say=progress.say
+            settings, run.planned.plan, run_id=run_id or new_run_id(), out=out, store=store, say=progress.say
         ) as record:
             deadline_s = settings.run.deadline_s
-            record.outcome = found.run(stop, record, until=math.inf if deadline_s is None else begun + deadline_s)
+            until = math.inf if deadline_s is None else begun + deadline_s
+            with progress_file(progress, record, out=out, store=store) as told:
+                record.outcome = _Work(replace(run, progress=told), found.again).run(stop, record, until=until)
             return record.outcome
 
 
-def _plan_and_look(settings: Settings, out: str, store: Store, weights: Weights, progress: Progress) -> Outcome | _Work:
-    """Plan, or find the plan: the outcome if the run is finished already, or else what works on."""
-    output_settings = OutputSettings.of(settings, weights_sha256=weights.sha256)
-    try:
-        planned = create_or_load_plan(output_settings, out=out, store=store, say=progress.say)
-    except (NotFoundError, DeniedError) as error:
-        raise ConfigError(str(error)) from error
-    plan = planned.plan
+def _finished_or_work(run: PlannedRun) -> Outcome | _Work:
+    """The outcome if the run is finished already, or else what works on."""
+    plan, out, store, settings = run.planned.plan, run.out, run.store, run.settings.run
     manifest = find_manifest(plan, out=out, store=store)
-    committed = find_parts(plan, out=out, store=store).committed
+    committed = run.committed_now()
     again = frozenset[str]()
-    if settings.run.retry_failed:
-        again = chunks_with_failures(plan, committed, manifest, out=out, store=store, progress=progress)
+    if settings.retry_failed:
+        again = chunks_with_failures(plan, committed, manifest, out=out, store=store, progress=run.progress)
     if manifest is not None and len(committed) == plan.chunk_count and not again:
         return Outcome(
             out=out,
@@ -85,12 +76,11 @@ def _plan_and_look(settings: Settings, out: str, store: Store, weights: Weights,
             manifest=manifest,
             found_chunks=plan.chunk_count,
             committed_chunks=plan.chunk_count,
-            max_failed_fraction=settings.run.max_failed_fraction,
-            frozen_at=planned.frozen_at,
+            max_failed_fraction=settings.max_failed_fraction,
+            frozen_at=run.planned.frozen_at,
         )
-    allowed = settings.run.allow_other_versions
-    check_versions(plan, versions_here(), allowed=allowed, out=out, store=store, say=progress.say)
-    return _Work(settings, planned, weights, out, store, progress, again)
+    run.check_versions()
+    return _Work(run, again)
 
 
 @dataclass(frozen=True)
@@ -106,28 +96,23 @@ class _Drive:
 class _Work:
     """A run that is not finished yet."""
 
-    settings: Settings
-    planned: Planned
-    weights: Weights
-    out: str
-    store: Store
-    progress: Progress
+    of: PlannedRun
     again: frozenset[str]
     """Ids of committed chunks whose failed rows are tried once more."""
 
     def run(self, stop: StopFlag, record: RunRecord, *, until: float) -> Outcome:
-        plan, settings = self.planned.plan, self.settings.run
+        plan, settings = self.of.planned.plan, self.of.settings.run
         ledger = Ledger.open(
             plan,
-            committed=self._committed_now(),
+            committed=self.of.committed_now(),
             attempts_allowed=settings.chunk_attempts,
-            from_the_start=self.planned.created,
+            from_the_start=self.of.planned.created,
             again=self.again,
         )
         record.ledger = ledger
         if self.again:
-            unpublish(out=self.out, store=self.store)
-            self.progress.say(f"{len(self.again)} chunks have failed rows, which are tried once more")
+            unpublish(out=self.of.out, store=self.of.store)
+            self.of.progress.say(f"{len(self.again)} chunks have failed rows, which are tried once more")
         found = len(ledger.committed)
         drive = _Drive(Ending.DONE) if ledger.is_complete else self._drive(ledger, stop, record, until)
         given_up = tuple(ledger.given_up.values())
@@ -135,12 +120,12 @@ class _Work:
             # What others committed meanwhile counts, and so does an earlier part whose failed rows failed again.
             # A stopped process has no time for a slow store.
             ledger.again.clear()
-            ledger.note_committed(self._committed_now())
+            ledger.note_committed(self.of.committed_now())
         left = plan.chunk_count - len(ledger.committed)
         if drive.ending is Ending.DONE and left > len(ledger.given_up):
-            raise RunError(f"{self.out}: {left} chunks are not committed, and {len(ledger.given_up)} were given up")
+            raise RunError(f"{self.of.out}: {left} chunks are not committed, and {len(ledger.given_up)} were given up")
         return Outcome(
-            out=self.out,
+            out=self.of.out,
             plan=plan,
             manifest=self._finish(ledger) if ledger.is_complete else None,
             found_chunks=found,
@@ -152,45 +137,29 @@ class _Work:
             worked_s=drive.worked_s,
             avoided=record.avoided,
             max_failed_fraction=settings.max_failed_fraction,
-            frozen_at=self.planned.frozen_at,
+            frozen_at=self.of.planned.frozen_at,
         )
 
     def _drive(self, ledger: Ledger, stop: StopFlag, record: RunRecord, until: float) -> _Drive:
-        plan, settings = self.planned.plan, self.settings
-        spec = WorkerSpec(
-            out=self.out,
-            plan=plan,
-            store=settings.store,
-            load=self.weights.load,
-            threads=settings.run.threads_per_worker,
-        )
-        self.progress.say(
+        plan = self.of.planned.plan
+        self.of.progress.say(
             f"{plan.image_count} images in {plan.chunk_count} chunks, {len(ledger.committed)} of them already committed"
         )
-        with ray_session(settings.run.address), stop.flagging():
+        with ray_session(self.of.settings.run.address), stop.flagging():
             begun = time.monotonic()
-            driver = Driver(
-                ledger,
-                WorkerKind(worker_actor, spec, settings.model.device),
-                settings.run,
-                committed_now=self._committed_now,
-                progress=self.progress,
-                metrics=RunMetrics(self.out),
-            )
+            driver = self.of.driver(ledger, committed_now=self.of.committed_now)
             to_summary = partial(summary_of, plan=plan)
             try:
-                with kept(ledger.reports, to_summary, plan, out=self.out, store=self.store):
+                with kept(ledger.reports, to_summary, plan, out=self.of.out, store=self.of.store):
                     ending = driver.run(stop, until=until)
             finally:
                 record.avoided = driver.crew.avoided
             return _Drive(ending, time.monotonic() - begun, driver.crew.worked_s)
 
-    def _committed_now(self) -> set[str]:
-        return find_parts(self.planned.plan, out=self.out, store=self.store).committed
-
     def _finish(self, ledger: Ledger) -> Manifest:
+        run = self.of
         manifest = count_parts(
-            self.planned.plan, out=self.out, store=self.store, progress=self.progress, reports=ledger.reports
+            run.planned.plan, out=run.out, store=run.store, progress=run.progress, reports=ledger.reports
         )
-        publish(manifest, out=self.out, store=self.store)
+        publish(manifest, out=run.out, store=run.store)
         return manifest

@@ -15,9 +15,9 @@ import tarfile
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
-from pipeline.errors import ContractError, StorageError
+from pipeline.errors import ContractError, DamagedError
 from pipeline.records import ImageRow, Status
 from pipeline.storage.sa1b import mask_of, sa1b_annotation
 
@@ -43,11 +43,11 @@ def write_coco_rle(rows: Sequence[ImageRow], metadata: Mapping[str, str]) -> byt
 
 
 def read_coco_rle(data: bytes, name: str) -> tuple[tuple[ImageRow, ...], dict[str, str]]:
-    """raises  StorageError if `data` is no part of this format, or was damaged."""
-    with _damage(name), _opened(data) as tar:
+    """raises  DamagedError if `data` is no part of this format, or was damaged."""
+    with damage(name), _opened(data) as tar:
         contents, members = _opened_contents(tar)
         rows = tuple(
-            _row(each, _load(tar, members[each["json"]]) if each["json"] else None) for each in contents["images"]
+            _row(each, load_member(tar, members[each["json"]]) if each["json"] else None) for each in contents["images"]
         )
         return rows, dict(contents["metadata"])
 
@@ -57,19 +57,32 @@ def count_coco_rle(data: bytes, name: str) -> tuple[dict[str, int], int, dict[st
 
     raises  as `read_coco_rle`
     """
-    with _damage(name), _opened(data) as tar:
+    with damage(name), _opened(data) as tar:
         contents, _ = _opened_contents(tar)
         images = contents["images"]
         statuses = Counter(str(Status(each["status"])) for each in images)
         return dict(statuses), sum(int(each["masks"]) for each in images), dict(contents["metadata"])
 
 
+def first_contents(file: BinaryIO) -> dict[str, Any]:
+    """The table of contents, of which a reader of `file` reads no more than the first member.
+
+    raises  what `damage` translates
+    """
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        first = tar.next()
+        if first is None or first.name != CONTENTS:
+            raise ValueError(f"its first member is not {CONTENTS}")
+        return load_member(tar, first)
+
+
 @contextmanager
-def _damage(name: str) -> Generator[None]:
+def damage(name: str) -> Generator[None]:
+    """Whatever a damaged tar makes of its reader becomes a DamagedError that names it."""
     try:
         yield
     except (tarfile.TarError, KeyError, ValueError, TypeError, EOFError) as error:
-        raise StorageError(f"{name} is damaged ({type(error).__name__}: {error}); delete it and run again") from error
+        raise DamagedError(f"{name} is damaged ({type(error).__name__}: {error}); delete it and run again") from error
 
 
 def _opened(data: bytes) -> tarfile.TarFile:
@@ -79,7 +92,7 @@ def _opened(data: bytes) -> tarfile.TarFile:
 def _opened_contents(tar: tarfile.TarFile) -> tuple[dict[str, Any], dict[str, tarfile.TarInfo]]:
     """The table of contents, and the other members of the tar. Raises ValueError if it names others than these."""
     members = {info.name: info for info in tar}
-    contents = _load(tar, members.pop(CONTENTS))
+    contents = load_member(tar, members.pop(CONTENTS))
     named = {each["json"] for each in contents["images"]} - {None}
     if named != members.keys():
         raise ValueError(f"{CONTENTS} and the files beside it disagree: {sorted(named ^ members.keys())[:3]}")
@@ -132,7 +145,8 @@ def _add(tar: tarfile.TarFile, name: str, content: dict[str, Any]) -> None:
     tar.addfile(info, io.BytesIO(data))
 
 
-def _load(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Any:
+def load_member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Any:
+    """raises  what `damage` translates"""
     file = tar.extractfile(info)
     if file is None:
         raise ValueError(f"{info.name!r} is no plain file")

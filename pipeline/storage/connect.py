@@ -17,16 +17,17 @@ from pipeline.storage.store import ObjectInfo, Store
 from pipeline.storage.uris import is_s3, split_s3
 
 
-def connect(settings: StoreSettings, *, out: str = "") -> Store:
+def connect(settings: StoreSettings, *, out: str = "", dry: bool = False) -> Store:
     """The store for all URIs. It pickles as its settings, and connects on first use.
 
     out     what a run writes to: requests to its bucket are signed even with `store.anonymous`
+    dry     what is written is forgotten
     raises  ConfigError if the endpoint carries credentials
     """
     problem = endpoint_problem(settings.endpoint_url)
     if problem:
         raise ConfigError(problem)
-    return RoutedStore(settings, out)
+    return DryStore(settings, out) if dry else RoutedStore(settings, out)
 
 
 def endpoint_problem(endpoint_url: str | None) -> str:
@@ -49,7 +50,7 @@ class RoutedStore:
         self._s3 = S3Store(settings, split_s3(out)[0] if is_s3(out) else "")
 
     def __reduce__(self) -> tuple[type[RoutedStore], tuple[Any, ...]]:
-        return RoutedStore, (self._settings, self._out)
+        return type(self), (self._settings, self._out)
 
     def head(self, uri: str) -> ObjectInfo:
         """See `Store`."""
@@ -89,3 +90,18 @@ class RoutedStore:
 
     def _backend(self, uri: str) -> Store:
         return self._s3 if is_s3(uri) else self._local
+
+
+class DryStore(RoutedStore):
+    """Reads as any other; answers whoever writes as if they had been the first, and changes nothing."""
+
+    def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
+        """See `Store`."""
+        return ObjectInfo(uri, len(data), "")
+
+    def replace(self, uri: str, data: bytes, *, etag: str) -> ObjectInfo | None:
+        """See `Store`."""
+        return ObjectInfo(uri, len(data), "")
+
+    def delete(self, uri: str) -> None:
+        """See `Store`."""

@@ -13,7 +13,7 @@ from itertools import accumulate
 from operator import attrgetter
 from typing import Any
 
-from pipeline.errors import StorageError
+from pipeline.errors import DamagedError
 from pipeline.records import ImageRow, Status
 from pipeline.storage.arrow import UNREADABLE, pa, pq
 from pipeline.storage.sa1b import mask_of
@@ -75,7 +75,7 @@ def write_parquet(rows: Sequence[ImageRow], metadata: Mapping[str, str]) -> byte
 
 
 def read_parquet(data: bytes, name: str) -> tuple[tuple[ImageRow, ...], dict[str, str]]:
-    """raises  StorageError if `data` is not a part of this schema, or was damaged."""
+    """raises  DamagedError if `data` is not a part of this schema, or was damaged."""
     table, said = _table(data, name)
     return _rows(table), said
 
@@ -96,11 +96,11 @@ def _table(data: bytes, name: str) -> tuple[Any, dict[str, str]]:
         file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
         found = file.schema_arrow
         if not found.equals(PART_SCHEMA):
-            raise StorageError(f"{name} is no part of schema version 1; its columns are {found.names}")
+            raise DamagedError(f"{name} is no part of schema version 1; its columns are {found.names}")
         said: dict[bytes, bytes] = found.metadata or {}
         return file.read(), {key.decode(): value.decode() for key, value in said.items()}
     except (*UNREADABLE, UnicodeDecodeError) as error:  # the last: the metadata has no checksum of its own
-        raise StorageError(f"{name} is damaged ({error}); delete it and run again") from error
+        raise DamagedError(f"{name} is damaged ({error}); delete it and run again") from error
 
 
 def _column(kind: Any, items: Sequence[Any], value: Callable[[Any], Any]) -> Any:

@@ -54,7 +54,7 @@ def write_part(rows: Sequence[ImageRow], *, format: Format, metadata: Mapping[st
 def read_part(data: bytes, *, format: Format, name: str = "this part") -> Part:
     """What `write_part` was given. Only the first annotation id of a row without masks is not kept; it is 0.
 
-    raises  StorageError, with `name` in it, if the bytes are not such a part, or were damaged
+    raises  DamagedError, with `name` in it, if the bytes are not such a part
     """
     match format:
         case Format.PARQUET:
@@ -66,7 +66,7 @@ def read_part(data: bytes, *, format: Format, name: str = "this part") -> Part:
 def count_part(data: bytes, *, format: Format, name: str = "this part") -> PartCounts:
     """The rows counted, without making objects of their masks.
 
-    raises  StorageError, with `name` in it, if the bytes are not such a part, or were damaged; damage inside a mask is
+    raises  DamagedError, with `name` in it, if the bytes are not such a part; damage inside a mask is
             found only in Parquet, which has checksums
     """
     match format:

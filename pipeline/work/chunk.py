@@ -122,7 +122,9 @@ def process_chunk(attempt: Attempt, context: WorkerContext, *, mark: Mark = no_m
     _expect([row.image_id for row in rows] == [member.image_id for member in members], chunk, "rows were lost")
     context.source.expect_source(plan.planned(chunk.shard), chunk, rows)
     with watch.stage(Stage.WRITE):
-        data = write_part(rows, format=plan.settings.format, metadata=_metadata(context, funnel, earlier))
+        data = write_part(
+            rows, format=plan.settings.format, metadata=part_metadata(plan, context.versions, funnel, earlier)
+        )
         if earlier:
             created = earlier.replace(data, context.store)
         else:
@@ -254,9 +256,8 @@ def _row(loaded: Loaded, context: WorkerContext, watch: Stopwatch) -> tuple[Imag
     return row, result.funnel
 
 
-def _metadata(context: WorkerContext, funnel: Funnel, earlier: EarlierPart | None) -> dict[str, str]:
+def part_metadata(plan: Plan, versions: Versions, funnel: Funnel, earlier: EarlierPart | None = None) -> dict[str, str]:
     """What a part says of its own making. Nothing of time, place or who made it."""
-    plan = context.plan
     named = plan.settings.named(version=plan.version)
     recipe = {name.removeprefix("recipe."): value for name, value in named.items() if name.startswith("recipe.")}
     return {
@@ -268,15 +269,15 @@ def _metadata(context: WorkerContext, funnel: Funnel, earlier: EarlierPart | Non
         "weights_sha256": plan.settings.weights_sha256,
         "plan_sha256": plan.sha256,
         "funnel": json.dumps(asdict(funnel), separators=(",", ":")),
-        **_versions(context, earlier),
+        **_versions(plan, versions, earlier),
     }
 
 
-def _versions(context: WorkerContext, earlier: EarlierPart | None) -> dict[str, str]:
+def _versions(plan: Plan, versions: Versions, earlier: EarlierPart | None) -> dict[str, str]:
     """Of all that made rows of this part, each set once. A plan without versions has parts without."""
-    if not context.plan.versions:
+    if not plan.versions:
         return {}
-    sets = [*(earlier.versions if earlier else ()), dict(context.versions)]
+    sets = [*(earlier.versions if earlier else ()), dict(versions)]
     once = [each for number, each in enumerate(sets) if each not in sets[:number]]
     return {"versions": canonical_json(once).decode()}
 

@@ -1,12 +1,13 @@
 """One model, used by all chunks of a worker: one call at a time, each timed, and smaller ones when memory is short.
 
-Owns what the device's errors mean. Does not know files, chunks or which model it is.
+Owns torch's process-wide settings and what the device's errors mean. Does not know files, chunks or which model it is.
 
 Legend: H W pixels, P points.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,16 @@ MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "
 """In messages of torch.OutOfMemoryError and torch.AcceleratorError, of the CPU's allocator, of cuBLAS (torch 2.13)."""
 POISON_WORDS = ("CUDA error", "cuDNN error", "CUDNN_STATUS_", "CUBLAS_STATUS_", "CUFFT_", "device-side assert")
 """After an error of this kind every later call in the same process fails as well."""
+
+
+def fix_torch(threads: int) -> None:
+    """The same sums in the same order, whatever the machine."""
+    torch.set_num_threads(threads)
+    # Read by cuBLAS when the first handle is made; without it deterministic matrix products are refused.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.use_deterministic_algorithms(True, warn_only=True)  # noqa: FBT003  # torch's own signature
 
 
 class Device(Generic[Encoded]):

@@ -5,54 +5,46 @@ Owns the reading of a checkpoint and the comparison with the run's. What a check
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
 
 from model.load import CheckpointError, checked_sha256, load_segmenter
 from model.segmenter import TorchSegmenter
 from pipeline.errors import ConfigError, DeniedError, NotFoundError
-from pipeline.masks.segmenter import Segmenter
-from pipeline.settings import ModelSettings, Settings
+from pipeline.masks.warm_up import warm_up
+from pipeline.settings import ModelSettings, Recipe, Settings
 from pipeline.storage.store import Store
 from pipeline.storage.uris import is_s3
+from pipeline.work.chunk import GenerateMasks
+from pipeline.work.device import Device, fix_torch
+from pipeline.work.loading import Weights
 from pipeline.work.node_cache import read_once
-
-
-class LoadSegmenter(Protocol):
-    """How a worker gets its model, of whatever kind: travels to the worker pickled and is called there once."""
-
-    def __call__(self, store: Store, shared: Path | None = None, /) -> Segmenter[Any]:
-        """shared  where the node's workers may leave each other what they have read from the store"""
-        ...
-
-
-@dataclass(frozen=True)
-class Weights:
-    """What the model is (`sha256`, part of the plan) and how a worker gets it."""
-
-    sha256: str
-    load: LoadSegmenter
-
-
-FindWeights = Callable[[Settings, Store], Weights]
 
 
 def weights_from_settings(settings: Settings, store: Store) -> Weights:
     """raises ConfigError if the model is unknown or its checkpoint cannot be read"""
     sha256 = checkpoint_sha256(settings.model, store)
-    return Weights(sha256=sha256, load=segmenter_loader(settings.model, sha256))
+    return Weights(sha256=sha256, load=partial(load_generator, settings.model, sha256))
 
 
-def segmenter_loader(model: ModelSettings, sha256: str) -> LoadSegmenter:
-    """Loads `model` from its checkpoint in the store, or from the bundled weights, which must be those of the plan."""
-    return partial(_load, model, sha256)
+def load_generator(
+    model: ModelSettings, sha256: str, store: Store, recipe: Recipe, /, *, threads: int, shared: Path | None = None
+) -> GenerateMasks:
+    """A model at work on this process's device, ready: its first image takes no longer than the others.
+
+    raises  as `load_model`
+    """
+    fix_torch(threads)
+    segmenter = load_model(model, sha256, store, shared)
+    warm_up()
+    return Device(segmenter, recipe).generate
 
 
-def _load(model: ModelSettings, sha256: str, store: Store, shared: Path | None = None, /) -> TorchSegmenter:
-    """raises  ConfigError; StorageError, which says nothing of other machines"""
+def load_model(model: ModelSettings, sha256: str, store: Store, shared: Path | None = None) -> TorchSegmenter:
+    """`model` from its checkpoint in the store, or from the bundled weights, which must be those of the plan.
+
+    raises  ConfigError; StorageError, which says nothing of other machines
+    """
     try:
         checkpoint = _read(model, store) if shared is None else _read_once(model, sha256, store, shared)
         segmenter = load_segmenter(

@@ -17,7 +17,6 @@ from pipeline.settings import Format, Settings
 from pipeline.storage.connect import connect
 from pipeline.storage.parts import Part, read_part
 from pipeline.work.chunk import WorkerContext, process_chunk
-from pipeline.work.device import Device
 from pipeline.work.weights import weights_from_settings
 from tests.chaos.storm import Storm
 from tests.fakes_run import POISON_RGB, TAR_PIT_RGB, drawn_image, fake_weights
@@ -65,8 +64,8 @@ def undisturbed(settings: Settings, storm: Storm, poisoned: frozenset[str]) -> d
     weights = weights_from_settings(settings, store) if storm.real_model else fake_weights(settings, store)
     output_settings = OutputSettings.of(settings, weights_sha256=weights.sha256)
     plan = create_or_load_plan(output_settings, out=settings.out, store=store).plan
-    device = Device(weights.load(store), plan.settings.recipe)
-    context = WorkerContext(out=settings.out, plan=plan, store=store, generate=device.generate)
+    generate = weights.load(store, plan.settings.recipe, threads=settings.run.threads_per_worker)
+    context = WorkerContext(out=settings.out, plan=plan, store=store, generate=generate)
     why = f"{DEATHS_TO_NAME} attempts at this image failed: its worker died"
     for chunk in plan.chunks():
         crashed = {

@@ -23,7 +23,7 @@ from pipeline.settings import Recipe, RunSettings, Settings, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.work.chunk import WorkerContext, process_chunk
 from pipeline.work.device import Device
-from tests.fakes_run import FakeSegmenter
+from tests.fake_segmenter import FakeSegmenter
 
 SIZE_HW = (600, 900)
 DRAWN = 20

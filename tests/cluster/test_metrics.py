@@ -34,7 +34,7 @@ REPORT = ChunkReport(
     bytes_read=1000,
     bytes_written=100,
 )
-STANDING = Standing(images_done=5, images_total=20, masks=50, workers_ready=1, workers_wanted=3)
+STANDING = Standing(images_done=5, images_total=20, counted=5, masks=50, failed=0, workers_ready=1, workers_wanted=3)
 
 
 @dataclass

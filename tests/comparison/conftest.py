@@ -16,7 +16,8 @@ from pipeline.settings import Recipe, Settings
 from pipeline.storage.store import Store
 from pipeline.work.chunk import process_chunk
 from pipeline.work.device import Device
-from tests.fakes_run import FakeSegmenter, drawn_image, write_folder
+from tests.fake_segmenter import FakeSegmenter
+from tests.fakes_run import drawn_image, write_folder
 from tests.look.conftest import HOSTILE
 from tests.small_runs import RECIPE, context_of, small_run
 
@@ -44,13 +45,14 @@ def make(pictures: Path, tmp_path: Path, store: Store) -> Make:
         source: Path = pictures,
         chunks: int | None = None,
         images_per_chunk: int = 3,
+        through: Store = store,
         **other: object,
     ) -> Settings:
         settings = small_run(source, tmp_path / name)
         settings = replace(
             settings, recipe=recipe, run=replace(settings.run, images_per_chunk=images_per_chunk), **other
         )
-        context = replace(context_of(settings, store), generate=Device(FakeSegmenter(), recipe).generate)
+        context = replace(context_of(settings, through), generate=Device(FakeSegmenter(), recipe).generate)
         for chunk in list(context.plan.chunks())[:chunks]:
             process_chunk(Attempt(chunk), context)
         return settings
@@ -61,8 +63,6 @@ def make(pictures: Path, tmp_path: Path, store: Store) -> Make:
 @pytest.fixture
 def compared(store: Store) -> Callable[..., Comparison]:
     def compare(a: Settings, b: Settings, *, shown: int = 12, through: Store = store) -> Comparison:
-        return compare_outputs(
-            open_output(a.out, through, name="a"), open_output(b.out, through, name="b"), shown=shown
-        )
+        return compare_outputs(open_output(a.out, through), open_output(b.out, through), shown=shown)
 
     return compare

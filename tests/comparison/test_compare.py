@@ -150,7 +150,7 @@ def test_settings_and_versions_that_differ_are_named(make: Make, compared: Compa
         ("recipe.box_nms_thresh", "0.7", "0.6"),
         ("run.images_per_chunk", "3", "2"),
     }
-    sides = [open_output(each.out, store, name="a") for each in (a, b)]
+    sides = [open_output(each.out, store) for each in (a, b)]
     versions = tuple((name, "0.1" if name == "torch" else version) for name, version in sides[1].plan.versions)
     older = replace(sides[1].plan, versions=versions, settings=sides[0].plan.settings)
     sides[1].plan = older
@@ -223,7 +223,7 @@ def test_a_share_is_whole_only_if_it_is() -> None:
 def test_what_waits_for_a_partner_is_as_much_as_the_plans_are_apart(make: Make, store: Store) -> None:
     """Memory must not grow with outputs that are in the same order: at no time more than a part is unpaired."""
     a, b = make("a", images_per_chunk=2), make("b", OTHER)
-    join = Join(open_output(a.out, store, name="a"), open_output(b.out, store, name="b"))
+    join = Join(open_output(a.out, store), open_output(b.out, store))
     places = [(joined.a, joined.b) for joined in join]
     assert len(places) == 8
     assert [a.part * 2 + a.row for a, _ in places] == [b.part * 3 + b.row for _, b in places]

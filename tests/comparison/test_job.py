@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,8 +21,6 @@ from tests.fakes_run import drawn_image, write_folder
 from tests.look.conftest import HOSTILE
 from tests.look.test_job import snapshot
 from tests.look.test_page import Tags
-from tests.output.test_verify import run_without_a_cluster
-from tests.small_runs import small_run
 
 __all__ = ["browsing"]
 
@@ -54,7 +51,7 @@ def test_the_command_says_what_differs_and_leaves_both_outputs_as_they_are(
     assert "recipe.points_per_side: 4 in A, 5 in B" in said
     assert "8 in both (8 by their bytes, 0 by name)" in said
     assert re.search(r"mean IoU 0\.\d{4} over A's masks", said)
-    path = tmp_path / "a-compare.html"
+    path = tmp_path / "a-comparison.html"
     assert said.endswith(f"  page        {path}\n")
     assert len(Tags(path.read_text()).all("img")) == 4
     assert {**snapshot(Path(a.out)), **snapshot(Path(b.out))} == before
@@ -73,7 +70,7 @@ def test_what_cannot_be_compared_is_one_sentence_and_writes_nothing(
     refusals = {
         CompareJob(): "say which outputs: a=... b=...",
         CompareJob(a.out): "say which outputs",
-        CompareJob(a.out, f"{tmp_path}/nowhere"): "b=" + f"{tmp_path}/nowhere holds no run",
+        CompareJob(a.out, f"{tmp_path}/nowhere"): f"{tmp_path}/nowhere holds no run",
         CompareJob(unbegun.out, a.out): "has no committed part yet (0 of 3)",
         CompareJob(a.out, others.out): "have no image in common",
         CompareJob(a.out, b.out, n=-1): "n=-1 must be from 0 to 50",
@@ -102,12 +99,11 @@ def test_outputs_in_a_bucket_and_on_disk_are_compared(
     """The page of a reference in a bucket goes into the current folder."""
     monkeypatch.chdir(tmp_path)
     store = StoreSettings(endpoint_url=s3_endpoint, retry_deadline_s=1.0)
-    settings = replace(small_run(pictures, Path("unused")), out=f"s3://{s3_bucket}/masks", store=store)
-    run_without_a_cluster(settings, connect(store))
+    settings = make("unused", out=f"s3://{s3_bucket}/masks", through=connect(store))
     code, said, errors = command(f"a={settings.out}", f"b={make('b').out}", f'store.endpoint_url="{s3_endpoint}"')
     assert (code, errors) == (0, "")
     assert "100 % the same" in said
-    assert (tmp_path / "masks-compare.html").exists()
+    assert (tmp_path / "masks-comparison.html").exists()
 
 
 def test_a_broken_part_is_named_on_stderr_and_on_the_page(make: Make, command: Command, tmp_path: Path) -> None:
@@ -118,7 +114,7 @@ def test_a_broken_part_is_named_on_stderr_and_on_the_page(make: Make, command: C
     code, _, errors = command(f"a={a.out}", f"b={b.out}")
     assert code == 0
     assert errors.startswith("Maskmill: left out: ")
-    assert part.name in Tags((tmp_path / "a-compare.html").read_text()).text
+    assert part.name in Tags((tmp_path / "a-comparison.html").read_text()).text
 
 
 def test_an_image_that_is_gone_lies_on_grey_and_the_page_says_why(

@@ -101,7 +101,7 @@ def test_neither_torch_nor_ray_is_needed(context: WorkerContext) -> None:
 )
 def test_where_the_page_goes(out: str, asked: str, expected: str) -> None:
     """Beside a local output, into the current folder for a bucket, or where somebody wants it."""
-    assert page_path(out, asked, command="look") == Path.cwd() / expected
+    assert page_path(out, asked, setting="look", kind="look") == Path.cwd() / expected
 
 
 def test_what_cannot_be_looked_at_is_one_sentence_and_writes_nothing(

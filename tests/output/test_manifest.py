@@ -19,7 +19,7 @@ from pipeline.settings import Settings
 from pipeline.storage.store import Store
 from pipeline.work.chunk import WorkerContext, process_chunk
 from tests.fakes_run import drawn_image, fake_weights, write_folder
-from tests.small_runs import device, run, with_run
+from tests.small_runs import generate, run, with_run
 
 
 def worked_off(settings: Settings, store: Store) -> WorkerContext:
@@ -27,7 +27,7 @@ def worked_off(settings: Settings, store: Store) -> WorkerContext:
     weights = fake_weights(settings, store)
     output_settings = OutputSettings.of(settings, weights_sha256=weights.sha256)
     plan = create_or_load_plan(output_settings, out=settings.out, store=store).plan
-    context = WorkerContext(out=settings.out, plan=plan, store=store, generate=device.generate)
+    context = WorkerContext(out=settings.out, plan=plan, store=store, generate=generate)
     for chunk in plan.chunks():
         process_chunk(Attempt(chunk), context)
     return context

@@ -18,12 +18,13 @@ from pipeline.output.finish import count_parts
 from pipeline.records import Stage
 from pipeline.run.outcome import Outcome
 from pipeline.run.report import load_snippet, summary
-from pipeline.settings import Format, Log, Settings, StoreSettings
+from pipeline.settings import Format, Log, Recipe, Settings, StoreSettings
 from pipeline.storage.parts import read_part
 from pipeline.storage.store import Store
-from pipeline.work.weights import Weights
+from pipeline.work.chunk import GenerateMasks
+from pipeline.work.loading import Weights
 from tests.fakes_run import (
-    FakeSegmenter,
+    FakeGenerator,
     Notes,
     ReadsNoted,
     broken_weights,
@@ -64,7 +65,7 @@ def test_finished_run_has_a_manifest_that_recounts_its_parts(finished: tuple[Set
     busy = sum(report.seconds[Stage.COMPUTE] for report in outcome.reports) / outcome.worked_s
     assert 0 < busy < 1
     assert f"overlapping; the device was busy for {busy:.0%} of the workers' time" in text
-    assert f"{13 * 48} candidates: " in text
+    assert f"{13 * 16} candidates: " in text
     assert f"{document['masks']} kept" in text
 
 
@@ -152,16 +153,12 @@ def test_a_part_made_again_that_differs_from_the_manifest_is_an_error(
 
 
 def other_device(settings: Settings, store: Store) -> Weights:
-    """The same weights; the segmenter rounds otherwise."""
+    """The same weights; the device rounds otherwise."""
     return replace(fake_weights(settings, store), load=load_coarse)
 
 
-def load_coarse(_store: Store, _shared: Path | None = None) -> Any:
-    return CoarseSegmenter()
-
-
-class CoarseSegmenter(FakeSegmenter):
-    side = 8
+def load_coarse(_store: Store, recipe: Recipe, *, threads: int, shared: Path | None = None) -> GenerateMasks:
+    return FakeGenerator(recipe, radius=4)
 
 
 def test_a_damaged_part_is_named(finished: tuple[Settings, Outcome], tmp_path: Path):

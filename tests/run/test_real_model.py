@@ -17,7 +17,7 @@ from pipeline.run.session import run_settings
 from pipeline.settings import ModelSettings, Recipe, Settings
 from pipeline.signals import StopFlag
 from pipeline.storage.store import Store
-from pipeline.work.weights import segmenter_loader, weights_from_settings
+from pipeline.work.weights import load_model, weights_from_settings
 from tests.fakes_run import Notes, drawn_image, write_folder
 from tests.small_runs import parts_of, with_run
 
@@ -65,6 +65,5 @@ def test_wrong_checkpoint_is_a_configuration_error_that_names_it(untrained: Sett
 
 def test_a_worker_refuses_weights_that_are_not_the_plans(store: Store):
     """A path may name another file on another machine; its masks would pass for those of the planned weights."""
-    load = segmenter_loader(ModelSettings(device="cpu"), "0" * 64)
     with pytest.raises(ConfigError, match=r"model\.checkpoint.* on this machine and 000000000000 where the run began"):
-        load(store)
+        load_model(ModelSettings(device="cpu"), "0" * 64, store)

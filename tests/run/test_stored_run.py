@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.settings import Format, RunSettings, Settings, StoreSettings
 from pipeline.storage.parts import read_part
+from tests.fake_segmenter import segmenter_weights
 from tests.fakes_run import Notes
 from tests.small_runs import RECIPE, run
 
@@ -52,7 +53,7 @@ def test_a_half_done_run_of_an_earlier_version_is_finished(stored: dict[str, byt
         run=RunSettings(address="auto", images_per_chunk=2, max_workers=1),
     )
     notes = Notes()
-    outcome = run(settings, notes=notes)
+    outcome = run(settings, find_weights=segmenter_weights, notes=notes)
     assert [sentence for sentence in notes.sentences if "from before versions were kept" in sentence]
     assert (outcome.found_chunks, outcome.committed_chunks, outcome.exit_code) == (2, 3, 0)
     for key in (key for key in stored if key.startswith("out/data/")):

@@ -21,7 +21,7 @@ from pipeline.storage.parts import read_part
 from pipeline.storage.store import Store
 from pipeline.work.chunk import WorkerContext, process_chunk
 from tests.fakes_run import Notes, drawn_image, fake_weights, write_folder
-from tests.small_runs import context_of, device, parts_of, run, with_run
+from tests.small_runs import context_of, generate, parts_of, run, with_run
 
 OLDER = {**versions_here(), "torch": "2.0.1", "pyarrow": "9.0"}
 DIFFERS = f"pyarrow 9.0 -> {versions_here()['pyarrow']}, torch 2.0.1 -> {versions_here()['torch']}"
@@ -31,7 +31,7 @@ def begun(settings: Settings, store: Store, *, chunks: int = 1, format: Format =
     """What OLDER versions have planned and begun."""
     output_settings = OutputSettings.of(replace(settings, format=format), weights_sha256="f" * 64)
     plan = create_or_load_plan(output_settings, out=settings.out, store=store, versions=OLDER).plan
-    context = WorkerContext(out=settings.out, plan=plan, store=store, generate=device.generate, versions=OLDER)
+    context = WorkerContext(out=settings.out, plan=plan, store=store, generate=generate, versions=OLDER)
     for chunk in list(plan.chunks())[:chunks]:
         process_chunk(Attempt(chunk), context)
     return context

@@ -24,7 +24,7 @@ from pipeline.work.device import Image_HW3
 from pipeline.work.stopwatch import Stopwatch
 from tests.fakes_run import as_png, drawn_image, write_folder, write_tar
 from tests.fault_proxy import Flip, fault_proxy
-from tests.small_runs import context_of, device, rows_of, with_run, work
+from tests.small_runs import context_of, generate, rows_of, with_run, work
 
 
 def from_folder(settings: Settings, folder: Path, images: dict[str, bytes]) -> Settings:
@@ -133,7 +133,7 @@ def test_an_emptied_source_stops_every_chunk(settings: Settings, store: Store, t
     def unmounting(image_HW3: Image_HW3, watch: Stopwatch) -> ImageMasks:
         for image in folder.glob("*.png"):
             image.unlink()
-        return device.generate(image_HW3, watch)
+        return generate(image_HW3, watch)
 
     # At the first image the other one may have been read already; this one is missed for certain.
     (folder / "c.png").unlink()

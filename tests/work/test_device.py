@@ -19,7 +19,7 @@ from pipeline.records import Stage
 from pipeline.settings import Recipe
 from pipeline.work.device import Device, Image_HW3
 from pipeline.work.stopwatch import Stopwatch
-from tests.fakes_run import FakeSegmenter
+from tests.fake_segmenter import FakeSegmenter
 
 RECIPE = Recipe(points_per_side=8, crop_n_layers=1)
 IMAGE_HW3 = np.random.default_rng(1).integers(0, 255, (50, 60, 3), dtype=np.uint8)

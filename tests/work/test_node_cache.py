@@ -9,6 +9,7 @@ import resource
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from model.load import BUNDLED
 from pipeline.settings import ModelSettings, StoreSettings
 from pipeline.storage.connect import RoutedStore
 from pipeline.work.node_cache import LOCK, UNFINISHED, read_once
-from pipeline.work.weights import segmenter_loader
+from pipeline.work.weights import load_model
 
 DATA = b"weights" * 1000
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -71,7 +72,7 @@ def test_the_second_worker_of_a_node_reads_nothing_from_the_store(
     data = BUNDLED["tiny"].read_bytes()
     s3_client.put_object(Bucket=s3_bucket, Key="tiny.safetensors", Body=data)
     model = ModelSettings(checkpoint=f"s3://{s3_bucket}/tiny.safetensors", device="cpu")
-    load, store = segmenter_loader(model, hashlib.sha256(data).hexdigest()), S3Reads()
+    load, store = partial(load_model, model, hashlib.sha256(data).hexdigest()), S3Reads()
     load(store, folder)
     s3_client.delete_object(Bucket=s3_bucket, Key="tiny.safetensors")
     assert load(store, folder).outputs_per_prompt == 3
@@ -82,7 +83,7 @@ def test_a_checkpoint_on_a_disk_is_not_copied(store: RoutedStore, folder: Path):
     """A laptop's disk has it already."""
     data = BUNDLED["tiny"].read_bytes()
     model = ModelSettings(checkpoint=str(BUNDLED["tiny"]), device="cpu")
-    segmenter_loader(model, hashlib.sha256(data).hexdigest())(store, folder)
+    load_model(model, hashlib.sha256(data).hexdigest(), store, folder)
     assert not folder.exists()
 
 

@@ -26,7 +26,7 @@ from pipeline.work.earlier_part import earlier_part
 from pipeline.work.stopwatch import Stopwatch
 from tests.fakes_run import drawn_image, write_folder, write_tar
 from tests.fault_proxy import Answer, fault_proxy
-from tests.small_runs import context_of, device, part_of, parts_of, rows_of, small_run, work
+from tests.small_runs import context_of, generate, part_of, parts_of, rows_of, small_run, work
 
 CONDITIONS = ("ok", "unreadable", "gone", "changed", "refused")
 ROWS = {
@@ -249,13 +249,13 @@ def test_failed_rows_are_tried_again_and_the_part_is_that_of_an_undisturbed_run(
     (tmp_path / "1.png").rename(folder / "1.png")
     seen: list[Image_HW3] = []
 
-    def generate(image_HW3: Image_HW3, watch: Stopwatch) -> ImageMasks:
+    def noting(image_HW3: Image_HW3, watch: Stopwatch) -> ImageMasks:
         seen.append(image_HW3)
-        return device.generate(image_HW3, watch)
+        return generate(image_HW3, watch)
 
     times = {path.name: path.stat().st_mtime_ns for path in Path(settings.out, "data").iterdir()}
     for chunk in context.plan.chunks():
-        report = process_chunk(Attempt(chunk, again=True), replace(context, generate=generate))
+        report = process_chunk(Attempt(chunk, again=True), replace(context, generate=noting))
         assert report.won
         assert report.images == {"ok": 3}
     assert len(seen) == 1

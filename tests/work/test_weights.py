@@ -11,7 +11,7 @@ from model.load import BUNDLED
 from pipeline.errors import ConfigError
 from pipeline.settings import ModelSettings, Settings
 from pipeline.storage.store import Store
-from pipeline.work.weights import segmenter_loader, weights_from_settings
+from pipeline.work.weights import load_model, weights_from_settings
 
 
 def test_a_worker_that_finds_other_weights_than_the_run_began_with_is_refused(store: Store, tmp_path: Path):
@@ -20,7 +20,7 @@ def test_a_worker_that_finds_other_weights_than_the_run_began_with_is_refused(st
     (tmp_path / "tiny.safetensors").write_bytes(bytes_here)
     model = ModelSettings(checkpoint=str(tmp_path / "tiny.safetensors"))
     with pytest.raises(ConfigError, match=r"has sha256 .* on this machine and 000000000000 where the run began"):
-        segmenter_loader(model, "0" * 64)(store)
+        load_model(model, "0" * 64, store)
     weights = weights_from_settings(Settings(model=model), store)
     assert weights.sha256 == hashlib.sha256(bytes_here).hexdigest()
-    assert weights.load(store).outputs_per_prompt == 3
+    assert load_model(model, weights.sha256, store).outputs_per_prompt == 3

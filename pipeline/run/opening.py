@@ -1,0 +1,80 @@
+"""What every run begins with: settings that can work, weights that can be used, a plan, and a driver for its chunks.
+
+Owns the order, so that everything that can be refused is refused before Ray starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.cluster.crew import WorkerKind
+from pipeline.cluster.driver import Driver
+from pipeline.cluster.ledger import Ledger
+from pipeline.cluster.metrics import RunMetrics
+from pipeline.cluster.worker import WorkerSpec, worker_actor
+from pipeline.errors import ConfigError, DeniedError, NotFoundError
+from pipeline.output.manifest import find_parts
+from pipeline.plan.other_versions import check_versions
+from pipeline.plan.plan import OutputSettings
+from pipeline.plan.planning import Planned, create_or_load_plan
+from pipeline.plan.versions import versions_here
+from pipeline.progress import Progress
+from pipeline.settings import Settings
+from pipeline.storage.store import Store
+from pipeline.work.loading import Weights
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run whose plan is there, made now or earlier."""
+
+    settings: Settings
+    planned: Planned
+    weights: Weights
+    out: str
+    store: Store
+    progress: Progress
+
+    def committed_now(self) -> set[str]:
+        """Ids of the chunks whose part is in the store."""
+        return find_parts(self.planned.plan, out=self.out, store=self.store).committed
+
+    def check_versions(self) -> None:
+        """raises  ConfigError if other versions than those that are here have planned it"""
+        allowed = self.settings.run.allow_other_versions
+        say = self.progress.say
+        check_versions(self.planned.plan, versions_here(), allowed=allowed, out=self.out, store=self.store, say=say)
+
+    def driver(self, ledger: Ledger, *, committed_now: Callable[[], set[str]], dry: bool = False) -> Driver:
+        """In a Ray session. Its workers write nothing if it is `dry`."""
+        settings = self.settings
+        spec = WorkerSpec(
+            out=self.out,
+            plan=self.planned.plan,
+            store=settings.store,
+            load=self.weights.load,
+            threads=settings.run.threads_per_worker,
+            dry=dry,
+        )
+        return Driver(
+            ledger,
+            WorkerKind(worker_actor, spec, settings.model.device),
+            settings.run,
+            committed_now=committed_now,
+            progress=self.progress,
+            metrics=RunMetrics(f"{self.out} (dry run)" if dry else self.out),
+        )
+
+
+def plan_run(settings: Settings, out: str, store: Store, weights: Weights, progress: Progress) -> PlannedRun:
+    """Plan, or find the plan.
+
+    raises  ConfigError if the source cannot be planned or the plan is another one's; StorageError
+    """
+    output_settings = OutputSettings.of(settings, weights_sha256=weights.sha256)
+    try:
+        planned = create_or_load_plan(output_settings, out=out, store=store, say=progress.say)
+    except (NotFoundError, DeniedError) as error:
+        raise ConfigError(str(error)) from error
+    return PlannedRun(settings, planned, weights, out, store, progress)
