@@ -13,11 +13,11 @@ comma := ,
 given = $(if $(filter file,$(origin $(1))),$($(1)),$(value $(1)))
 shard = $(call given,SHARD)
 # Not into the environment of the commands, for which make would expand them after all.
-unexport SHARD OUT ADDRESS N
+unexport SHARD OUT ADDRESS N A B IMAGE
 # A value for Hydra inside a shell word: quotes, backslashes and dollars in the value survive both.
 quoted = '$(1)="$(subst ','\'',$(subst $${,\$${,$(subst ",\",$(call given,$(2)))))"'
 
-.PHONY: help setup generate submit look report verify test browser chaos lint fmt train evaluate bench lock audit-dependencies clean
+.PHONY: help setup generate submit look report compare explain verify test browser chaos lint fmt train evaluate bench lock audit-dependencies clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -47,6 +47,12 @@ look: .venv/.run-ready  ## write a page with N=12 images of the output at OUT=..
 
 report: .venv/.run-ready  ## write a page of numbers, figures and masks of the output at OUT=..., by groups with ARGS='report.groups=countries.csv'
 	$(BIN)/python -m jobs.report $(call quoted,out,OUT) $(ARGS)
+
+compare: .venv/.run-ready  ## say what differs between the outputs at A=... and B=... of the same images, and show it on a page
+	$(BIN)/python -m jobs.compare $(call quoted,a,A) $(call quoted,b,B) $(if $(value N),'n=$(subst ','\'',$(call given,N))') $(ARGS)
+
+explain: .venv/.run-ready  ## show every step from points to masks of IMAGE=..., with settings as ARGS='recipe=sam ...'
+	$(BIN)/python -m jobs.explain $(call quoted,image,IMAGE) $(ARGS)
 
 verify: .venv/.run-ready  ## recount the output at OUT=... from its parts alone
 	$(BIN)/python -m jobs.verify $(call quoted,out,OUT) $(ARGS)

@@ -19,18 +19,19 @@ from typing import Any
 import numpy as np
 
 from benchmarks import device
-from benchmarks.agreement import PeerMask, agreement
 from benchmarks.bounds import floors, seen_shares
 from benchmarks.cases import Case, Options, prompts_and_crops
 from benchmarks.ceilings import Ceilings
 from benchmarks.command_line import parse
 from benchmarks.image_cost import image_work
 from benchmarks.machine import provenance
+from benchmarks.peer_masks import PeerMask
 from benchmarks.peers import PEERS, Peer, Setup
 from benchmarks.processes import PeerError, PeerProcess
 from benchmarks.table import BASE, SCHEMA, markdown, seconds
 from benchmarks.weights import Weights, find_weights
 from model.config import CONFIGS
+from pipeline.masks.agreement import agreement
 from pipeline.settings import Recipe
 
 REFERENCE = "released"

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.agreement import Agreement, PeerMask, agreement
 from benchmarks.cases import drawn_image, named_recipe
 from benchmarks.device import DEVICES, DeviceError, check
+from benchmarks.peer_masks import PeerMask
 from benchmarks.peers import Image_HW3, Setup, build_ours
 from benchmarks.weights import find_weights
 from model.config import CONFIGS
+from pipeline.masks.agreement import Agreement, agreement, total
 from pipeline.settings import Recipe
 
 COLUMNS = (
@@ -96,14 +97,13 @@ def markdown(found: dict[str, list[Agreement]]) -> str:
 
 
 def _cells(name: str, agreements: Sequence[Agreement]) -> Iterator[str]:
-    reference = sum(one.reference for one in agreements)
-    yield from (name, str(len(agreements)), str(sum(one.count for one in agreements)), str(reference))
-    for pairs in (sum(one.matched for one in agreements), sum(one.similar for one in agreements)):
-        yield f"{pairs} ({pairs / reference:.1%})" if reference else "0"
-    mean_iou = sum(one.mean_iou * one.reference for one in agreements) / reference if reference else 1.0
-    yield f"{mean_iou:.4f}"
-    yield f"{min(one.least_iou for one in agreements):.4f}"
-    yield f"{max(one.score_difference for one in agreements):.1e}"
+    all_images = total(agreements)
+    yield from (name, str(len(agreements)), str(all_images.count), str(all_images.reference))
+    for pairs in (all_images.matched, all_images.similar):
+        yield f"{pairs} ({pairs / all_images.reference:.1%})" if all_images.reference else "0"
+    yield f"{all_images.mean_iou:.4f}"
+    yield f"{all_images.least_iou:.4f}"
+    yield f"{all_images.score_difference:.1e}"
 
 
 def must_agree(found: dict[str, list[Agreement]]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.agreement import PeerMask
+from benchmarks.peer_masks import PeerMask
 from model.load import load_segmenter
 from pipeline.masks.generator import generate_masks
 from pipeline.settings import Recipe

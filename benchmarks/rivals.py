@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.agreement import PeerMask, rle_counts
+from benchmarks.peer_masks import PeerMask, rle_counts
 from benchmarks.peers import DECODE, ENCODE, Generator, Image_HW3, Seam, Setup
 from model.load import load_sam
 from pipeline.settings import Recipe

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.agreement import agreement
 from benchmarks.bounds import Floor, floors, seen_shares
 from benchmarks.cases import Options, drawn_image
 from benchmarks.ceilings import Ceilings
@@ -29,6 +28,7 @@ from model.config import CONFIGS
 from model.load import BUNDLED, load_sam
 from model.point_decoder import Predictions
 from model.segmenter import TorchSegmenter
+from pipeline.masks.agreement import agreement
 from pipeline.settings import Recipe
 
 

@@ -14,7 +14,6 @@ import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import cost
-from benchmarks.agreement import PeerMask, agreement, rle_counts
 from benchmarks.bounds import markdown as floor_tables
 from benchmarks.bounds import seen_shares
 from benchmarks.cases import RECIPES, Options, named_recipe, prompts_and_crops, recipe_of
@@ -23,10 +22,12 @@ from benchmarks.command_line import parse
 from benchmarks.compare import compare, without_masks
 from benchmarks.cost_tables import markdown as cost_tables
 from benchmarks.image_cost import image_work
+from benchmarks.peer_masks import PeerMask, rle_counts
 from benchmarks.peers import PEERS, Generator, Peer, Seam, Setup, build_ours
 from benchmarks.reference.official import build_official
 from benchmarks.table import markdown, seconds
 from model.config import CONFIGS
+from pipeline.masks.agreement import agreement
 from pipeline.settings import CropRank, Recipe
 
 HW = (120, 160)

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.evaluation.truths import Floats, Truths, pairwise_iou
+from pipeline.evaluation.truths import Floats, Truths
+from pipeline.masks.overlap import pairwise_iou
 from pipeline.masks.rle import Mask_HW, mask_pixels
 from pipeline.masks.segmenter import Encoded, Segmenter, cells_on_host
 from pipeline.masks.trace import UntracedMask

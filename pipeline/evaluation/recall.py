@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.evaluation.truths import Floats, Truths, pairwise_iou
+from pipeline.evaluation.truths import Floats, Truths
+from pipeline.masks.overlap import pairwise_iou
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 MOST_MASKS = 1000

@@ -1,7 +1,7 @@
-"""The ground truth of one image: masks as COCO's packed run lengths, and how masks are compared.
+"""The ground truth of one image: masks as COCO's packed run lengths.
 
-Owns what counts as a truth. Does not know where masks come from. Every IoU is over the image's own pixels.
-Legend: H W pixels, L levels of labels, T truths, D masks that are compared with them.
+Owns what counts as a truth. Does not know where masks come from.
+Legend: H W pixels, L levels of labels, T truths.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
 
 from pipeline.errors import ContractError
 from pipeline.masks.rle import Rle, pack_pixels, unpacked
@@ -62,12 +61,3 @@ class Truths:
 
     def __len__(self) -> int:
         return len(self.counts_T)
-
-
-def pairwise_iou(counts_D: Sequence[str], counts_T: Sequence[str], hw: tuple[int, int]) -> Floats:
-    """(D, T) float64 in [0, 1]."""
-    if not len(counts_D) or not len(counts_T):
-        return np.zeros((len(counts_D), len(counts_T)))
-    masks: Any = [{"size": list(hw), "counts": packed} for packed in counts_D]
-    truths: Any = [{"size": list(hw), "counts": packed} for packed in counts_T]
-    return np.asarray(coco_mask.iou(masks, truths, [0] * len(counts_T)), np.float64)

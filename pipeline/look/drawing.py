@@ -49,15 +49,18 @@ def grey(hw: tuple[int, int]) -> Picture:
     return np.full((*shown_hw(hw), 3), GREY, np.uint8)
 
 
-def drawn_over(rgb_hw3: Picture, masks: Sequence[Mask], hw: tuple[int, int]) -> Picture:
+def drawn_over(
+    rgb_hw3: Picture, masks: Sequence[Mask], hw: tuple[int, int], *, colour: tuple[int, int, int] | None = None
+) -> Picture:
     """The masks over the image.
 
     rgb_hw3  what `scaled` or `grey` returned
     hw       the size of the image
+    colour   RGB of all masks; None gives each its own
     raises   StorageError if the run lengths of a mask cannot be read or do not fill the image
     """
     top_hw, edge_hw = topmost(masks, hw)
-    colour_K3 = np.array([[0, 0, 0], *(_colour(number) for number in range(len(masks)))], np.float32)
+    colour_K3 = np.array([[0, 0, 0], *(colour or _colour(number) for number in range(len(masks)))], np.float32)
     share_hw1 = np.where(edge_hw, OUTLINE, FILL)[..., None].astype(np.float32)
     mixed_hw3 = rgb_hw3 + share_hw1 * (colour_K3[top_hw] - rgb_hw3)
     return np.where(top_hw[..., None] > 0, np.rint(mixed_hw3), rgb_hw3).astype(np.uint8)

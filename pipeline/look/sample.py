@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from pipeline.errors import ConfigError, DeniedError, NotFoundError, StorageError
-from pipeline.output.committed import find_committed, part_problem, told
+from pipeline.errors import ConfigError, StorageError
+from pipeline.output.committed import find_committed, planned_part, told
 from pipeline.output.labelled import ByteRange, images_of_chunk
-from pipeline.plan.layout import part_name, part_uri
+from pipeline.plan.layout import part_name
 from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import Plan
 from pipeline.records import Chunk, ImageRow, Status
-from pipeline.storage.parts import Part, read_part
+from pipeline.storage.parts import Part
 from pipeline.storage.store import Store
 
 SPREAD = 4
@@ -110,23 +110,12 @@ def _order(count: int, dice: random.Random) -> list[int]:
 
 def _read(chunk: Chunk, sample: Sample, store: Store) -> Part | None:
     """None, and a sentence among the broken ones, if it is not this chunk's part."""
-    plan, name = sample.plan, part_name(sample.plan, chunk)
     sample.read += 1
-    try:
-        data = store.read(part_uri(sample.out, plan, chunk))
-    except (NotFoundError, DeniedError) as error:
-        sample.broken.append(str(error))
-        return None
-    try:
-        part = read_part(data, format=plan.settings.format, name=name)
-    except StorageError as error:
-        sample.broken.append(str(error))
-        return None
-    problem = part_problem(chunk, plan, rows=len(part.rows), metadata=part.metadata)
-    if problem:
-        sample.broken.append(problem)
-        return None
-    return part
+    part = planned_part(chunk, sample.plan, out=sample.out, store=store)
+    if isinstance(part, Part):
+        return part
+    sample.broken.append(part)
+    return None
 
 
 def _check_any(chosen: Sequence[Chosen], sample: Sample) -> None:

@@ -17,6 +17,7 @@ from pipeline.errors import ContractError
 from pipeline.masks.candidates import Candidates
 from pipeline.masks.crops import Crop, image_crops
 from pipeline.masks.merge import merge_crops
+from pipeline.masks.observer import UNOBSERVED, Observer
 from pipeline.masks.rle import Rle
 from pipeline.masks.search import CropSearch
 from pipeline.masks.segmenter import Encoded, Segmenter
@@ -46,6 +47,7 @@ def generate_masks(
     recipe: Recipe,
     *,
     crops_per_encode: int = CROPS_PER_ENCODE,
+    observer: Observer = UNOBSERVED,
 ) -> list[ImageMasks]:
     """Every mask that the recipe finds in each RGB image, in a fixed order; one result per image, maybe empty.
 
@@ -53,30 +55,31 @@ def generate_masks(
     encoded at once. The order is that of the last duplicate removal: by predicted IoU within one crop, by
     `recipe.crop_rank` across crops, and after a clean-up untouched masks before changed ones.
 
-    raises  ConfigError if the recipe leaves a crop layer without points
-            ContractError if an image is not (H, W, 3) uint8 with at least one pixel
+    observer  told of each step, in a call with one image
+    raises    ConfigError if the recipe leaves a crop layer without points
+              ContractError if an image is not (H, W, 3) uint8 with at least one pixel
     """
     found: list[list[Candidates[Rle]]] = [[] for _ in images_HW3]
     funnels = [Funnel() for _ in images_HW3]
     windows = [window for index, image_HW3 in enumerate(images_HW3) for window in _windows(index, image_HW3, recipe)]
     for start in range(0, len(windows), crops_per_encode):
         batch = windows[start : start + crops_per_encode]
-        for window, (candidates, funnel) in zip(batch, _searched(batch, segmenter, recipe), strict=True):
+        for window, (candidates, funnel) in zip(batch, _searched(batch, segmenter, recipe, observer), strict=True):
             found[window.image_index].append(candidates)
             funnels[window.image_index] += funnel
     return [
-        merge_crops(_image_hw(image_HW3), crops, funnel, recipe)
+        merge_crops(_image_hw(image_HW3), crops, funnel, recipe, observer)
         for image_HW3, crops, funnel in zip(images_HW3, found, funnels, strict=True)
     ]
 
 
 def _searched(
-    batch: Sequence[_Window], segmenter: Segmenter[Encoded], recipe: Recipe
+    batch: Sequence[_Window], segmenter: Segmenter[Encoded], recipe: Recipe, observer: Observer
 ) -> list[tuple[Candidates[Rle], Funnel]]:
     """What each crop of a batch has. A function of its own, so that no encoding outlives its batch."""
     encoded = segmenter.encode([window.pixels_HW3 for window in batch])
     return [
-        CropSearch(window.image_hw, window.crop, crop, segmenter, recipe).run()
+        CropSearch(window.image_hw, window.crop, crop, segmenter, recipe, observer).run()
         for window, crop in zip(batch, encoded, strict=True)
     ]
 

@@ -17,26 +17,33 @@ from pipeline.masks.candidates import Candidates
 from pipeline.masks.clean import clean_mask
 from pipeline.masks.filters import covers_too_much
 from pipeline.masks.nms import box_nms, order_across_crops, untouched_first
+from pipeline.masks.observer import UNOBSERVED, Among, Observer
 from pipeline.masks.rle import Rle
 from pipeline.records import Funnel, ImageMasks, Mask
 from pipeline.settings import Recipe
 
 
 def merge_crops(
-    image_hw: tuple[int, int], crops: Sequence[Candidates[Rle]], funnel: Funnel, recipe: Recipe
+    image_hw: tuple[int, int],
+    crops: Sequence[Candidates[Rle]],
+    funnel: Funnel,
+    recipe: Recipe,
+    observer: Observer = UNOBSERVED,
 ) -> ImageMasks:
     """The image's result from what each of its crops found.
 
     crops   one per crop, each already free of duplicates, masks in its crop's frame
     funnel  what became of the candidates up to here
+    observer  told of each step, of which it changes nothing
     raises  ContractError if a candidate is unaccounted for
     """
     found = Candidates.concatenate(crops)
-    unique = found if len(crops) == 1 else _unique_across_crops(found, recipe)
-    whole, changed_N = _clean(_paste(unique, image_hw), recipe)
-    distinct = _unique_after_clean(whole, changed_N, recipe)
+    unique = found if len(crops) == 1 else _unique_across_crops(found, recipe, observer)
+    whole, changed_N = _clean(_paste(unique, image_hw), recipe, observer)
+    distinct = _unique_after_clean(whole, changed_N, recipe, observer)
     area_N = np.array([rle.area for rle in distinct.masks], np.int64)
     large_N = covers_too_much(area_N, image_hw=image_hw, max_fraction=recipe.max_area_fraction)
+    observer.sized(distinct, large_N)
     kept = distinct.take(np.flatnonzero(~large_N))
     funnel += Funnel(
         duplicate_across_crops=len(found) - len(unique),
@@ -51,9 +58,11 @@ def merge_crops(
     return ImageMasks(tuple(_records(kept)), funnel)
 
 
-def _unique_across_crops(found: Candidates[Rle], recipe: Recipe) -> Candidates[Rle]:
+def _unique_across_crops(found: Candidates[Rle], recipe: Recipe, observer: Observer) -> Candidates[Rle]:
     order = order_across_crops(found, recipe.crop_rank)
-    return found.take(box_nms(found.box_xyxy_N4, order, iou_thresh=recipe.crop_nms_thresh))
+    kept_K = box_nms(found.box_xyxy_N4, order, iou_thresh=recipe.crop_nms_thresh)
+    observer.deduplicated(Among.ACROSS_CROPS, found, order, kept_K, recipe.crop_nms_thresh)
+    return found.take(kept_K)
 
 
 def _paste(candidates: Candidates[Rle], image_hw: tuple[int, int]) -> Candidates[Rle]:
@@ -65,7 +74,7 @@ def _paste(candidates: Candidates[Rle], image_hw: tuple[int, int]) -> Candidates
     return candidates.with_masks(tuple(pasted))
 
 
-def _clean(candidates: Candidates[Rle], recipe: Recipe) -> tuple[Candidates[Rle], Flags]:
+def _clean(candidates: Candidates[Rle], recipe: Recipe, observer: Observer) -> tuple[Candidates[Rle], Flags]:
     """Masks without small holes and islands, and which of them changed; those with only small parts are dropped.
 
     The box of an untouched mask stays as it was.
@@ -79,16 +88,22 @@ def _clean(candidates: Candidates[Rle], recipe: Recipe) -> tuple[Candidates[Rle]
             box_4[:] = mask.rle.box_xyxy
     changed_N = np.array([mask.changed for mask in cleaned], np.bool_)
     large_N = np.array([mask.largest_area >= recipe.drop_if_largest_below for mask in cleaned], np.bool_)
+    observer.cleaned(candidates, tuple(mask.rle for mask in cleaned), large_N)
     whole = replace(candidates, box_xyxy_N4=boxes_N4, masks=tuple(mask.rle for mask in cleaned))
     return whole.take(np.flatnonzero(large_N)), changed_N[large_N]
 
 
-def _unique_after_clean(candidates: Candidates[Rle], changed_N: Flags, recipe: Recipe) -> Candidates[Rle]:
+def _unique_after_clean(
+    candidates: Candidates[Rle], changed_N: Flags, recipe: Recipe, observer: Observer
+) -> Candidates[Rle]:
     """Masks that the clean-up made equal: untouched ones are preferred, else the order so far decides."""
     if not recipe.min_mask_region_area:
         return candidates
     thresh = max(recipe.box_nms_thresh, recipe.crop_nms_thresh)
-    return candidates.take(box_nms(candidates.box_xyxy_N4, untouched_first(changed_N), iou_thresh=thresh))
+    order = untouched_first(changed_N)
+    kept_K = box_nms(candidates.box_xyxy_N4, order, iou_thresh=thresh)
+    observer.deduplicated(Among.AFTER_CLEAN, candidates, order, kept_K, thresh)
+    return candidates.take(kept_K)
 
 
 def _records(candidates: Candidates[Rle]) -> list[Mask]:

@@ -6,7 +6,10 @@ Legend: N boxes, K kept, M after the one in hand.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.masks.arrays import Flags, Floats, Integers
 from pipeline.masks.candidates import Candidates
@@ -44,13 +47,34 @@ def box_nms(box_xyxy_N4: Integers, order_N: Integers, *, iou_thresh: float) -> I
     areas_N = (boxes_N4[:, 2] - boxes_N4[:, 0]) * (boxes_N4[:, 3] - boxes_N4[:, 1])
     alive_N = np.ones(len(boxes_N4), dtype=np.bool_)
     for i in range(len(boxes_N4)):
-        if not alive_N[i]:
-            continue
-        low_M2 = np.maximum(boxes_N4[i, :2], boxes_N4[i + 1 :, :2])
-        high_M2 = np.minimum(boxes_N4[i, 2:], boxes_N4[i + 1 :, 2:])
-        sides_M2 = np.maximum(high_M2 - low_M2, np.float32(0))
-        shared_M = sides_M2[:, 0] * sides_M2[:, 1]
-        with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, which is not above any threshold
-            iou_M = shared_M / (areas_N[i] + areas_N[i + 1 :] - shared_M)
-        alive_N[i + 1 :] &= ~(iou_M.astype(np.float64) > iou_thresh)
+        if alive_N[i]:
+            alive_N[i + 1 :] &= ~(_iou_with_later(boxes_N4, areas_N, i) > iou_thresh)
     return order_N[alive_N]
+
+
+def winners(
+    box_xyxy_N4: Integers, order_N: Integers, kept_K: Integers, *, iou_thresh: float
+) -> dict[int, tuple[int, float]]:
+    """For each box that `box_nms` removed the position of the first better one that made it fall, and their IoU.
+
+    kept_K  what `box_nms` returned for these boxes, in this order, with this threshold
+    """
+    boxes_N4 = box_xyxy_N4[order_N].astype(np.float32)
+    areas_N = (boxes_N4[:, 2] - boxes_N4[:, 0]) * (boxes_N4[:, 3] - boxes_N4[:, 1])
+    stays, beaten = set(kept_K.tolist()), dict[int, tuple[int, float]]()
+    for i, position in enumerate(order_N.tolist()):
+        if position in stays:
+            iou_M = _iou_with_later(boxes_N4, areas_N, i)
+            for later in np.flatnonzero(iou_M > iou_thresh).tolist():
+                beaten.setdefault(int(order_N[i + 1 + later]), (position, float(iou_M[later])))
+    return beaten
+
+
+def _iou_with_later(boxes_N4: npt.NDArray[Any], areas_N: npt.NDArray[Any], i: int) -> npt.NDArray[np.float64]:
+    """Of box i with each box after it."""
+    low_M2 = np.maximum(boxes_N4[i, :2], boxes_N4[i + 1 :, :2])
+    high_M2 = np.minimum(boxes_N4[i, 2:], boxes_N4[i + 1 :, 2:])
+    sides_M2 = np.maximum(high_M2 - low_M2, np.float32(0))
+    shared_M = sides_M2[:, 0] * sides_M2[:, 1]
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, which is not above any threshold
+        return (shared_M / (areas_N[i] + areas_N[i + 1 :] - shared_M)).astype(np.float64)

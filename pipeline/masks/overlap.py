@@ -1,18 +1,22 @@
 """How masks of one frame lie to one another, from their run lengths alone: no mask is ever pixels.
 
 Owns what is counted of several masks at once. Column-major positions, as in rle.py.
-Legend: N masks, K runs inside a mask, D depths.
+Legend: N masks, D T masks of two lists (in `_depths` D depths), K runs inside a mask, M runs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.masks.arrays import Integers
 from pipeline.masks.compiled import compiled
-from pipeline.masks.rle import Bytes, unpack
+from pipeline.masks.rle import Bytes, Rle, unpack, unpacked
+
+IoU_DT = npt.NDArray[np.float64]
 
 
 class Insides(NamedTuple):
@@ -40,23 +44,80 @@ def pixels_by_depth(insides: Insides, hw: tuple[int, int], *, deepest: int) -> I
     return _depths(np.sort(insides.start_K), np.sort(insides.stop_K), hw[0] * hw[1], deepest)
 
 
+def pairwise_iou(counts_D: Sequence[str], counts_T: Sequence[str], hw: tuple[int, int]) -> IoU_DT:
+    """(D, T) in [0, 1], of masks as COCO's packed run lengths: pixels in both per pixels in either; 0 for empty masks.
+
+    raises  ValueError if the run lengths of a mask cannot be read or do not fill the frame
+    """
+    if not len(counts_D) or not len(counts_T):
+        return np.zeros((len(counts_D), len(counts_T)))
+    first, second = ([_read(counts, hw) for counts in several] for several in (counts_D, counts_T))
+    return _pairwise(_insides_of(first), _boxes(first), _insides_of(second), _boxes(second))
+
+
+def _read(counts: str, hw: tuple[int, int]) -> Rle:
+    """Others than ours may write runs of no pixel; they do no harm here."""
+    try:
+        run_M = unpacked(counts)
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"the run lengths of a mask cannot be read ({error})") from error
+    if (run_M < 0).any() or run_M.sum() != hw[0] * hw[1]:
+        raise ValueError(f"the run lengths of a mask do not fill its image of {hw[1]} x {hw[0]}")
+    return Rle(hw, run_M)
+
+
+def _insides_of(masks: Sequence[Rle]) -> Insides:
+    ends = [mask.run_M.cumsum() for mask in masks]
+    stops = [end_M[1::2] for end_M in ends]
+    starts = [end_M[: 2 * len(stop_K) : 2] for end_M, stop_K in zip(ends, stops, strict=True)]
+    first_N1 = np.cumsum([0, *map(len, stops)])
+    return Insides(np.concatenate(starts), np.concatenate(stops), first_N1)
+
+
+def _boxes(masks: Sequence[Rle]) -> Integers:
+    """(N, 4) first and last column and row."""
+    return np.array([mask.box_xyxy for mask in masks], np.int64)
+
+
 @compiled
 def near_duplicates(insides: Insides, iou: float) -> int:
     """Pairs of masks whose IoU is above `iou`. Masks without pixels are like no other."""
-    first_N1 = insides.first_N1
-    count = len(first_N1) - 1
-    area_N = np.zeros(count, np.int64)
-    for n in range(count):
-        for k in range(first_N1[n], first_N1[n + 1]):
-            area_N[n] += insides.stop_K[k] - insides.start_K[k]
+    area_N = _areas(insides)
     pairs = 0
-    for n in range(count):
+    for n in range(len(area_N)):
         for other in range(n):
             smaller, larger = min(area_N[n], area_N[other]), max(area_N[n], area_N[other])
             if smaller > iou * larger and smaller:
-                common = _common(insides, n, other)
+                common = _common(insides, n, insides, other)
                 pairs += common / (smaller + larger - common) > iou
     return pairs
+
+
+@compiled
+def _areas(insides: Insides) -> Integers:
+    first_N1 = insides.first_N1
+    area_N = np.zeros(len(first_N1) - 1, np.int64)
+    for n in range(len(area_N)):
+        for k in range(first_N1[n], first_N1[n + 1]):
+            area_N[n] += insides.stop_K[k] - insides.start_K[k]
+    return area_N
+
+
+@compiled
+def _pairwise(first: Insides, box_D4: Integers, second: Insides, box_T4: Integers) -> IoU_DT:
+    """Masks whose boxes do not meet are not looked at."""
+    area_D, area_T = _areas(first), _areas(second)
+    iou_DT = np.zeros((len(area_D), len(area_T)), np.float64)
+    for d in range(len(area_D)):
+        a = box_D4[d]
+        for t in range(len(area_T)):
+            b = box_T4[t]
+            if a[0] > b[2] or b[0] > a[2] or a[1] > b[3] or b[1] > a[3]:
+                continue
+            common = _common(first, d, second, t)
+            if common:
+                iou_DT[d, t] = common / (area_D[d] + area_T[t] - common)
+    return iou_DT
 
 
 @compiled
@@ -111,13 +172,12 @@ def _depths(start_K: Integers, stop_K: Integers, pixels: int, deepest: int) -> I
 
 
 @compiled
-def _common(insides: Insides, n: int, other: int) -> Any:
-    """Pixels of both masks."""
-    start_K, stop_K, first_N1 = insides
-    i, j, common = first_N1[n], first_N1[other], 0
-    while i < first_N1[n + 1] and j < first_N1[other + 1]:
-        common += max(0, min(stop_K[i], stop_K[j]) - max(start_K[i], start_K[j]))
-        if stop_K[i] < stop_K[j]:
+def _common(first: Insides, n: int, second: Insides, other: int) -> Any:
+    """Pixels of both a mask of the first and one of the second, which may be the same list."""
+    i, j, common = first.first_N1[n], second.first_N1[other], 0
+    while i < first.first_N1[n + 1] and j < second.first_N1[other + 1]:
+        common += max(0, min(first.stop_K[i], second.stop_K[j]) - max(first.start_K[i], second.start_K[j]))
+        if first.stop_K[i] < second.stop_K[j]:
             i += 1
         else:
             j += 1

@@ -17,6 +17,7 @@ from pipeline.masks.crops import Crop, grid_points, points_per_side
 from pipeline.masks.filters import at_crop_edge, predicted_iou_cut, stability_scores
 from pipeline.masks.measure import measure_masks
 from pipeline.masks.nms import best_first, box_nms
+from pipeline.masks.observer import UNOBSERVED, Among, Observer, Prompted
 from pipeline.masks.rle import Rle
 from pipeline.masks.segmenter import Encoded, Segmenter, cells_on_host
 from pipeline.masks.trace import UntracedMask
@@ -33,6 +34,7 @@ class CropSearch(Generic[Encoded]):
     encoded: Encoded
     segmenter: Segmenter[Encoded]
     recipe: Recipe
+    observer: Observer = UNOBSERVED
 
     def run(self) -> tuple[Candidates[Rle], Funnel]:
         """What survives inside this crop, best predicted IoU first, and what became of every candidate so far.
@@ -44,8 +46,10 @@ class CropSearch(Generic[Encoded]):
         size = self.recipe.points_per_batch
         batches = [self._prompt(points_xy_P2[start : start + size]) for start in range(0, len(points_xy_P2), size)]
         found = Candidates.concatenate([candidates for candidates, _ in batches])
-        order = best_first(found.predicted_iou_N)
-        kept = found.take(box_nms(found.box_xyxy_N4, order, iou_thresh=self.recipe.box_nms_thresh))
+        order, thresh = best_first(found.predicted_iou_N), self.recipe.box_nms_thresh
+        kept_K = box_nms(found.box_xyxy_N4, order, iou_thresh=thresh)
+        self.observer.deduplicated(Among.IN_CROP, found, order, kept_K, thresh)
+        kept = found.take(kept_K)
         funnel = sum((funnel for _, funnel in batches), Funnel(duplicate_in_crop=len(found) - len(kept)))
         return kept.with_masks(tuple(mask.traced() for mask in kept.masks)), funnel
 
@@ -65,6 +69,20 @@ class CropSearch(Generic[Encoded]):
         crop_4 = np.array(self.crop.box_xyxy)
         box_N4 = measures.box_xyxy_N4 + np.tile(crop_4[:2], 2)
         edge_N = at_crop_edge(box_N4, self.crop, image_hw=self.image_hw, tolerance=self.recipe.crop_edge_tolerance)
+        self.observer.prompted(
+            Prompted(
+                crop=self.crop,
+                encoded=self.encoded,
+                segmenter=self.segmenter,
+                points_xy_P2=points_xy_P2,
+                predictions=predictions,
+                logits_Nwh=logits_Nwh,
+                upscaling=upscaling,
+                box_xyxy_N4=box_N4,
+                stable_N=stable_N,
+                edge_N=edge_N,
+            )
+        )
         chosen = np.flatnonzero(stable_N & ~edge_N)
         candidates = Candidates(
             box_xyxy_N4=box_N4[chosen],

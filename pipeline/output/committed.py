@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from pipeline.errors import ChangedError, ConfigError, DamagedError, DeniedError, NotFoundError
 from pipeline.output.manifest import list_data
-from pipeline.plan.layout import part_name, plan_uri
+from pipeline.plan.layout import part_name, part_uri, plan_uri
 from pipeline.plan.plan import Plan
 from pipeline.plan.planning import load_plan
 from pipeline.records import Chunk
+from pipeline.storage.parts import Part, read_part
 from pipeline.storage.store import ObjectInfo, Store
 
 OF_ONE_PART = (NotFoundError, DeniedError, ChangedError, DamagedError)
@@ -61,6 +62,19 @@ def part_problem(chunk: Chunk, plan: Plan, *, rows: int, metadata: Mapping[str, 
         f"{part_name(plan, chunk)} holds {rows} rows of {of_plan[:12]}, "
         f"expected {planned} of this plan, {plan.sha256[:12]}"
     )
+
+
+def planned_part(chunk: Chunk, plan: Plan, *, out: str, store: Store) -> Part | str:
+    """The part of a chunk, or a sentence that says why it cannot be used.
+
+    raises  StorageError if the store does not answer, which says nothing of the part
+    """
+    name = part_name(plan, chunk)
+    try:
+        part = read_part(store.read(part_uri(out, plan, chunk)), format=plan.settings.format, name=name)
+    except OF_ONE_PART as error:
+        return str(error)
+    return part_problem(chunk, plan, rows=len(part.rows), metadata=part.metadata) or part
 
 
 def told(sentences: Sequence[str], *, shown: int = 3) -> str:

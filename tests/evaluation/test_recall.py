@@ -18,7 +18,8 @@ from pycocotools.cocoeval import COCOeval
 from model.training.scenes import draw_scene
 from pipeline.errors import ContractError
 from pipeline.evaluation.recall import AREA_RANGES, count_recall, match_greedily
-from pipeline.evaluation.truths import Truths, pairwise_iou
+from pipeline.evaluation.truths import Truths
+from pipeline.masks.overlap import pairwise_iou
 from pipeline.masks.rle import mask_pixels, pack_pixels
 
 SIDE = 128
