@@ -76,10 +76,11 @@ Questions after Gebru et al., Datasheets for Datasets (arXiv:1803.09010), as far
 
 - **What is an instance?** An image of the source, with all masks that the generator kept. There are {images:,}.
 - **Is it a sample?** No: every image of the source is in exactly one row, also if it failed.
-- **Are there labels?** Masks without classes or names, and two scores for each mask. No person has drawn or checked them.
+- **Are there labels?** Masks without classes or names, and two scores for each mask. No person has drawn or checked
+  them.
 - **What is missing?** The pixels of the images. {failures}
-- **Errors, noise, repetition?** A model made the masks: some are wrong, things are missed, and masks of one image overlap.
-  `predicted_iou` is the model's own guess. Thresholds and duplicate removal are those in the table above.
+- **Errors, noise, repetition?** A model made the masks: some are wrong, things are missed, and masks of one image
+  overlap. `predicted_iou` is the model's own guess. Thresholds and duplicate removal are those in the table above.
 - **How was it made?** By prompting the model with a grid of points on each image, and on zoomed crops if
   `recipe.crop_n_layers` is above 0; then by the filters of that table.
 - **Can it be made again?** Yes: the same source, weights, settings and versions give the same bytes on one class of
