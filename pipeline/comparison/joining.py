@@ -10,7 +10,6 @@ have one order have few of these at a time.
 from __future__ import annotations
 
 import posixpath
-from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 
@@ -75,7 +74,7 @@ class _Waiting:
 
     output: Output
     part: int = 0
-    by_sha256: dict[str, deque[Alone]] = field(default_factory=dict[str, deque[Alone]])
+    by_sha256: dict[str, list[Alone]] = field(default_factory=dict[str, list[Alone]])
     without_hash: list[Alone] = field(default_factory=list[Alone])
 
     @property
@@ -89,7 +88,7 @@ class _Waiting:
 
     def add(self, alone: Alone) -> None:
         if alone.sha256:
-            self.by_sha256.setdefault(alone.sha256, deque()).append(alone)
+            self.by_sha256.setdefault(alone.sha256, []).append(alone)
         else:
             self.without_hash.append(alone)
 
@@ -98,7 +97,7 @@ class _Waiting:
         same = self.by_sha256.get(sha256)
         if not same:
             return None
-        place = same.popleft().place
+        place = same.pop(0).place
         if not same:
             del self.by_sha256[sha256]
         return place
