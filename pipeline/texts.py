@@ -2,7 +2,8 @@
 
 Names of files, keys and tar members are data: whoever made them must not be able to write lines of ours, colour a
 terminal or turn the order of its characters. And where an address carries a password or a signature, neither shows it.
-Owns what is escaped and what is left out; whoever writes to a stream calls it, line by line.
+Owns what is escaped and what is left out; whoever writes to a stream calls it, line by line. Owns too how a count is
+spelled.
 """
 
 from __future__ import annotations
@@ -49,6 +50,17 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """The same for a text whose line breaks are meant."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def shortened(text: str, most: int) -> str:
+    """`text` as `printable` has it, with an ellipsis in place of what is beyond `most` characters."""
+    text = printable(text)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def counted(count: int, unit: str) -> str:
+    """A number with what it counts: `1 mask`, `2,000 masks`."""
+    return f"{count:,} {unit}{'' if count == 1 else 's'}"
 
 
 def _spelled(code: int) -> str:

@@ -12,9 +12,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 from pipeline.errors import ConfigError, StorageError
-from pipeline.look.sample import Sampled
+from pipeline.look.sample import Sampled, with_place
 from pipeline.output.committed import find_committed, planned_part
-from pipeline.output.labelled import images_of_chunk
 from pipeline.plan.layout import part_name
 from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import Plan
@@ -86,12 +85,9 @@ class Output:
     def sampled(self, place: Place, row: ImageRow) -> Sampled:
         """The row with the place of its image's bytes."""
         try:
-            planned = images_of_chunk(self.chunks[place.part], self.plan, index=self._index, out=self.out)[place.row]
-        except (StorageError, ConfigError) as error:
+            return with_place(row, place.row, self.chunks[place.part], self.plan, index=self._index, out=self.out)
+        except ConfigError as error:
             return Sampled(row, None, f"where it lies cannot be looked up: {error}")
-        if planned.image_id != row.image_id:
-            return Sampled(row, None, f"image {planned.image_id} was planned in its place; make verify tells more")
-        return Sampled(row, planned.image)
 
     def _read(self, chunk: Chunk) -> tuple[ImageRow, ...]:
         part = planned_part(chunk, self.plan, out=self.out, store=self.store)

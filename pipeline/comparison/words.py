@@ -20,6 +20,7 @@ from pipeline.comparison.records import (
     Moves,
 )
 from pipeline.masks.agreement import SAME_IOU, SIMILAR_IOU
+from pipeline.texts import counted
 
 SHOWN_SETTINGS, SHOWN_IMAGES = 12, 3
 WIDTH = 12
@@ -51,11 +52,11 @@ def verdict(found: Comparison) -> str:
     if images.equal == images.compared:
         both = " that both have" if images.only_a or images.only_b else ""
         return (
-            f"100 % the same: {_count(masks.agreement.reference, 'mask')} of {_count(images.compared, 'image')}{both}"
+            f"100 % the same: {counted(masks.agreement.reference, 'mask')} of {counted(images.compared, 'image')}{both}"
         )
     return (
         f"{share(masks.agreement.similar, masks.agreement.reference)} of A's masks are in B "
-        f"(IoU >= {SIMILAR_IOU}); {_count(masks.vanished, 'mask')} vanished, {masks.appeared:,} appeared"
+        f"(IoU >= {SIMILAR_IOU}); {counted(masks.vanished, 'mask')} vanished, {masks.appeared:,} appeared"
     )
 
 
@@ -63,7 +64,7 @@ def standing(output: Output) -> str:
     """How far it is, and what made it."""
     settings = output.plan.settings
     there = f"{len(output.chunks):,} of {output.plan.chunk_count:,} parts"
-    return f"{_count(output.plan.image_count, 'image')}, {there}; {settings.model_name}, {settings.precision}"
+    return f"{counted(output.plan.image_count, 'image')}, {there}; {settings.model_name}, {settings.precision}"
 
 
 def images_said(images: Images) -> str:
@@ -76,7 +77,7 @@ def images_said(images: Images) -> str:
 def image_sentences(images: Images) -> Iterator[str]:
     """What is odd about the images; nothing if nothing is."""
     if images.other_bytes:
-        yield f"{_count(images.other_bytes, 'image')} of the same name with other bytes in B"
+        yield f"{counted(images.other_bytes, 'image')} of the same name with other bytes in B"
     kinds = {"only in A": images.only_a, "only in B": images.only_b, "of another size in B": images.other_size}
     kinds |= {f"{a} in A, {b} in B": count for (a, b), count in images.other_status.most_common()}
     for kind, count in kinds.items():
@@ -164,7 +165,3 @@ def _scores(masks: Masks) -> Iterator[str]:
         if moves.pairs:
             median, most = small(moves.median), small(moves.most)
             yield f"{name} moved by {median} (median), {most} (most), {moves.mean:+.1e} (mean, signed)"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

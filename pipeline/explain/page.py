@@ -16,7 +16,7 @@ from pipeline.explain.pictures import layers, tile
 from pipeline.explain.records import Explanation, Scores, Step
 from pipeline.look.drawing import Picture, drawn_over, scaled
 from pipeline.look.html import jpeg_uri, render
-from pipeline.texts import printable
+from pipeline.texts import counted, printable
 
 BINS, CHART_WH = 60, (600, 140)
 OTHER_THRESHOLDS = (-0.1, -0.05, 0.05, 0.1)
@@ -80,7 +80,7 @@ def page(explanation: Explanation, image_HW3: Picture, *, name: str, model: str)
         size=f"{hw[1]} x {hw[0]}",
         image=jpeg_uri(scaled(image_HW3)),
         final=jpeg_uri(drawn_over(scaled(image_HW3), result.masks, hw)),
-        masks=_count(len(result.masks), "mask"),
+        masks=counted(len(result.masks), "mask"),
         candidates=f"{result.funnel.candidates:,}",
         settings=explanation.settings,
         layers=[
@@ -137,7 +137,7 @@ def _chart(scores: Scores) -> Chart:
         for (left, right), count in zip(pairwise(edges.tolist()), counts_K.tolist(), strict=True)
         if count
     )
-    said = f"{scores.name} of {_count(len(values_N), 'candidate')}; the tallest bar has {most:,}"
+    said = f"{scores.name} of {counted(len(values_N), 'candidate')}; the tallest bar has {most:,}"
     others = tuple(_others(scores)) if scores.above_stays else ()
     cut = (threshold - low) * scale
     anchor = "start" if cut < width / 4 else "end" if cut > width * 3 / 4 else "middle"
@@ -148,7 +148,3 @@ def _others(scores: Scores) -> Iterator[tuple[str, str, bool]]:
     for step in sorted((*OTHER_THRESHOLDS, 0.0)):
         other = scores.threshold + step
         yield f"{other:.2f}", f"{scores.above(other):,}", step == 0.0
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

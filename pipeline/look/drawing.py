@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StorageError
-from pipeline.masks.rle import unpacked
+from pipeline.masks.rle import filling
 from pipeline.records import Mask
 
 LONGER_SIDE = 900
@@ -30,15 +30,15 @@ Picture = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
 
 
-def shown_hw(hw: tuple[int, int]) -> tuple[int, int]:
+def shown_hw(hw: tuple[int, int], *, longer_side: int = LONGER_SIDE) -> tuple[int, int]:
     """The size of the picture of an image of this size."""
-    scale = min(1.0, LONGER_SIDE / max(1, *hw))
+    scale = min(1.0, longer_side / max(1, *hw))
     return max(1, round(hw[0] * scale)), max(1, round(hw[1] * scale))
 
 
-def scaled(rgb_HW3: Picture) -> Picture:
+def scaled(rgb_HW3: Picture, *, longer_side: int = LONGER_SIDE) -> Picture:
     """The image as it is shown, (h, w, 3)."""
-    height, width = shown_hw((rgb_HW3.shape[0], rgb_HW3.shape[1]))
+    height, width = shown_hw((rgb_HW3.shape[0], rgb_HW3.shape[1]), longer_side=longer_side)
     if rgb_HW3.shape[:2] == (height, width):
         return rgb_HW3
     return np.asarray(cv2.resize(rgb_HW3, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
@@ -95,12 +95,9 @@ def shown_pixels(mask: Mask, hw: tuple[int, int]) -> tuple[npt.NDArray[np.bool_]
     """
     rows_h, columns_w = (_centres(size, shown) for size, shown in zip(hw, shown_hw(hw), strict=True))
     try:
-        run_M = unpacked(mask.counts)
-    except (ValueError, IndexError) as error:
-        raise StorageError(f"the run lengths of a mask cannot be read ({error})") from error
-    if (run_M < 0).any() or run_M.sum() != hw[0] * hw[1]:
-        raise StorageError(f"the run lengths of a mask do not fill its image of {hw[1]} x {hw[0]}")
-    end_M: Rows = np.cumsum(run_M)
+        end_M: Rows = np.cumsum(filling(mask.counts, hw).run_M)
+    except ValueError as error:
+        raise StorageError(str(error)) from error
     if len(end_M) < 2:
         return np.zeros((len(rows_h), 0), np.bool_), 0
     first, last = int(end_M[0]) // hw[0], (int(end_M[1::2][-1]) - 1) // hw[0]

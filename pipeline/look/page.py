@@ -15,7 +15,7 @@ from pipeline.look.pixels import pixels_of
 from pipeline.look.sample import Sample, Sampled
 from pipeline.plan.plan import OutputSettings
 from pipeline.storage.store import Store
-from pipeline.texts import printable
+from pipeline.texts import counted, printable
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _figure(sampled: Sampled, store: Store, settings: OutputSettings) -> Figure:
     return Figure(
         name=printable(row.file_name),
         size=f"{row.width} x {row.height}",
-        masks_said="1 mask" if len(row.masks) == 1 else f"{len(row.masks):,} masks",
+        masks_said=counted(len(row.masks), "mask"),
         image="" if image is None else jpeg_uri(image),
         masks=masks,
         reason=printable(reason),

@@ -130,18 +130,21 @@ def _check_any(chosen: Sequence[Chosen], sample: Sample) -> None:
 
 
 def _placed(chosen: Sequence[Chosen], chunks: Sequence[Chunk], sample: Sample, store: Store) -> Iterator[Sampled]:
-    """The rows of a part whose members cannot be looked up have no place."""
     index = MemberIndex(sample.plan, out=sample.out, store=store)
     for number, place, row in chosen:
-        try:
-            planned = images_of_chunk(chunks[number], sample.plan, index=index, out=sample.out)[place]
-        except StorageError as error:
-            yield Sampled(row, None, f"where it lies cannot be looked up: {error}")
-            continue
-        if planned.image_id == row.image_id:
-            yield Sampled(row, planned.image)
-        else:
-            name = part_name(sample.plan, chunks[number])
-            yield Sampled(
-                row, None, f"{name} has it where image {planned.image_id} was planned; make verify tells more"
-            )
+        yield with_place(row, place, chunks[number], sample.plan, index=index, out=sample.out)
+
+
+def with_place(row: ImageRow, number: int, chunk: Chunk, plan: Plan, *, index: MemberIndex, out: str) -> Sampled:
+    """The row, which has this number in the part of `chunk`; without a place if that cannot be looked up.
+
+    raises  ConfigError if the member index is not the one that was planned
+    """
+    try:
+        planned = images_of_chunk(chunk, plan, index=index, out=out)[number]
+    except StorageError as error:
+        return Sampled(row, None, f"where it lies cannot be looked up: {error}")
+    if planned.image_id == row.image_id:
+        return Sampled(row, planned.image)
+    name = part_name(plan, chunk)
+    return Sampled(row, None, f"{name} has it where image {planned.image_id} was planned; make verify tells more")

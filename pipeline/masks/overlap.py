@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pipeline.masks.arrays import Integers
 from pipeline.masks.compiled import compiled
-from pipeline.masks.rle import Bytes, Rle, unpack, unpacked
+from pipeline.masks.rle import Bytes, Rle, filling, unpack
 
 IoU_DT = npt.NDArray[np.float64]
 
@@ -51,19 +51,8 @@ def pairwise_iou(counts_D: Sequence[str], counts_T: Sequence[str], hw: tuple[int
     """
     if not len(counts_D) or not len(counts_T):
         return np.zeros((len(counts_D), len(counts_T)))
-    first, second = ([_read(counts, hw) for counts in several] for several in (counts_D, counts_T))
+    first, second = ([filling(counts, hw) for counts in several] for several in (counts_D, counts_T))
     return _pairwise(_insides_of(first), _boxes(first), _insides_of(second), _boxes(second))
-
-
-def _read(counts: str, hw: tuple[int, int]) -> Rle:
-    """Others than ours may write runs of no pixel; they do no harm here."""
-    try:
-        run_M = unpacked(counts)
-    except (ValueError, IndexError) as error:
-        raise ValueError(f"the run lengths of a mask cannot be read ({error})") from error
-    if (run_M < 0).any() or run_M.sum() != hw[0] * hw[1]:
-        raise ValueError(f"the run lengths of a mask do not fill its image of {hw[1]} x {hw[0]}")
-    return Rle(hw, run_M)
 
 
 def _insides_of(masks: Sequence[Rle]) -> Insides:

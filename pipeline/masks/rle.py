@@ -89,6 +89,20 @@ def unpacked(counts: str) -> Runs:
     return unpack(np.frombuffer(counts.encode("ascii"), np.uint8))
 
 
+def filling(counts: str, hw: tuple[int, int]) -> Rle:
+    """The mask of these packed run lengths. Others than ours may have written runs of no pixel, which stay.
+
+    raises  ValueError if they cannot be read or do not fill the frame
+    """
+    try:
+        run_M = unpacked(counts)
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"the run lengths of a mask cannot be read ({error})") from error
+    if (run_M < 0).any() or run_M.sum() != hw[0] * hw[1]:
+        raise ValueError(f"the run lengths of a mask do not fill its image of {hw[1]} x {hw[0]}")
+    return Rle(hw, run_M)
+
+
 def pack_pixels(mask_HW: Mask_HW) -> str:
     """COCO's packed run lengths of a mask."""
     columns = np.ascontiguousarray(mask_HW.T).ravel()

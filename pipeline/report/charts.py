@@ -14,6 +14,7 @@ from pipeline.records import Funnel
 from pipeline.report import published
 from pipeline.report.plots import NARROW, WIDE, Draw, Mark, bars, cells, log_steps, lying, steps
 from pipeline.report.records import Bin, CentreMap, Histogram, Report
+from pipeline.texts import counted
 
 FUNNEL_WORDS = {
     "low_predicted_iou": "predicted IoU too low",
@@ -197,24 +198,24 @@ def _threshold(least: published.Published) -> Mark:
     return Mark(least.low, f"SA-1B: {least.low:g}")
 
 
-def _histogram(words: Words, counted: Histogram, mark: Mark | None = None) -> Chart:
-    total, unit = counted.total, words.unit
+def _histogram(words: Words, found: Histogram, mark: Mark | None = None) -> Chart:
+    total, unit = found.total, words.unit
     rows = [
         (_between(low, high), f"{count:,}", _share(count, total))
-        for (low, high), count in zip(pairwise(counted.edges), counted.counts, strict=True)
+        for (low, high), count in zip(pairwise(found.edges), found.counts, strict=True)
     ]
-    if counted.below:
-        rows.insert(0, (f"below {counted.edges[0]:g}", f"{counted.below:,}", _share(counted.below, total)))
-    if counted.above:
-        rows.append((f"above {counted.edges[-1]:g}", f"{counted.above:,}", _share(counted.above, total)))
-    shares = [count / max(1, total) for count in counted.counts]
+    if found.below:
+        rows.insert(0, (f"below {found.edges[0]:g}", f"{found.below:,}", _share(found.below, total)))
+    if found.above:
+        rows.append((f"above {found.edges[-1]:g}", f"{found.above:,}", _share(found.above, total)))
+    shares = [count / max(1, total) for count in found.counts]
     drawn_as = log_steps if words.key == "relative-size" else partial(steps, mark=mark)
     return Chart(
         words,
-        _median(counted, unit),
+        _median(found, unit),
         (words.x, unit, "share"),
         tuple(rows),
-        drawn_as(counted.edges, shares, x=words.x, y=f"of the {unit}") if any(counted.counts) else None,
+        drawn_as(found.edges, shares, x=words.x, y=f"of the {unit}") if any(found.counts) else None,
     )
 
 
@@ -265,18 +266,18 @@ def _centres(centres: CentreMap) -> Chart:
     )
 
 
-def _median(counted: Histogram, unit: str) -> str:
-    """Between which edges half of what was counted is reached."""
-    total, seen = counted.total, counted.below
+def _median(found: Histogram, unit: str) -> str:
+    """Between which edges half of what was found is reached."""
+    total, seen = found.total, found.below
     if not total:
         return f"No {unit}."
     if 2 * seen >= total:
-        return f"Half of the {unit} are below {counted.edges[0]:g}."
-    for (low, high), count in zip(pairwise(counted.edges), counted.counts, strict=True):
+        return f"Half of the {unit} are below {found.edges[0]:g}."
+    for (low, high), count in zip(pairwise(found.edges), found.counts, strict=True):
         seen += count
         if 2 * seen >= total:
             return f"The median of {_counted(total, unit)} lies between {low:.4g} and {high:.4g}."
-    return f"Half of the {unit} are above {counted.edges[-1]:g}."
+    return f"Half of the {unit} are above {found.edges[-1]:g}."
 
 
 def _between(low: float, high: float) -> str:
@@ -285,7 +286,7 @@ def _between(low: float, high: float) -> str:
 
 def _counted(count: int, unit: str) -> str:
     """`unit` has an s at its end."""
-    return f"{count:,} {unit.removesuffix('s') if count == 1 else unit}"
+    return counted(count, unit.removesuffix("s"))
 
 
 def _share(count: int, total: int) -> str:

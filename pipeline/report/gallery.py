@@ -9,9 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean
 
-import cv2
-import numpy as np
-
 from pipeline.errors import StorageError
 from pipeline.look.drawing import Picture, jpeg, scaled, shown_hw
 from pipeline.look.html import data_uri
@@ -21,7 +18,7 @@ from pipeline.plan.plan import OutputSettings
 from pipeline.records import Mask
 from pipeline.report.outlines import Outlines, outlines_of
 from pipeline.storage.store import Store
-from pipeline.texts import printable
+from pipeline.texts import printable, shortened
 
 MOST_IMAGES = 100
 PICTURES, OUTLINES = 6_000_000, 7_000_000
@@ -94,8 +91,8 @@ def _image(sampled: Sampled, picture: tuple[str, str], *, most: int) -> ShownIma
     height, width = shown_hw(hw)
     return ShownImage(
         image_id=row.image_id,
-        name=_short(row.file_name),
-        source=_short(row.source),
+        name=shortened(row.file_name, LONGEST_NAME),
+        source=shortened(row.source, LONGEST_NAME),
         size=(row.width, row.height),
         view=(width, height),
         picture=uri,
@@ -128,22 +125,7 @@ def _small(rgb_hw3: Picture, most: int) -> bytes:
     """The best of `SMALLER` that has no more bytes than `most`."""
     data = b""
     for side, quality in SMALLER:
-        data = jpeg(_shrunk(rgb_hw3, side), quality=quality)
+        data = jpeg(scaled(rgb_hw3, longer_side=side), quality=quality)
         if len(data) <= most:
             break
     return data
-
-
-def _shrunk(rgb_hw3: Picture, side: int) -> Picture:
-    height, width = rgb_hw3.shape[:2]
-    scale = side / max(height, width)
-    if scale >= 1:
-        return rgb_hw3
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(cv2.resize(rgb_hw3, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _short(name: str) -> str:
-    """As it may stand on a page: one line, and not longer than a person reads."""
-    name = printable(name)
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"

@@ -17,7 +17,7 @@ from pipeline.report.charts import charts_of
 from pipeline.report.gallery import ShownImage
 from pipeline.report.plots import plot
 from pipeline.report.records import Failure, Group, Grouping, Report
-from pipeline.texts import printable
+from pipeline.texts import counted, shortened
 
 MOST_FAILURES, MOST_BROKEN, MOST_GROUPS, MOST_COLUMNS = 40, 40, 100, 20
 """Lines of one list on the page."""
@@ -113,10 +113,10 @@ def _tiles(report: Report) -> Iterator[Tile]:
     yield Tile("Masks", f"{report.masks:,}", "in the parts that were counted")
     average = f"on average; SA-1B has {published.MASKS_PER_IMAGE.low:.0f}"
     yield Tile("Masks per image", f"{report.masks / ok:.1f}" if ok else "none", average)
-    of_all = f"{failed / images:.2%} of {_counted(images, 'image')}" if failed else f"of {_counted(images, 'image')}"
+    of_all = f"{failed / images:.2%} of {counted(images, 'image')}" if failed else f"of {counted(images, 'image')}"
     yield Tile("Failed images", f"{failed:,}", of_all, alarming=failed > 0)
     if overlap.images:
-        measured = _counted(overlap.images, "image")
+        measured = counted(overlap.images, "image")
         yield Tile("Coverage", f"{overlap.mean_coverage:.0%}", f"of the pixels, mean of {measured}")
         pairs = f"pairs of masks with an IoU above {overlap.duplicate_iou:g}"
         within = f"in {overlap.images_with_near_duplicates:,} of {measured}"
@@ -142,12 +142,12 @@ def _totals_said(report: Report) -> str:
 
 def _figures_said(report: Report) -> str:
     scope = report.scope
-    made_of = f"{_counted(scope.images_sampled, 'image')} with {_counted(scope.masks_sampled, 'mask')}"
+    made_of = f"{counted(scope.images_sampled, 'image')} with {counted(scope.masks_sampled, 'mask')}"
     if scope.whole:
         which = f"The figures are of every committed part: {made_of}."
     else:
         which = (
-            f"The figures are of {scope.parts_sampled:,} of {_counted(scope.parts_committed, 'committed part')}, "
+            f"The figures are of {scope.parts_sampled:,} of {counted(scope.parts_committed, 'committed part')}, "
             f"sampled with seed {scope.seed}: {made_of}."
         )
     return f"{which} The filter funnel is of all parts that could be counted."
@@ -157,15 +157,15 @@ def _gallery_said(report: Report, gallery: Gallery) -> str:
     if not gallery.images:
         return f"No image is shown: {_text(gallery.missing)}."
     return (
-        f"{_counted(len(gallery.images), 'image')} with masks, sampled with seed {report.scope.seed} from "
-        f"{_counted(gallery.read, 'part')}. Open one to see each mask with its scores, its box and its prompt point."
+        f"{counted(len(gallery.images), 'image')} with masks, sampled with seed {report.scope.seed} from "
+        f"{counted(gallery.read, 'part')}. Open one to see each mask with its scores, its box and its prompt point."
     )
 
 
 def _failures_said(report: Report) -> str:
     more = len(report.failures) - MOST_FAILURES
-    said = f"{_counted(sum(each.count for each in report.failures), 'image')} of the sampled parts failed, by reason."
-    return f"{said} {_counted(more, 'rarer reason')} are left out." if more > 0 else said
+    said = f"{counted(sum(each.count for each in report.failures), 'image')} of the sampled parts failed, by reason."
+    return f"{said} {counted(more, 'rarer reason')} are left out." if more > 0 else said
 
 
 def _failure(failure: Failure) -> Failure:
@@ -208,12 +208,12 @@ def _grouping(grouping: Grouping) -> ShownGrouping:
     furthest = max((edge for each in groups for edge in _ends(each)), default=0.0) or 1.0
     left_out = len(groups) - MOST_GROUPS
     said = (
-        f"Images that are ok, by their value in this column. {_counted(grouping.ungrouped_images, 'image')} of this "
-        f"output have none, and {_counted(grouping.unmatched_rows, 'row')} of the table name no image of it. The "
+        f"Images that are ok, by their value in this column. {counted(grouping.ungrouped_images, 'image')} of this "
+        f"output have none, and {counted(grouping.unmatched_rows, 'row')} of the table name no image of it. The "
         "intervals are of the mean."
     )
     if left_out > 0:
-        said += f" {_counted(left_out, 'smaller group')} are left out."
+        said += f" {counted(left_out, 'smaller group')} are left out."
     level = f"{100 * grouping.level:g}%"
     shown = tuple(_group(each, furthest) for each in groups[:MOST_GROUPS])
     return ShownGrouping(_text(grouping.column), said, level, shown)
@@ -264,11 +264,5 @@ def _and_more(told: Sequence[str], most: int) -> list[str]:
     return [f"and {more:,} more"] if more > 0 else []
 
 
-def _counted(count: int, unit: str) -> str:
-    return f"{count:,} {unit}{'' if count == 1 else 's'}"
-
-
 def _text(text: str) -> str:
-    """As it may stand on a page: one line, and not longer than a person reads."""
-    text = printable(text)
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return shortened(text, LONGEST)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pipeline.progress import duration
 from pipeline.records import ChunkReport, Stage, Status
-from pipeline.texts import printable
+from pipeline.texts import counted, printable
 
 CONFIDENCE_95 = 1.96
 """Standard errors of the normal distribution."""
@@ -111,7 +111,7 @@ def estimate_text(estimate: Estimate) -> str:
 
 
 def _lines(estimate: Estimate) -> Iterator[str]:
-    to_do, workers = estimate.to_do, _counted(estimate.workers, "worker")
+    to_do, workers = estimate.to_do, counted(estimate.workers, "worker")
     yield f"Maskmill: dry run, {estimate.tried:,} of {to_do.images:,} images tried; nothing but the plan was written"
     done = to_do.images_planned - to_do.images
     more = f", {done:,} images are done" if done else ""
@@ -122,7 +122,7 @@ def _lines(estimate: Estimate) -> Iterator[str]:
     yield f"  speed    {estimate.images_per_s:.2f} images/s{between} with the {workers} at hand, each on {estimate.on}"
     yield f"  time     {duration(estimate.start_s + estimate.work_s)}, of which {duration(estimate.start_s)} to start"
     yield f"  device   {estimate.device_hours:,.2f} device-hours"
-    yield f"  output   {_bytes(estimate.output_bytes)} in {_counted(to_do.chunks, 'part')}"
+    yield f"  output   {_bytes(estimate.output_bytes)} in {counted(to_do.chunks, 'part')}"
     if to_do.reads or to_do.writes:
         yield f"  requests {to_do.reads:,} reads and {to_do.writes:,} writes of objects"
     if estimate.price_per_hour is not None:
@@ -136,10 +136,6 @@ def _tried(estimate: Estimate) -> str:
     failed = {status: count for status, count in statuses.most_common() if status != Status.OK}
     reasons = f" ({', '.join(f'{count} {status}' for status, count in failed.items())})" if failed else ""
     return f"{statuses[Status.OK]:,} ok, {sum(failed.values()):,} failed{reasons}"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _bytes(count: int) -> str:
