@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.command import run_command
-from jobs.pages import check_page, open_page, write_page
+from jobs.pages import asked_path, check_page, open_page, write_page
 from pipeline.errors import ConfigError, InputError, StorageError
 from pipeline.explain.explanation import explain
 from pipeline.explain.page import page
@@ -24,7 +24,7 @@ from pipeline.settings import ModelSettings, Recipe, RunSettings, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.images import decode_image
 from pipeline.storage.store import Store
-from pipeline.storage.uris import absolute, base_name, is_s3, local_path
+from pipeline.storage.uris import absolute, base_name
 from pipeline.texts import printable
 from pipeline.work.device import fix_torch
 from pipeline.work.weights import checkpoint_sha256, load_model
@@ -77,9 +77,7 @@ def _page_path(uri: str, asked: str) -> Path:
     """raises  ConfigError if `asked` is no name of a page"""
     if not asked:
         return Path.cwd() / f"{Path(base_name(uri)).stem.replace('/', '_').lstrip('.') or 'image'}-explain.html"
-    if is_s3(asked) or not asked.endswith(".html"):
-        raise ConfigError(f"explain={asked} must be a local path that ends in .html")
-    return Path(local_path(asked))
+    return asked_path(asked, setting="explain")
 
 
 def _pixels(uri: str, store: Store, job: ExplainJob) -> npt.NDArray[np.uint8]:

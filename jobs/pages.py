@@ -1,4 +1,4 @@
-"""Where a command puts the HTML page of an output, how it is written, and that it opens.
+"""Where a command puts its HTML page, how it is written, and that it opens.
 
 Owns the rule that nothing is written inside an output, where a page would be taken for data.
 """
@@ -27,14 +27,19 @@ def page_path(out: str, asked: str, *, setting: str, kind: str) -> Path:
         if not is_s3(out):
             return Path(local_path(out) + f"-{kind}.html")
         return Path.cwd() / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', base_name(out)).lstrip('.')}-{kind}.html"
-    if is_s3(asked) or not asked.endswith(".html"):
-        raise ConfigError(f"{setting}={asked} must be a local path that ends in .html")
-    path = Path(local_path(asked))
+    path = asked_path(asked, setting=setting)
     if not is_s3(out) and path.is_relative_to(local_path(out)):
         raise ConfigError(
             f"{setting}={asked} is inside the output, which a {kind} leaves as it is; choose another place"
         )
     return path
+
+
+def asked_path(asked: str, *, setting: str) -> Path:
+    """raises  ConfigError if `asked` is no name of a page"""
+    if is_s3(asked) or not asked.endswith(".html"):
+        raise ConfigError(f"{setting}={asked} must be a local path that ends in .html")
+    return Path(local_path(asked))
 
 
 def check_page(path: Path, *, setting: str) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from typing import Any, Generic, TypeVar
 
 from pipeline.errors import ConfigError, NotFoundError, StorageError
 from pipeline.output.manifest import CountedPart
-from pipeline.output.threads import in_threads
+from pipeline.output.threads import in_threads, now_and_then
 from pipeline.plan.layout import PART_SUFFIX, part_name, summaries_uri, summary_uri
 from pipeline.plan.plan import Plan, canonical_json
 from pipeline.records import ChunkReport, Status
@@ -118,14 +117,14 @@ def kept(
 
     A store that refuses is asked again at the next time; it delays nobody.
     """
+    begun = time.monotonic()
     keeper = _Keeper(growing, to_summary, plan, out, store)
-    thread = threading.Thread(target=keeper.write_now_and_then, args=(every_s,), name="summaries", daemon=True)
-    thread.start()
-    try:
+
+    def pause_s() -> float:
+        return max(every_s, OF_AGE * (time.monotonic() - begun))
+
+    with now_and_then(keeper.write, every_s=pause_s, farewell_s=FAREWELL_S):
         yield
-    finally:
-        keeper.ending.set()
-        thread.join(FAREWELL_S)
 
 
 class _Keeper(Generic[T]):
@@ -136,15 +135,8 @@ class _Keeper(Generic[T]):
         self._plan, self._out, self._store = plan, out, store
         self._written = 0
         """So many at the beginning of `growing`."""
-        self.ending = threading.Event()
 
-    def write_now_and_then(self, every_s: float) -> None:
-        begun = time.monotonic()
-        while not self.ending.wait(max(every_s, OF_AGE * (time.monotonic() - begun))):
-            self._write()
-        self._write()
-
-    def _write(self) -> None:
+    def write(self) -> None:
         end = len(self._growing)
         known = map(self._to_summary, self._growing[self._written : end])
         new = [summary for summary in known if summary is not None]

@@ -1,4 +1,4 @@
-"""The same work on many things at once, in threads that nobody has to wait for.
+"""The same work on many things at once, or now and then beside other work, in threads that nobody has to wait for.
 
 Owns the threads. Those of concurrent.futures would be joined when the process ends, and one that waits for a store that
 does not answer would keep a process alive that was told to stop.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -40,6 +41,26 @@ def in_threads(act: Callable[[T], R], items: Sequence[T], *, threads: int) -> Ge
             yield done.get().result()
     finally:
         stopped.set()
+
+
+@contextmanager
+def now_and_then(act: Callable[[], object], *, every_s: Callable[[], float], farewell_s: float) -> Generator[None]:
+    """Meanwhile `act` is called beside the work, after each `every_s()` seconds, and once more at the end, for which
+    nobody waits longer than `farewell_s`."""
+    ending = threading.Event()
+
+    def work() -> None:
+        while not ending.wait(every_s()):
+            act()
+        act()
+
+    thread = threading.Thread(target=work, name="now and then", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        thread.join(farewell_s)
 
 
 def _outcome(act: Callable[[T], R], item: T) -> Future[R]:

@@ -7,7 +7,6 @@ it. It is for looking at: no run reads it, and a store that refuses it costs nob
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.errors import MaskmillError, NotFoundError, exit_code_of
+from pipeline.output.threads import now_and_then
 from pipeline.plan.layout import progress_uri
 from pipeline.progress import Event, Pace, Progress, Standing
 from pipeline.run.run_report import RunRecord
@@ -32,18 +32,13 @@ def progress_file(
     """Yields what is to be told; all of it also reaches `progress`. It is written beside the work and delays nobody."""
     told = _Told(progress)
     file = _File(told, record, progress_uri(out), store)
-    thread = threading.Thread(target=file.write_now_and_then, args=(every_s,), name="progress file", daemon=True)
-    thread.start()
-    try:
-        yield told
-    except BaseException as error:
-        file.exit_code = exit_code_of(error)
-        raise
-    else:
+    with now_and_then(file.write, every_s=lambda: every_s, farewell_s=FAREWELL_S):
+        try:
+            yield told
+        except BaseException as error:
+            file.exit_code = exit_code_of(error)
+            raise
         file.exit_code = record.outcome.exit_code if record.outcome is not None else None
-    finally:
-        file.ending.set()
-        thread.join(FAREWELL_S)
 
 
 class _Told:
@@ -75,15 +70,9 @@ class _File:
     def __init__(self, told: _Told, record: RunRecord, uri: str, store: Store) -> None:
         self._told, self._record, self._uri, self._store = told, record, uri, store
         self._etag = ""
-        self.ending = threading.Event()
         self.exit_code: int | None = None
 
-    def write_now_and_then(self, every_s: float) -> None:
-        while not self.ending.wait(every_s):
-            self._write()
-        self._write()
-
-    def _write(self) -> None:
+    def write(self) -> None:
         data = json.dumps(self._fields(), indent=1).encode() + b"\n"
         with suppress(MaskmillError):  # the next one may come through
             self._etag = self._put(data)

@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from pipeline.errors import DamagedError
 from pipeline.settings import Format
-from pipeline.storage.arrow import UNREADABLE, pc, pq
+from pipeline.storage.arrow import pc
 from pipeline.storage.coco_rle import damage, first_contents, load_member
-from pipeline.storage.parquet import IMAGE_FIELDS, PART_SCHEMA
+from pipeline.storage.parquet import IMAGE_FIELDS, open_parquet, parquet_damage
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -96,15 +96,7 @@ def open_columns(file: BinaryIO | io.RawIOBase, *, format: Format, name: str = "
 class _ParquetColumns:
     def __init__(self, file: Any, name: str) -> None:
         self._name = name
-        try:
-            self._file: Any = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=True)
-            self._schema: Any = self._file.schema_arrow
-            said: dict[bytes, bytes] = self._schema.metadata or {}
-            self._metadata = {key.decode(): value.decode() for key, value in said.items()}
-        except (*UNREADABLE, UnicodeDecodeError) as error:
-            raise _damaged(name, error) from error
-        if not self._schema.equals(PART_SCHEMA):
-            raise DamagedError(f"{name} is no part of schema version 1; its columns are {self._schema.names}")
+        self._file, self._metadata = open_parquet(file, name, in_few_reads=True)
 
     @property
     def rows(self) -> int:
@@ -140,10 +132,8 @@ class _ParquetColumns:
         )
 
     def _read(self, columns: list[str]) -> Any:
-        try:
+        with parquet_damage(self._name):
             return self._file.read(columns=columns)
-        except UNREADABLE as error:
-            raise _damaged(self._name, error) from error
 
 
 def _characters(strings: Any) -> tuple[Bytes, Integers]:
@@ -223,7 +213,3 @@ class _TarColumns:
 
     def _of_contents(self, name: str) -> Integers:
         return np.array([number for entry in self._entries for number in entry[name]], np.int64)
-
-
-def _damaged(name: str, error: Exception) -> DamagedError:
-    return DamagedError(f"{name} is damaged ({error}); delete it and run again")

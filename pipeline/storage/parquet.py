@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from operator import attrgetter
 from typing import Any
@@ -91,16 +92,35 @@ def count_parquet(data: bytes, name: str) -> tuple[dict[str, int], int, dict[str
     return dict(Counter(table.column("status").to_pylist())), masks, said
 
 
-def _table(data: bytes, name: str) -> tuple[Any, dict[str, str]]:
-    try:
-        file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
-        found = file.schema_arrow
+def open_parquet(file: Any, name: str, *, in_few_reads: bool = False) -> tuple[Any, dict[str, str]]:
+    """A part as pyarrow opens it, of which nothing but the end was read; and the metadata that it says.
+
+    in_few_reads  neighbouring columns are read at once, for a file that is a range of a store
+
+    raises  as `read_parquet`
+    """
+    with parquet_damage(name):
+        opened = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=in_few_reads)
+        found = opened.schema_arrow
         if not found.equals(PART_SCHEMA):
             raise DamagedError(f"{name} is no part of schema version 1; its columns are {found.names}")
         said: dict[bytes, bytes] = found.metadata or {}
-        return file.read(), {key.decode(): value.decode() for key, value in said.items()}
+        return opened, {key.decode(): value.decode() for key, value in said.items()}
+
+
+@contextmanager
+def parquet_damage(name: str) -> Generator[None]:
+    """Whatever a damaged file makes of its reader becomes a DamagedError that names it."""
+    try:
+        yield
     except (*UNREADABLE, UnicodeDecodeError) as error:  # the last: the metadata has no checksum of its own
         raise DamagedError(f"{name} is damaged ({error}); delete it and run again") from error
+
+
+def _table(data: bytes, name: str) -> tuple[Any, dict[str, str]]:
+    file, said = open_parquet(io.BytesIO(data), name)
+    with parquet_damage(name):
+        return file.read(), said
 
 
 def _column(kind: Any, items: Sequence[Any], value: Callable[[Any], Any]) -> Any:
