@@ -9,20 +9,20 @@ import base64
 import hashlib
 from importlib.resources import files
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from pipeline.look.drawing import Picture, jpeg
 
 
 def render(package: str, name: str, **values: object) -> str:
-    """The template `name`.html of the folder templates/ of `package`, which is given `values`, `policy`, `style` and,
-    if there is a `name`.js, `script`.
+    """The template `name`.html of the folder templates/ of `package`, which extends base.html, with `values`. Its style
+    is `name`.css, and its script `name`.js if there is one.
 
     Every value is escaped, also inside of attributes. Nothing is loaded, and no style and no script but these apply.
     """
     style, script = _text(package, f"{name}.css"), _text(package, f"{name}.js")
     environment = Environment(
-        loader=PackageLoader(package),
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("pipeline.look")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
