@@ -17,21 +17,15 @@ from pipeline.storage.store import Store
 from pipeline.work.chunk import process_chunk
 from pipeline.work.device import Device
 from tests.fake_segmenter import FakeSegmenter
-from tests.fakes_run import drawn_image, write_folder
-from tests.look.conftest import HOSTILE
+from tests.look.conftest import pictures
 from tests.small_runs import RECIPE, context_of, small_run
+
+__all__ = ["pictures"]
 
 OTHER = replace(RECIPE, points_per_side=5, box_nms_thresh=0.6)
 """Other points give other squares, of which some are near those of `RECIPE`."""
 
 Make = Callable[..., Settings]
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Seven images, one with a hostile name, and one that is no image."""
-    images = {f"im{number}.png": drawn_image(number) for number in range(6)}
-    return write_folder(tmp_path / "pictures", {**images, HOSTILE: drawn_image(9), "broken.png": b"no image"})
 
 
 @pytest.fixture

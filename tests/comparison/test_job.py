@@ -16,28 +16,19 @@ from pipeline.errors import ConfigError
 from pipeline.settings import StoreSettings
 from pipeline.storage.connect import connect
 from tests.browser import Browsing, browsing
+from tests.commands import Command, command_of, snapshot
 from tests.comparison.conftest import OTHER, Make
 from tests.fakes_run import drawn_image, write_folder
 from tests.look.conftest import HOSTILE
-from tests.look.test_job import snapshot
 from tests.look.test_page import Tags
 
 __all__ = ["browsing"]
-
-Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """`python -m jobs.compare` with these overrides: its exit code and what it said."""
-
-    def run(*overrides: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["compare", *overrides])
-        code = main()
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
+    return command_of("compare", main, monkeypatch, capsys)
 
 
 def test_the_command_says_what_differs_and_leaves_both_outputs_as_they_are(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,28 +13,20 @@ from jobs.explain import ExplainJob, explain_image, main
 from pipeline.errors import ConfigError
 from pipeline.settings import ModelSettings
 from tests.browser import Browsing, browsing
+from tests.commands import Command, command_of, snapshot
 from tests.explain.test_explanation import IMAGE
 from tests.look.conftest import HOSTILE
-from tests.look.test_job import snapshot
 from tests.look.test_page import Tags
 
 __all__ = ["browsing"]
 
 QUICK = ("recipe=sam", "recipe.points_per_side=6", "recipe.crop_n_layers=1")
-Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """`python -m jobs.explain` with these overrides: its exit code and what it said."""
-
-    def run(*overrides: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["explain", *overrides])
-        code = main()
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
+    return command_of("explain", main, monkeypatch, capsys)
 
 
 def picture(path: Path) -> Path:

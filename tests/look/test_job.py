@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,33 +16,22 @@ from pipeline.settings import Settings, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.store import Store
 from pipeline.work.chunk import WorkerContext
+from tests.commands import Command, command_of, snapshot, without_torch_and_ray
 from tests.fakes_run import drawn_image
 from tests.fault_proxy import Answer, fault_proxy
 from tests.output.test_verify import run_without_a_cluster
 from tests.small_runs import small_run
 
 ROOT = Path(__file__).parent.parent.parent
-Look = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def look(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Look:
+def look(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """The command with these overrides: its exit code and what it said."""
-
-    def command(*overrides: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["look", *overrides])
-        code = main()
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return command
+    return command_of("look", main, monkeypatch, capsys)
 
 
-def snapshot(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_the_page_lies_beside_the_output_which_stays_as_it_is(context: WorkerContext, look: Look) -> None:
+def test_the_page_lies_beside_the_output_which_stays_as_it_is(context: WorkerContext, look: Command) -> None:
     """An output is data that others read. The next look replaces the page."""
     before = snapshot(Path(context.out))
     code, said, errors = look(f"out={context.out}", "n=2")
@@ -60,30 +45,9 @@ def test_the_page_lies_beside_the_output_which_stays_as_it_is(context: WorkerCon
     assert [each.name for each in path.parent.glob("*.part")] == []
 
 
-WITHOUT_TORCH_AND_RAY = """
-import importlib.abc, sys
-
-class Block(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "ray"):
-            raise ModuleNotFoundError(f"{name} is not here", name=name)
-
-sys.meta_path.insert(0, Block())
-from jobs.look import main
-sys.exit(main())
-"""
-
-
 def test_neither_torch_nor_ray_is_needed(context: WorkerContext) -> None:
     """Whoever looks may sit at a laptop that cannot run a model."""
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH_AND_RAY, f"out={context.out}"],
-        cwd=ROOT,
-        env={**os.environ, "DISPLAY": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = without_torch_and_ray("jobs.look", f"out={context.out}")
     assert done.returncode == 0, done.stderr
     assert Path(f"{context.out}-look.html").exists()
 
@@ -105,7 +69,7 @@ def test_where_the_page_goes(out: str, asked: str, expected: str) -> None:
 
 
 def test_what_cannot_be_looked_at_is_one_sentence_and_writes_nothing(
-    looked_at: Settings, look: Look, tmp_path: Path, store: Store
+    looked_at: Settings, look: Command, tmp_path: Path, store: Store
 ) -> None:
     """No output, an empty folder, a file, a run without a part, one that is not planned yet, wrong values."""
     run_without_a_cluster(looked_at, store, chunks=0)
@@ -139,7 +103,7 @@ def test_what_cannot_be_looked_at_is_one_sentence_and_writes_nothing(
     assert snapshot(tmp_path) == before
 
 
-def test_a_page_that_cannot_be_written_is_one_sentence(context: WorkerContext, look: Look, tmp_path: Path) -> None:
+def test_a_page_that_cannot_be_written_is_one_sentence(context: WorkerContext, look: Command, tmp_path: Path) -> None:
     """A folder that is not there, and one in the place of the page."""
     (tmp_path / "folder.html").mkdir()
     for place in ("nowhere/a.html", "folder.html"):
@@ -150,7 +114,7 @@ def test_a_page_that_cannot_be_written_is_one_sentence(context: WorkerContext, l
     assert list(tmp_path.glob("*.part")) == []
 
 
-def test_a_broken_part_is_named_and_the_rest_is_shown(context: WorkerContext, look: Look) -> None:
+def test_a_broken_part_is_named_and_the_rest_is_shown(context: WorkerContext, look: Command) -> None:
     """On stderr as well as on the page: who writes a script sees it."""
     part = min((Path(context.out) / "data").iterdir())
     part.write_bytes(b"")
@@ -163,7 +127,7 @@ def test_a_broken_part_is_named_and_the_rest_is_shown(context: WorkerContext, lo
 
 
 def test_an_output_in_a_bucket_is_looked_at_and_a_refusal_is_one_sentence(
-    pictures: Path, s3_bucket: str, s3_endpoint: str, look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Path, s3_bucket: str, s3_endpoint: str, look: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page goes into the current folder. Refused credentials, and a bucket that is not there, write none."""
     monkeypatch.chdir(tmp_path)

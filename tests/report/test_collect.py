@@ -15,7 +15,7 @@ from pipeline.report.records import ReportSettings
 from pipeline.settings import Format, StoreSettings
 from pipeline.storage.connect import RoutedStore, connect
 from pipeline.storage.store import Store
-from tests.look.test_job import snapshot
+from tests.commands import snapshot
 from tests.report.making import write_output
 
 ALL = ReportSettings()

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -24,9 +20,9 @@ from pipeline.storage.connect import connect
 from pipeline.storage.parts import write_part
 from pipeline.storage.store import Store
 from pipeline.work.chunk import WorkerContext
+from tests.commands import Command, command_of, snapshot, without_torch_and_ray
 from tests.fault_proxy import Answer, fault_proxy
 from tests.look.conftest import HOSTILE, context, looked_at, pictures
-from tests.look.test_job import WITHOUT_TORCH_AND_RAY, snapshot
 from tests.output.test_verify import run_without_a_cluster
 from tests.report.samples import HEIGHT, WIDTH, rectangle
 from tests.report.test_page import words
@@ -35,23 +31,15 @@ from tests.small_runs import context_of, small_run, with_run
 __all__ = ["context", "looked_at", "pictures"]
 
 ROOT = Path(__file__).parent.parent.parent
-MakeReport = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def make_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> MakeReport:
+def make_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """The command with these overrides: its exit code and what it said."""
-
-    def command(*overrides: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["report", *overrides])
-        code = main()
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return command
+    return command_of("report", main, monkeypatch, capsys)
 
 
-def test_the_page_lies_beside_the_output_which_stays_as_it_is(context: WorkerContext, make_report: MakeReport) -> None:
+def test_the_page_lies_beside_the_output_which_stays_as_it_is(context: WorkerContext, make_report: Command) -> None:
     """An output is data that others read. The next report replaces the page, and is the same."""
     before = snapshot(Path(context.out))
     code, said, errors = make_report(f"out={context.out}")
@@ -72,7 +60,7 @@ def test_the_page_lies_beside_the_output_which_stays_as_it_is(context: WorkerCon
 
 
 def test_groups_images_and_the_place_of_the_page_are_settings(
-    context: WorkerContext, make_report: MakeReport, tmp_path: Path
+    context: WorkerContext, make_report: Command, tmp_path: Path
 ) -> None:
     """Under one name each. A table of groups is the user's own."""
     table, path = tmp_path / "countries.csv", tmp_path / "elsewhere.html"
@@ -92,20 +80,13 @@ def test_groups_images_and_the_place_of_the_page_are_settings(
 
 def test_neither_torch_nor_ray_is_needed(context: WorkerContext) -> None:
     """Whoever reads a report may sit at a laptop that cannot run a model."""
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH_AND_RAY.replace("jobs.look", "jobs.report"), f"out={context.out}"],
-        cwd=ROOT,
-        env={**os.environ, "DISPLAY": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = without_torch_and_ray("jobs.report", f"out={context.out}")
     assert done.returncode == 0, done.stderr
     assert Path(f"{context.out}-report.html").exists()
 
 
 def test_what_cannot_be_reported_is_one_sentence_and_writes_nothing(
-    looked_at: Settings, make_report: MakeReport, tmp_path: Path, store: Store
+    looked_at: Settings, make_report: Command, tmp_path: Path, store: Store
 ) -> None:
     """No output, a run without a part, wrong values, a page inside the output, a table that is not there."""
     run_without_a_cluster(looked_at, store, chunks=1)
@@ -132,7 +113,7 @@ def test_what_cannot_be_reported_is_one_sentence_and_writes_nothing(
 
 
 def test_an_unfinished_run_with_a_broken_part_says_so_on_the_page_and_on_stderr(
-    looked_at: Settings, make_report: MakeReport, store: Store
+    looked_at: Settings, make_report: Command, store: Store
 ) -> None:
     """A report of what is there must not pass for one of the whole."""
     run_without_a_cluster(looked_at, store, chunks=2)
@@ -150,7 +131,7 @@ def test_an_unfinished_run_with_a_broken_part_says_so_on_the_page_and_on_stderr(
 
 
 def test_a_run_whose_images_all_failed_has_a_report_without_pictures(
-    tmp_path: Path, make_report: MakeReport, store: Store
+    tmp_path: Path, make_report: Command, store: Store
 ) -> None:
     """It is the run that needs a report most."""
     folder = tmp_path / "bad"
@@ -166,7 +147,7 @@ def test_a_run_whose_images_all_failed_has_a_report_without_pictures(
 
 
 def test_an_output_of_two_thousand_rows_has_a_page_of_a_few_pictures(
-    tmp_path: Path, make_report: MakeReport, store: Store
+    tmp_path: Path, make_report: Command, store: Store
 ) -> None:
     """Every tenth image failed. All rows are in the totals, and the page does not grow with them."""
     settings = _two_thousand_rows(tmp_path, store)
@@ -218,7 +199,7 @@ def test_an_output_in_a_bucket_has_a_report_and_a_refusal_is_one_sentence(
     pictures: Path,
     s3_bucket: str,
     s3_endpoint: str,
-    make_report: MakeReport,
+    make_report: Command,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
