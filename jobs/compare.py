@@ -23,7 +23,7 @@ from pipeline.storage.uris import absolute
 from pipeline.texts import printable
 
 MOST_IMAGES = 50
-"""As many images as `make look` may show, since each has two pictures."""
+"""Half of what `make look` may show."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Masks for image shards: `python -m jobs.generate source=... out=... [recipe=...] [model=...] [run=...]`.
 
-Owns the process: environment, streams, exit code. Exit codes: 0 every chunk committed; 2 wrong configuration;
-3 unfinished, or more images failed than allowed; 130 stopped by a signal, resumable.
+Owns the process: environment, streams, exit code. Exit codes: 0 every chunk committed, or a dry run told; 2 wrong
+configuration; 3 unfinished, or more images failed than allowed; 130 stopped by a signal, resumable.
 """
 
 from __future__ import annotations

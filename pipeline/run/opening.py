@@ -1,6 +1,7 @@
-"""What every run begins with: settings that can work, weights that can be used, a plan, and a driver for its chunks.
+"""A run whose plan is there, be it a real one or a dry one: how it is planned, what is committed of it, and the driver
+that works on it.
 
-Owns the order, so that everything that can be refused is refused before Ray starts.
+Owns what the two have in common. What is done with the driver, session.py and dry_run.py decide.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The way into storage: `connect` returns one store for all URIs, on local disk and on S3.
 
-Owns the choice of the backend. store.py states the promises; local.py and s3.py keep them.
+Owns the choice of the backend, and the store of a dry run, which forgets what is written.
+store.py states the promises; local.py and s3.py keep them.
 """
 
 from __future__ import annotations
