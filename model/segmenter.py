@@ -9,6 +9,7 @@ Legend: P points, H W pixels of a crop, S the square input's side, C channels, g
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,7 +79,7 @@ class TorchSegmenter:
         resized_1HW3 = resize_bilinear(pixels_HW3, *resized_hw)[None]
         images_13SS = self.sam.normalise(resized_1HW3.permute(0, 3, 1, 2).contiguous())
         lower = self._encoder_dtype is not torch.float32
-        with torch.autocast(self._device.type, self._encoder_dtype, enabled=lower):
+        with torch.autocast(self._device.type, self._encoder_dtype) if lower else nullcontext():
             embedding_1Cgg = self.sam.image_encoder(images_13SS)
         return EncodedCrop(self._decoder.share(embedding_1Cgg.float()), crop_hw, resized_hw)
 

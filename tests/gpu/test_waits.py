@@ -1,0 +1,115 @@
+"""The branches for GPUs, on a pretended device: the masks are those of a CPU, and every wait of an image is counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.settings import Recipe
+from tests.gpu.conftest import CROPS, SAM, Both
+from tests.gpu.pretended import CUDA, pretended_device
+from tests.gpu.waits import Log, Wait
+
+RECIPES = pytest.mark.parametrize("recipe", [SAM, CROPS], ids=["sam", "crops"])
+CROP: dict[tuple[str, Wait], int] = {
+    ("model/segmenter.py", Wait.COPY_IN): 1,
+    ("model/resize.py", Wait.COPY_IN): 4,
+}
+"""The waits for a crop. Pixels and the tables of the resize come from memory that is not pinned."""
+BATCH: dict[tuple[str, Wait], int] = {
+    ("model/segmenter.py", Wait.COPY_IN): 1,
+    ("model/point_decoder.py", Wait.COPY_IN): 2,
+    ("model/point_decoder.py", Wait.VALUE): 3,
+    ("model/point_decoder.py", Wait.SELECTION): 2,
+    ("pipeline/masks/segmenter.py", Wait.COPY_OUT): 1,
+    ("pipeline/masks/search.py", Wait.COPY_OUT): 3,
+}
+"""The waits for a batch of points. The decoder asks which masks are above the threshold, and all of them are copied."""
+CALL: dict[tuple[str, Wait], int] = {("pipeline/work/device.py", Wait.SYNCHRONIZE): 1}
+"""The waits for a call of the model, which is timed."""
+
+
+@RECIPES
+def test_masks_of_the_branches_for_gpus_are_those_of_a_cpu(both: Callable[[Recipe], Both], recipe: Recipe) -> None:
+    """On a real GPU they differ by the rounding of its products, in which no branch of ours has a part."""
+    done = both(recipe)
+    assert len(done.on_cpu.masks) >= 5
+    assert done.on_device == done.on_cpu
+
+
+@pytest.mark.parametrize(("recipe", "crops", "calls"), [(SAM, 1, 2), (CROPS, 5, 6)], ids=["sam", "crops"])
+def test_an_image_waits_as_often_as_it_is_allowed_to(
+    both: Callable[[Recipe], Both], recipe: Recipe, crops: int, calls: int
+) -> None:
+    """A wait that comes back is found here, with its line. Every crop of these recipes has one batch of points."""
+    log = both(recipe).log
+    allowed: Counter[tuple[str, Wait]] = Counter()
+    for waits, times in ((CROP, crops), (BATCH, crops), (CALL, calls)):
+        allowed.update({what: count * times for what, count in waits.items()})
+    found: Counter[tuple[str, Wait]] = Counter()
+    for (why, _, line), times in log.waits.items():
+        found[line.rpartition(":")[0], why] += times
+    assert found == allowed, str(log)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[], Log]]:
+    with pretended_device() as started:
+        yield started
+
+
+def test_the_pretended_device_sees_what_makes_a_host_wait(start: Callable[[], Log]) -> None:
+    """The counts above are worth what is seen here: each of these lines waits on CUDA, or does not."""
+    here = torch.from_numpy(np.arange(6.0)).to(CUDA)
+    asks: list[tuple[Callable[[], object], Wait | None]] = [
+        (lambda: here.sum().item(), Wait.VALUE),
+        (lambda: bool(here[0] > 0), Wait.VALUE),
+        (lambda: here.nonzero(), Wait.VALUE),
+        (lambda: here[here > 2], Wait.SELECTION),
+        (lambda: here[[0, 2]], Wait.COPY_IN),
+        (lambda: here.cpu(), Wait.COPY_OUT),
+        (lambda: here.to("cpu", non_blocking=True), Wait.COPY_OUT),
+        (lambda: torch.ones(3).to(CUDA), Wait.COPY_IN),
+        (lambda: torch.ones(3).to(CUDA, non_blocking=True), Wait.COPY_IN),
+        (lambda: torch.ones(3).pin_memory().to(CUDA), Wait.COPY_IN),
+        (lambda: torch.ones(3).pin_memory().to(CUDA, non_blocking=True), None),
+        (lambda: torch.cuda.synchronize(), Wait.SYNCHRONIZE),
+        (lambda: here.add_(1) @ here, None),
+        (lambda: here.index_select(0, here.argsort()), None),
+        (lambda: torch.where(here > 2, here, 0.0), None),
+        (lambda: here.__setitem__(slice(4, None), 9.0), None),
+    ]
+    for ask, kind in asks:
+        log = start()
+        ask()
+        assert log.waits.total() == log.of(*Wait) == (kind is not None), str(log)
+        assert kind is None or log.of(kind)
+    assert here.cpu().tolist() == [1, 2, 3, 4, 9, 9]
+
+
+def test_operands_on_two_devices_are_an_error(start: Callable[[], Log]) -> None:
+    """As on CUDA: otherwise the branches would pass here and fail on the first GPU."""
+    with pytest.raises(RuntimeError, match="two devices"):
+        _ = torch.ones(3).pin_memory().to(CUDA, non_blocking=True) + torch.ones(3)
+
+
+def test_what_is_copied_to_pinned_memory_is_there_once_its_event_has_passed(start: Callable[[], Log]) -> None:
+    """Numbers that are read too early are wrong on a real device from time to time, and here always."""
+    here = torch.ones(3).to(CUDA)
+    target, passed, log = torch.empty(3, pin_memory=True), torch.cuda.Event(), start()
+    target.copy_(here, non_blocking=True)
+    passed.record()
+    here.add_(1)
+    assert not passed.query()
+    assert target.tolist() != [1, 1, 1]
+    passed.synchronize()
+    assert target.tolist() == [1, 1, 1]
+    passed.synchronize()
+    later = torch.cuda.Event()
+    later.record()
+    later.synchronize()
+    assert (log.of(Wait.EVENT), log.of(Wait.EVENT_IDLE), log.waits.total()) == (1, 1, 2)
