@@ -83,8 +83,8 @@ def _widened(model: str) -> dict[str, torch.Tensor]:
     points_xy_P2 = grid_points(CALIBRATION_HW, POINTS_PER_SIDE)
     answer = segmenter.decode(segmenter.encode([image_HW3])[0], points_xy_P2, pred_iou_thresh=-math.inf)
     recipe = Recipe()
-    offset = recipe.pred_iou_thresh - float(answer.predicted_iou_N.quantile(1 - ABOVE_IOU))
-    above_Nhw = answer.logits_Nhw[answer.predicted_iou_N > recipe.pred_iou_thresh - offset]
+    offset = recipe.pred_iou_thresh - float(answer.predicted_iou_PM.quantile(1 - ABOVE_IOU))
+    above_Nhw = answer.logits_PMhw[answer.predicted_iou_PM > recipe.pred_iou_thresh - offset]
     # The cut moves through the logits by 1; that is to scale the logits, read the other way.
     stable = [_stable_share(above_Nhw, recipe, offset=recipe.stability_score_offset / factor) for factor in FACTORS]
     factor = next((factor for factor, share in zip(FACTORS, stable, strict=True) if share >= STABLE), FACTORS[-1])

@@ -5,55 +5,72 @@ With the released sizes it takes a tenth of the operations up to the scores, and
 (docs/cost.md). Built from a loaded model; only for inference.
 
 Points go through in blocks of a fixed size, the last one filled up: a matrix product rounds by its shape, and no result
-may depend on how many points are asked at once. In products of equal shape every row rounds alike whatever its place,
-neighbours or number of threads; the tests hold torch with MKL on x86 to that, with one and two threads.
+may depend on how many points are asked at once. For a GPU there are two sizes, and whoever asks it has to split a grid
+of points in one way only. In products of equal shape every row rounds alike whatever its place, neighbours or number of
+threads; the tests hold torch with MKL on x86 to that, with one and two threads.
 
-Legend: P points, B points of a block, T tokens of a prompt, M masks a prompt, N masks kept, C channels, D = C/2 inner
-width of the attentions, g embedding cells a side, h w = 4g, c channels of the upscaled image.
+Legend: P points, F points with those that fill the last block, B of a block, T tokens of a prompt, M masks a prompt,
+C channels, D = C/2 inner width of the attentions, g embedding cells a side, h w = 4g, c channels of the upscaled image.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from model.prompted_image import PromptedImage
 from model.sam import Sam
 from model.shared_image import ImageSide, SharedImage
+from model.transfers import sent
 from model.upscaling import MaskUpscaler
 
 LARGE_IMAGE = 1024
 """Image positions above which a CPU's cache wants fewer points at once."""
-CUDA_BLOCK = 64
-"""Points at once on a GPU, whose cores want work."""
-COLUMNS = ("point_index_N", "mask_index_N", "predicted_iou_N", "logits_Nhw")
+GPU_BLOCK, GPU_SMALL_BLOCK = 256, 64
+"""Points in a block on a GPU, whose cores want work, and where fewer than that are asked."""
+GPU_POINTS = 1024
+"""Points to ask a GPU at once: those of the largest grid of the recipes, whose masks take 0.8 GB in released sizes."""
+GPU_UPSCALED = 64
+"""Points whose masks are formed at once on a GPU, which bounds its memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Candidates above the predicted-IoU threshold, in (point, output) order; logits in the padded input square."""
+    """Every mask of every point, in its place whether it is wanted or not, so that nobody has to know which are.
 
-    point_index_N: Tensor
-    mask_index_N: Tensor
-    predicted_iou_N: Tensor
-    logits_Nhw: Tensor
+    predicted_iou_PM  never clipped
+    live_PM           bool, whether that is above the threshold
+    logits_PMhw       in the padded input square; of a mask that is not live there may be anything
+    """
+
+    predicted_iou_PM: Tensor
+    live_PM: Tensor
+    logits_PMhw: Tensor
 
 
 class PointDecoder:
     """A model's decoder with its weights combined for single points; they must not change afterwards.
 
+    On a GPU nothing here needs a value on the host, so that all of it can be queued at once.
+
     Working memory, beside `SharedImage` for each crop, with the released sizes: on a CPU 33 MB, and with the steps of a
-    GPU 0.44 GB up to the scores and 1.58 GB for masks, however few points are asked. What is kept comes on top.
+    GPU @PEAK@, however few points are asked. The masks come on top: 0.8 MB a point, of which a CPU gives memory to the
+    live ones alone.
     """
 
     def __init__(self, sam: Sam) -> None:
         place_1Cgg = sam.prompt_encoder.get_dense_pe()
-        on_cpu = place_1Cgg.device.type == "cpu"
+        device = place_1Cgg.device
+        self._on_cpu = device.type == "cpu"
         self._g = sam.config.grid_side
-        self._block, self._chunk, self._upscaled = _steps(self._g**2, on_cpu=on_cpu)
+        self._chunk = _chunk(self._g**2, on_cpu=self._on_cpu)
         self._prompt_encoder, self._decoder = sam.prompt_encoder, sam.mask_decoder
+        self._outputs = sam.config.multimask_outputs
+        # Not the single-mask answer, and not the prompt.
+        self._wanted_T = sent(np.array([0, *range(2, 2 + self._outputs)]), device)
         self._upscaler = MaskUpscaler(sam.mask_decoder, grid_side=self._g, chunk=self._chunk)
         self._image_side = ImageSide(
             sam.mask_decoder,
@@ -69,31 +86,35 @@ class PointDecoder:
     def decode(
         self, image: SharedImage, coords_P2: Tensor, *, pred_iou_thresh: float, cells_hw: tuple[int, int]
     ) -> Predictions:
-        """Answer points of one crop; only masks with predicted IoU > `pred_iou_thresh` are formed.
+        """Answer points of one crop; of masks with predicted IoU > `pred_iou_thresh` there are logits.
 
         coords_P2  (x, y) float64, pixels of the padded input square
         cells_hw   rows and columns of embedding cells to form masks on; logits are 0 elsewhere
         """
-        B = self._block
-        rows_BRN = coords_P2.new_empty(self._rows_shape(), dtype=torch.float32)
-        none = coords_P2.new_zeros(0, dtype=torch.int64)
-        blocks = [Predictions(none, none, rows_BRN.new_zeros(0), rows_BRN.new_zeros(0, 4 * self._g, 4 * self._g))]
-        for start in range(0, len(coords_P2), B):
-            block_B2 = coords_P2[start : start + B]
-            filled_B2 = torch.cat([block_B2, block_B2[-1:].expand(B - len(block_B2), 2)])
-            tokens_BTC, seen = self._attend(image, filled_B2, rows_BRN)
-            predicted_iou_BM = self._decoder.predicted_iou(tokens_BTC)[:, 1:]
-            kept_BM = predicted_iou_BM > pred_iou_thresh
-            kept_BM[len(block_B2) :] = False
-            point_index_N, mask_index_N = kept_BM.nonzero(as_tuple=True)
-            logits_Nhw = self._logits(tokens_BTC, seen, kept_BM, cells_hw)
-            blocks.append(Predictions(start + point_index_N, mask_index_N, predicted_iou_BM[kept_BM], logits_Nhw))
-        return Predictions(*(torch.cat([getattr(block, name) for block in blocks]) for name in COLUMNS))
+        P, M, side = len(coords_P2), self._outputs, 4 * self._g
+        B, upscaled = _block(self._g**2, P, on_cpu=self._on_cpu)
+        filled = -(-P // B) * B
+        coords_F2 = torch.cat([coords_P2, coords_P2[-1:].expand(filled - P, 2)])
+        predicted_iou_FM = coords_P2.new_empty(filled, M, dtype=torch.float32)
+        logits_FMhw = coords_P2.new_empty(filled, M, side, side, dtype=torch.float32)
+        rows_BRN = coords_P2.new_empty(self._rows_shape(B), dtype=torch.float32)
+        for start in range(0, filled, B):
+            block = slice(start, start + B)
+            tokens_BTC, seen = self._attend(image, coords_F2[block], rows_BRN)
+            predicted_iou_FM[block] = self._decoder.predicted_iou(tokens_BTC)[:, 1:]
+            wanted_B = [True] * B
+            if self._on_cpu:
+                wanted_B = (predicted_iou_FM[block] > pred_iou_thresh).any(dim=1).tolist()
+                wanted_B[P - start :] = []
+            if any(wanted_B):
+                self._form(logits_FMhw[block], tokens_BTC, seen, cells_hw, _stretches(wanted_B, upscaled))
+        predicted_iou_PM = predicted_iou_FM[:P]
+        return Predictions(predicted_iou_PM, predicted_iou_PM > pred_iou_thresh, logits_FMhw[:P])
 
-    def _rows_shape(self) -> tuple[int, int, int]:
+    def _rows_shape(self, block: int) -> tuple[int, int, int]:
         layers = self._decoder.transformer.two_way_layers()
         heads, tokens = layers[0].cross_attn_image_to_token.heads, 1 + len(self._decoder.mask_tokens.weight) + 2
-        return self._block, len(layers) * heads * tokens, self._g**2
+        return block, len(layers) * heads * tokens, self._g**2
 
     def _attend(self, image: SharedImage, coords_B2: Tensor, rows_BRN: Tensor) -> tuple[Tensor, PromptedImage]:
         """The transformer: tokens of scores and wanted masks (B, 1 + M, C), and the image as each prompt sees it."""
@@ -106,9 +127,7 @@ class PointDecoder:
             tokens_BTC = layer.norm2(tokens_BTC + attended_BTC)
             tokens_BTC = layer.norm3(tokens_BTC + layer.mlp(tokens_BTC))
             seen.image_to_token(index, tokens_BTC + places_BTC, tokens_BTC)
-        outputs = len(self._decoder.mask_tokens.weight)
-        wanted = [0, *range(2, 1 + outputs)]  # not the single-mask answer, and not the prompt
-        tokens_BTC, places_BTC = tokens_BTC[:, wanted], places_BTC[:, wanted]
+        tokens_BTC, places_BTC = (each.index_select(1, self._wanted_T) for each in (tokens_BTC, places_BTC))
         attended_BTC = seen.token_to_image(len(transformer.layers), tokens_BTC + places_BTC)
         return transformer.norm_final_attn(tokens_BTC + attended_BTC), seen
 
@@ -118,27 +137,40 @@ class PointDecoder:
         own_TC = torch.cat([self._decoder.iou_token.weight, self._decoder.mask_tokens.weight])
         return torch.cat([own_TC.expand(len(coords_B2), -1, -1), sparse_BKC], dim=1)
 
-    def _logits(self, tokens_BTC: Tensor, seen: PromptedImage, kept_BM: Tensor, cells_hw: tuple[int, int]) -> Tensor:
-        """(N, h, w): the kept masks of the prompts that have one, a few prompts at a time."""
-        parts = [tokens_BTC.new_zeros(0, 4 * self._g, 4 * self._g)]
-        if not kept_BM.any():
-            return parts[0]
+    def _form(
+        self,
+        out_BMhw: Tensor,
+        tokens_BTC: Tensor,
+        seen: PromptedImage,
+        cells_hw: tuple[int, int],
+        stretches: list[slice],
+    ) -> None:
+        """The masks of those prompts of a block, some at a time; all of a prompt's, though some may not be live."""
         mlps = self._decoder.output_hypernetworks_mlps[1:]
         weights_BMc = torch.stack([mlp(tokens_BTC[:, 1 + m]) for m, mlp in enumerate(mlps)], dim=1)
-        for start in range(0, self._block, self._upscaled):
-            prompts = slice(start, start + self._upscaled)
-            if kept_BM[prompts].any():
-                logits_BMhw = self._upscaler.logits(seen, prompts, weights_BMc[prompts], cells_hw=cells_hw)
-                parts.append(logits_BMhw[kept_BM[prompts]])
-        return torch.cat(parts)
+        for prompts in stretches:
+            self._upscaler.fill(out_BMhw[prompts], seen, prompts, weights_BMc[prompts], cells_hw=cells_hw)
 
 
-def _steps(positions: int, *, on_cpu: bool) -> tuple[int, int, int]:
-    """Points in a block, image positions in a chunk, and points upscaled at once.
+def _stretches(wanted_B: list[bool], size: int) -> list[slice]:
+    """`size` neighbours each, without those of which none is wanted."""
+    starts = [start for start in range(0, len(wanted_B), size) if any(wanted_B[start : start + size])]
+    return [slice(start, start + size) for start in starts]
+
+
+def _chunk(positions: int, *, on_cpu: bool) -> int:
+    """Image positions in a chunk, and see `_block`."""
+    if not on_cpu:
+        return positions
+    return 512 if positions > LARGE_IMAGE else 128
+
+
+def _block(positions: int, points: int, *, on_cpu: bool) -> tuple[int, int]:
+    """Points in a block, and points whose masks are formed at once.
 
     On a CPU such that what one step touches stays in a cache of 1 MiB (measured: 4 to 32 points, 64 to 1024 positions);
-    on a GPU so that there are few launches.
+    on a GPU so that there are few launches, and small grids do not fill large blocks with copies.
     """
     if not on_cpu:
-        return CUDA_BLOCK, positions, CUDA_BLOCK
-    return (8, 512, 1) if positions > LARGE_IMAGE else (16, 128, 1)
+        return GPU_BLOCK if points >= GPU_BLOCK else GPU_SMALL_BLOCK, GPU_UPSCALED
+    return (8, 1) if positions > LARGE_IMAGE else (16, 1)

@@ -16,6 +16,8 @@ import functools
 import torch
 from torch import Tensor
 
+from model.transfers import sent
+
 FRACTION_BITS = 22
 
 
@@ -29,8 +31,7 @@ def resize_bilinear(image_HW3: Tensor, height: int, width: int) -> Tensor:
 
 
 def _resample(image: Tensor, *, dim: int, size: int) -> Tensor:
-    first, weights = _triangle_weights(image.shape[dim], size)
-    first, weights = first.to(image.device), weights.to(image.device)
+    first, weights = _triangle_weights(image.shape[dim], size, image.device)
     last = image.shape[dim] - 1
     shape = [1, 1, 1]
     shape[dim] = size
@@ -42,7 +43,7 @@ def _resample(image: Tensor, *, dim: int, size: int) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
-def _triangle_weights(length: int, size: int) -> tuple[Tensor, Tensor]:
+def _triangle_weights(length: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """For each of `size` outputs: its first input and the fixed-point weights of it and its successors."""
     scale = length / size
     support = max(scale, 1.0)
@@ -53,4 +54,5 @@ def _triangle_weights(length: int, size: int) -> tuple[Tensor, Tensor]:
     position = first[:, None] + taps + 0.5 - centre[:, None]
     weights = (1 - (position / support).abs()).clamp(min=0) * (taps < (end - first)[:, None])
     weights = weights / weights.sum(1, keepdim=True)
-    return first.long(), (weights * (1 << FRACTION_BITS) + 0.5).floor().int()
+    fixed = (weights * (1 << FRACTION_BITS) + 0.5).floor().int()
+    return sent(first.long(), device), sent(fixed, device)

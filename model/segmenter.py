@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from model.point_decoder import PointDecoder, Predictions
+from model.point_decoder import GPU_POINTS, PointDecoder, Predictions
 from model.resize import resize_bilinear
 from model.sam import Sam
 from model.shared_image import SharedImage
+from model.transfers import sent
 from model.upscaling import cells_inside
 
 
@@ -63,6 +64,10 @@ class TorchSegmenter:
     def outputs_per_prompt(self) -> int:
         return self.sam.config.multimask_outputs
 
+    @property
+    def points_at_once(self) -> int | None:
+        return None if self._device.type == "cpu" else GPU_POINTS
+
     @torch.inference_mode()
     def encode(self, crops_HW3: Sequence[npt.NDArray[np.uint8]]) -> list[EncodedCrop]:
         """RGB crops of any sizes -> one encoding each.
@@ -75,7 +80,7 @@ class TorchSegmenter:
     def _encode_one(self, crop_HW3: npt.NDArray[np.uint8]) -> EncodedCrop:
         crop_hw = crop_HW3.shape[0], crop_HW3.shape[1]
         resized_hw = fit_into_square(crop_hw, self.input_side)
-        pixels_HW3 = torch.from_numpy(np.ascontiguousarray(crop_HW3)).to(self._device)
+        pixels_HW3 = sent(np.ascontiguousarray(crop_HW3), self._device)
         resized_1HW3 = resize_bilinear(pixels_HW3, *resized_hw)[None]
         images_13SS = self.sam.normalise(resized_1HW3.permute(0, 3, 1, 2).contiguous())
         lower = self._encoder_dtype is not torch.float32
@@ -89,12 +94,13 @@ class TorchSegmenter:
     ) -> Predictions:
         """Prompt with single foreground points in the crop's pixels.
 
-        Logits are 0 on the cells that no pixel of the crop depends on.
+        Of the masks with a predicted IoU > `pred_iou_thresh` there are logits, 0 on the cells that no pixel of the crop
+        depends on. On a GPU their last bits depend on whether there are at least `point_decoder.GPU_BLOCK` points.
         """
         scale_xy = np.array(
             [crop.resized_hw[1] / crop.crop_hw[1], crop.resized_hw[0] / crop.crop_hw[0]], dtype=np.float64
         )
-        coords_P2 = torch.from_numpy(points_xy_P2 * scale_xy).to(self._device)
+        coords_P2 = sent(points_xy_P2 * scale_xy, self._device)
         inside = cells_inside(crop.resized_hw, input_side=self.input_side, grid_side=self.sam.config.grid_side)
         return self._decoder.decode(crop.image, coords_P2, pred_iou_thresh=pred_iou_thresh, cells_hw=inside)
 

@@ -36,18 +36,28 @@ class MaskUpscaler:
         self._second = second.weight.permute(0, 2, 3, 1).flatten(1)
         self._second_shift = cast(Tensor, second.bias).repeat(4)
 
-    def logits(self, image: PromptedImage, prompts: slice, weights_BMc: Tensor, *, cells_hw: tuple[int, int]) -> Tensor:
-        """(B, M, 4 g, 4 g) for some `prompts` of the image's block, zero outside the first `cells_hw` rows and columns.
+    def fill(
+        self,
+        out_BMhw: Tensor,
+        image: PromptedImage,
+        prompts: slice,
+        weights_BMc: Tensor,
+        *,
+        cells_hw: tuple[int, int],
+    ) -> None:
+        """Logits of some `prompts` of the image's block, zero outside the first `cells_hw` rows and columns of cells.
 
+        out_BMhw     (B, M, 4 g, 4 g), of any content
         weights_BMc  the hypernetworks' outputs for those prompts
         """
         g, (height, width) = self._grid_side, cells_hw
         B, M, _ = weights_BMc.shape
+        out_BMhw[:, :, 4 * height :] = 0
+        out_BMhw[:, :, : 4 * height, 4 * width :] = 0
         vectors_BRE = image.vectors_BRC[prompts] @ self.first_CE
         rows_BRgg = image.rows_BRN[prompts].unflatten(2, (g, g))
         scale_Bgg = image.scale_BN[prompts].unflatten(1, (g, g))
         shared_ggE = image.shared.upscaled_NE.unflatten(0, (g, g))
-        logits_BMhw = weights_BMc.new_zeros(B, M, 4 * g, 4 * g)
         step = max(1, self._chunk // width)
         for top in range(0, height, step):
             y, x = slice(top, min(top + step, height)), slice(0, width)
@@ -55,10 +65,9 @@ class MaskUpscaler:
             first_BnE = shared_ggE[y, x].flatten(0, 1) + rows_BnR @ vectors_BRE
             first_BnE = torch.addcmul(self._first_shift_E, first_BnE, scale_Bgg[:, y, x].flatten(1)[..., None])
             cells_BMyx = self._finish(first_BnE, weights_BMc).unflatten(2, (y.stop - y.start, width, 2, 2, 2, 2))
-            logits_BMhw[:, :, 4 * y.start : 4 * y.stop, : 4 * width] = cells_BMyx.permute(
-                0, 1, 2, 4, 6, 3, 5, 7
-            ).reshape(B, M, 4 * (y.stop - y.start), 4 * width)
-        return logits_BMhw
+            out_BMhw[:, :, 4 * y.start : 4 * y.stop, : 4 * width] = cells_BMyx.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(
+                B, M, 4 * (y.stop - y.start), 4 * width
+            )
 
     def _finish(self, first_BnE: Tensor, weights_BMc: Tensor) -> Tensor:
         """From the first convolution to the logits (B, M, n dy dx dy dx)."""

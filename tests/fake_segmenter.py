@@ -39,6 +39,7 @@ class FakeSegmenter:
 
     input_side = 64
     outputs_per_prompt = 3
+    points_at_once = None
     side = 16
 
     def encode(self, crops_HW3: Sequence[Image_HW3]) -> list[FakeCrop]:
@@ -46,23 +47,14 @@ class FakeSegmenter:
 
     def decode(self, crop: FakeCrop, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float) -> Predictions:
         height, width = crop.crop_hw
-        points, outputs, scores, logits = [], [], [], []
+        predicted_iou_PM = torch.zeros(len(points_xy_P2), self.outputs_per_prompt)
+        logits_PMhw = torch.zeros(*predicted_iou_PM.shape, self.side, self.side)
         for index, (x, y) in enumerate(points_xy_P2):
             value = int(crop.pixels_HW3[min(int(y), height - 1), min(int(x), width - 1)].sum())
             for output in range(3):
-                score = 0.85 + value / 5000 + output / 1000
-                if score > pred_iou_thresh:
-                    points.append(index)
-                    outputs.append(output)
-                    scores.append(score)
-                    logits.append(self._square(crop, x, y, radius=1 + output))
-        empty_Nhw = torch.zeros(0, self.side, self.side)
-        return Predictions(
-            torch.tensor(points, dtype=torch.int64),
-            torch.tensor(outputs, dtype=torch.int64),
-            torch.tensor(scores, dtype=torch.float32),
-            torch.stack(logits) if logits else empty_Nhw,
-        )
+                predicted_iou_PM[index, output] = 0.85 + value / 5000 + output / 1000
+                logits_PMhw[index, output] = self._square(crop, x, y, radius=1 + output)
+        return Predictions(predicted_iou_PM, predicted_iou_PM > pred_iou_thresh, logits_PMhw)
 
     def _square(self, crop: FakeCrop, x: float, y: float, *, radius: int) -> torch.Tensor:
         cell = self.side / max(crop.crop_hw)

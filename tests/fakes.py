@@ -56,6 +56,10 @@ class PaintedSegmenter:
     def outputs_per_prompt(self) -> int:
         return self._outputs_per_prompt
 
+    @property
+    def points_at_once(self) -> int | None:
+        return None
+
     def encode(self, crops_HW3: Sequence[Crop_HW3]) -> list[PaintedCrop]:
         sizes = [(crop_HW3.shape[0], crop_HW3.shape[1]) for crop_HW3 in crops_HW3]
         assert max(max(size) for size in sizes) <= self._side, "choose a larger side"
@@ -66,21 +70,15 @@ class PaintedSegmenter:
         self, crop: PaintedCrop, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float
     ) -> Predictions:
         self.largest_batch = max(self.largest_batch, len(points_xy_P2))
-        kept: list[tuple[int, int, Painted]] = []
-        for point, (x, y) in enumerate(points_xy_P2):
-            answers = self._painter(crop.pixels_HW3, (int(x), int(y)))
-            assert len(answers) == self._outputs_per_prompt
-            kept += [(point, i, answer) for i, answer in enumerate(answers) if answer.predicted_iou > pred_iou_thresh]
-        logits_NSS = np.full((len(kept), self._side, self._side), -9, dtype=np.float32)
+        answers = [self._painter(crop.pixels_HW3, (int(x), int(y))) for x, y in points_xy_P2]
+        assert all(len(each) == self._outputs_per_prompt for each in answers)
+        logits_PMSS = np.full((len(answers), self._outputs_per_prompt, self._side, self._side), -9, dtype=np.float32)
         height, width = crop.crop_hw
-        for row, (_, _, answer) in enumerate(kept):
-            logits_NSS[row, :height, :width] = answer.logits_HW
-        return Predictions(
-            point_index_N=torch.tensor([point for point, _, _ in kept], dtype=torch.int64),
-            mask_index_N=torch.tensor([output for _, output, _ in kept], dtype=torch.int64),
-            predicted_iou_N=torch.tensor([answer.predicted_iou for _, _, answer in kept], dtype=torch.float32),
-            logits_Nhw=torch.from_numpy(logits_NSS),
-        )
+        for point, each in enumerate(answers):
+            for output, answer in enumerate(each):
+                logits_PMSS[point, output, :height, :width] = answer.logits_HW
+        predicted_iou_PM = torch.tensor([[answer.predicted_iou for answer in each] for each in answers])
+        return Predictions(predicted_iou_PM, predicted_iou_PM > pred_iou_thresh, torch.from_numpy(logits_PMSS))
 
 
 def paint(mask_HW: npt.NDArray[np.bool_], *, predicted_iou: float = 1.0, logit: float = 9.0) -> Painted:

@@ -104,15 +104,15 @@ def _widened_answers(**sizes: Any) -> tuple[Predictions, Predictions]:
             for sam in (small, widened(small, replace(small.config, name="wide", decoder_dim=256, **sizes)))
         )
     )
-    assert one.logits_Nhw.abs().max() > 5
+    assert one.logits_PMhw.abs().max() > 5
     return one, other
 
 
 def test_widened_weights_compute_what_the_small_model_does() -> None:
     """Figures of larger sizes would mean little with weights whose masks are noise."""
     one, other = _widened_answers(embed_dim=384, heads=6, depth=8, global_blocks=(2, 5, 7))
-    torch.testing.assert_close(other.logits_Nhw, one.logits_Nhw, atol=2e-3, rtol=0)
-    torch.testing.assert_close(other.predicted_iou_N, one.predicted_iou_N, atol=1e-5, rtol=0)
+    torch.testing.assert_close(other.logits_PMhw, one.logits_PMhw, atol=2e-3, rtol=0)
+    torch.testing.assert_close(other.predicted_iou_PM, one.predicted_iou_PM, atol=1e-5, rtol=0)
     small = CONFIGS["tiny"]
     with pytest.raises(ValueError, match="vit_b is no wider"):
         widened(load_sam(BUNDLED["tiny"].read_bytes()), replace(CONFIGS["vit_b"], embed_dim=96))
@@ -123,10 +123,10 @@ def test_widened_weights_compute_what_the_small_model_does() -> None:
 def test_weights_widened_by_no_whole_number_find_the_same_masks_but_for_their_rims() -> None:
     """ViT-H has 80 channels a head and 16 heads, and its first global block is the eighth."""
     one, other = _widened_answers(embed_dim=320, heads=4, depth=12, global_blocks=(3, 7, 11))
-    inside, beside = one.logits_Nhw > 0, other.logits_Nhw > 0
-    iou_N = (inside & beside).sum((1, 2)) / (inside | beside).sum((1, 2)).clamp(min=1)
-    assert iou_N.min() > 0.9
-    torch.testing.assert_close(other.predicted_iou_N, one.predicted_iou_N, atol=0.02, rtol=0)
+    inside, beside = one.logits_PMhw > 0, other.logits_PMhw > 0
+    iou_PM = (inside & beside).sum((2, 3)) / (inside | beside).sum((2, 3)).clamp(min=1)
+    assert iou_PM.min() > 0.9
+    torch.testing.assert_close(other.predicted_iou_PM, one.predicted_iou_PM, atol=0.02, rtol=0)
     for name in ("vit_b", "vit_l", "vit_h"):
         at_work = [index for index, at_work in repeated_blocks(CONFIGS["tiny"], CONFIGS[name]) if at_work]
         assert at_work == list(range(CONFIGS["tiny"].depth))

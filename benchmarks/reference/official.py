@@ -166,6 +166,10 @@ class OfficialSegmenter:
     def outputs_per_prompt(self) -> int:
         return self._sam.mask_decoder.num_multimask_outputs
 
+    @property
+    def points_at_once(self) -> int | None:
+        return None
+
     @torch.no_grad()
     def encode(self, crops_HW3: Sequence[npt.NDArray[np.uint8]]) -> list[OfficialCrop]:
         return [self._encode_one(crop_HW3) for crop_HW3 in crops_HW3]
@@ -196,9 +200,7 @@ class OfficialSegmenter:
             dense_prompt_embeddings=dense,
             multimask_output=True,
         )
-        keep_PM = predicted_iou_PM > pred_iou_thresh
-        point_index_N, mask_index_N = keep_PM.nonzero(as_tuple=True)
-        return Predictions(point_index_N, mask_index_N, predicted_iou_PM[keep_PM], logits_PMhw[keep_PM])
+        return Predictions(predicted_iou_PM, predicted_iou_PM > pred_iou_thresh, logits_PMhw)
 
 
 def calibrated_official(config: SamConfig, image_HW3: npt.NDArray[np.uint8], *, seed: int) -> Any:
@@ -230,9 +232,9 @@ def calibrated_official(config: SamConfig, image_HW3: npt.NDArray[np.uint8], *, 
     points_xy_P2 = grid_points((height, width), 8)
     answer = segmenter.decode(segmenter.encode([image_HW3])[0], points_xy_P2, pred_iou_thresh=-math.inf)
     for output in range(segmenter.outputs_per_prompt):
-        chosen_N = answer.mask_index_N == output
         # Output 0 of the network is the single-mask answer, which is not asked for here.
-        _rescale_output(decoder, output + 1, answer.logits_Nhw[chosen_N], answer.predicted_iou_N[chosen_N])
+        logits_Phw, predicted_iou_P = answer.logits_PMhw[:, output], answer.predicted_iou_PM[:, output]
+        _rescale_output(decoder, output + 1, logits_Phw.contiguous(), predicted_iou_P.contiguous())
     return sam
 
 
@@ -244,13 +246,13 @@ def _waves(config: SamConfig) -> torch.Tensor:
     return 2 * torch.sin(2 * math.pi * turns_ggC)[None]
 
 
-def _rescale_output(decoder: Any, row: int, logits_Nhw: torch.Tensor, predicted_iou_N: torch.Tensor) -> None:
+def _rescale_output(decoder: Any, row: int, logits_Phw: torch.Tensor, predicted_iou_P: torch.Tensor) -> None:
     last = decoder.output_hypernetworks_mlps[row].layers[-1]
-    gain = 500 / logits_Nhw.std()
+    gain = 500 / logits_Phw.std()
     last.weight.mul_(gain)
     last.bias.mul_(gain)
-    last.bias[-1] = -gain * logits_Nhw.flatten()[:: max(1, logits_Nhw.numel() // 10**6)].quantile(11 / 12) / 10
+    last.bias[-1] = -gain * logits_Phw.flatten()[:: max(1, logits_Phw.numel() // 10**6)].quantile(11 / 12) / 10
     head = decoder.iou_prediction_head.layers[-1]
-    gain = 0.1 / predicted_iou_N.std()
+    gain = 0.1 / predicted_iou_P.std()
     head.weight[row].mul_(gain)
-    head.bias[row] = Recipe.pred_iou_thresh + gain * (head.bias[row] - predicted_iou_N.mean())
+    head.bias[row] = Recipe.pred_iou_thresh + gain * (head.bias[row] - predicted_iou_P.mean())

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pipeline.evaluation.truths import Floats, Truths
 from pipeline.masks.overlap import pairwise_iou
 from pipeline.masks.rle import Mask_HW, mask_pixels
-from pipeline.masks.segmenter import Encoded, Segmenter, cells_on_host
+from pipeline.masks.segmenter import Encoded, Segmenter, cells_on_host, upscaling_of
 from pipeline.masks.trace import UntracedMask
 
 POINTS_AT_ONCE = 64
@@ -98,9 +98,10 @@ def score_points(
 def _answer(segmenter: Segmenter[Encoded], encoded: Encoded, points_P2: Floats) -> tuple[list[str], Floats]:
     """Packed masks of all outputs in (point, output) order, and the predicted IoU of each, (P, M)."""
     found = segmenter.decode(encoded, points_P2, pred_iou_thresh=-np.inf)
-    logits_Nwh, upscaling = cells_on_host(found.logits_Nhw, segmenter, encoded)
+    upscaling = upscaling_of(found, segmenter, encoded)
+    _, logits_Nwh = cells_on_host(found, upscaling)
     counts = [UntracedMask(logits_wh, upscaling).traced().packed() for logits_wh in logits_Nwh]
-    return counts, found.predicted_iou_N.double().cpu().numpy().reshape(len(points_P2), -1)
+    return counts, found.predicted_iou_PM.double().cpu().numpy()
 
 
 def _compare(

@@ -111,33 +111,29 @@ class Watcher:
     def _watch_predicted_iou(self, batch: Prompted) -> None:
         """Of all candidates, by asking for them again without a threshold."""
         every = batch.segmenter.decode(batch.encoded, batch.points_xy_P2, pred_iou_thresh=-math.inf)
-        point_N, output_N = every.point_index_N.cpu().numpy(), every.mask_index_N.cpu().numpy()
-        iou_N = every.predicted_iou_N.cpu().numpy()
-        passed = set(_prompts_of(batch))
-        low_N = [pair not in passed for pair in zip(point_N.tolist(), output_N.tolist(), strict=True)]
-        asked = len(batch.points_xy_P2) * batch.segmenter.outputs_per_prompt
-        self.candidates += asked
-        self.removed["low_predicted_iou"] += asked - len(batch.logits_Nwh)
+        slot_N, logits_Nwh = cells_on_host(every, batch.upscaling)
+        iou_N = every.predicted_iou_PM.flatten().cpu().numpy()[slot_N]
+        low_N = ~np.isin(slot_N, batch.live.slot_N)
+        self.candidates += len(slot_N)
+        self.removed["low_predicted_iou"] += int(low_N.sum())
         self.predicted_iou.append(iou_N.astype(np.float64))
-        logits_Nwh, upscaling = cells_on_host(every.logits_Nhw, batch.segmenter, batch.encoded)
         for n in np.argsort(-iou_N, kind="stable").tolist():
             distance = abs(float(iou_N[n]) - self.recipe.pred_iou_thresh)
             nearest = self._nearest("low_predicted_iou" if low_N[n] else "above_predicted_iou")
             if nearest.wants(distance):
-                mask = UntracedMask(logits_Nwh[n].copy(), upscaling)
-                nearest.offer(distance, Kept(mask, batch.crop, _point(batch, int(point_N[n])), float(iou_N[n])))
+                mask = UntracedMask(logits_Nwh[n].copy(), batch.upscaling)
+                nearest.offer(distance, Kept(mask, batch.crop, _point(batch, int(slot_N[n])), float(iou_N[n])))
 
     def _watch_stability(self, batch: Prompted) -> None:
         """Exact ones of all: the run stops counting where a mask is certain to be unstable."""
-        offset = self.recipe.stability_score_offset
-        measures = measure_masks(batch.logits_Nwh, batch.upscaling, offset=offset, least_score=0.0)
+        slot_N, logits_Nwh = cells_on_host(batch.predictions, batch.upscaling)
+        offset, iou_N = self.recipe.stability_score_offset, batch.live.predicted_iou_N
+        measures = measure_masks(logits_Nwh, batch.upscaling, offset=offset, least_score=0.0)
         stability_N = stability_scores(measures.tight_N, measures.loose_N)
         self.stability.append(stability_N.astype(np.float64))
         self.removed["low_stability"] += int((~batch.stable_N).sum())
         at_edge_N = batch.stable_N & batch.edge_N
         self.removed["at_crop_edge"] += int(at_edge_N.sum())
-        point_N = batch.predictions.point_index_N.cpu().numpy()
-        iou_N = batch.predictions.predicted_iou_N.cpu().numpy()
         for n, stable in enumerate(batch.stable_N.tolist()):
             score = float(stability_N[n])
             fates = {"above_stability" if stable else "low_stability": abs(score - self.recipe.stability_score_thresh)}
@@ -145,8 +141,8 @@ class Watcher:
                 fates["at_crop_edge"] = -float(iou_N[n])
             for fate, distance in fates.items():
                 if self._nearest(fate).wants(distance):
-                    mask = UntracedMask(batch.logits_Nwh[n].copy(), batch.upscaling)
-                    point = _point(batch, int(point_N[n]))
+                    mask = UntracedMask(logits_Nwh[n].copy(), batch.upscaling)
+                    point = _point(batch, int(slot_N[n]))
                     self._nearest(fate).offer(distance, Kept(mask, batch.crop, point, float(iou_N[n]), score))
 
     def deduplicated(
@@ -194,14 +190,8 @@ class Watcher:
         return [pair for part in range(EXAMPLES) for pair in self.of(f"duplicate_{among} {part}")]
 
 
-def _prompts_of(batch: Prompted) -> list[tuple[int, int]]:
-    """Which point and which output each prediction of the run is of."""
-    found = batch.predictions
-    return list(zip(found.point_index_N.cpu().numpy().tolist(), found.mask_index_N.cpu().numpy().tolist(), strict=True))
-
-
-def _point(batch: Prompted, number: int) -> tuple[float, float]:
-    x, y = batch.points_xy_P2[number].tolist()
+def _point(batch: Prompted, slot: int) -> tuple[float, float]:
+    x, y = batch.points_xy_P2[slot // batch.segmenter.outputs_per_prompt].tolist()
     return x + batch.crop.box_xyxy[0], y + batch.crop.box_xyxy[1]
 
 

@@ -1,12 +1,13 @@
 """Pixels to masks: the crops of a batch of images are encoded together, searched one by one, merged per image.
 
-Owns the batching of crops. `search` finds the candidates of one crop, `merge` turns those of one image into its result.
-Knows nothing of files, runs or which model it is; a `Segmenter` is all it needs.
+Owns the batching of crops, and that a device has the next crop's work before it is waited for. `search` finds the
+candidates of one crop, `merge` turns those of one image into its result. Knows nothing of files, runs or which model it
+is; a `Segmenter` is all it needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ from pipeline.masks.crops import Crop, image_crops
 from pipeline.masks.merge import merge_crops
 from pipeline.masks.observer import UNOBSERVED, Observer
 from pipeline.masks.rle import Rle
-from pipeline.masks.search import CropSearch
+from pipeline.masks.search import CropSearch, Found
 from pipeline.masks.segmenter import Encoded, Segmenter
 from pipeline.records import Funnel, ImageMasks
 from pipeline.settings import Recipe
@@ -59,29 +60,78 @@ def generate_masks(
     raises    ConfigError if the recipe leaves a crop layer without points
               ContractError if an image is not (H, W, 3) uint8 with at least one pixel
     """
-    found: list[list[Candidates[Rle]]] = [[] for _ in images_HW3]
-    funnels = [Funnel() for _ in images_HW3]
+    found: list[list[Found]] = [[] for _ in images_HW3]
     windows = [window for index, image_HW3 in enumerate(images_HW3) for window in _windows(index, image_HW3, recipe)]
+    searches = _searches(windows, segmenter, recipe, observer, crops_per_encode=crops_per_encode)
+    for image_index, search in _begun_before_waiting(searches):
+        found[image_index].append(search)
+    return [
+        merge_crops(
+            _image_hw(image_HW3), _arrived(crops), sum((crop.funnel for crop in crops), Funnel()), recipe, observer
+        )
+        for image_HW3, crops in zip(images_HW3, found, strict=True)
+    ]
+
+
+def _searches(
+    windows: Sequence[_Window],
+    segmenter: Segmenter[Encoded],
+    recipe: Recipe,
+    observer: Observer,
+    *,
+    crops_per_encode: int,
+) -> Iterator[tuple[int, Generator[None, None, Found]]]:
+    """The index of its image and the search of each crop; no encoding outlives its search."""
     for start in range(0, len(windows), crops_per_encode):
         batch = windows[start : start + crops_per_encode]
-        for window, (candidates, funnel) in zip(batch, _searched(batch, segmenter, recipe, observer), strict=True):
-            found[window.image_index].append(candidates)
-            funnels[window.image_index] += funnel
-    return [
-        merge_crops(_image_hw(image_HW3), crops, funnel, recipe, observer)
-        for image_HW3, crops, funnel in zip(images_HW3, found, funnels, strict=True)
-    ]
+        encoded = list(segmenter.encode([window.pixels_HW3 for window in batch]))
+        for window in batch:
+            search = CropSearch(window.image_hw, window.crop, encoded.pop(0), segmenter, recipe, observer)
+            yield window.image_index, search.steps()
+            del search
 
 
-def _searched(
-    batch: Sequence[_Window], segmenter: Segmenter[Encoded], recipe: Recipe, observer: Observer
-) -> list[tuple[Candidates[Rle], Funnel]]:
-    """What each crop of a batch has. A function of its own, so that no encoding outlives its batch."""
-    encoded = segmenter.encode([window.pixels_HW3 for window in batch])
-    return [
-        CropSearch(window.image_hw, window.crop, crop, segmenter, recipe, observer).run()
-        for window, crop in zip(batch, encoded, strict=True)
-    ]
+def _begun_before_waiting(
+    searches: Iterator[tuple[int, Generator[None, None, Found]]],
+) -> Iterator[tuple[int, Found]]:
+    """Each search's result. The next one is begun before the one before is waited for, so that no device is idle then.
+
+    A search that never waits has ended before the next one, and the next batch's encoding, begin.
+    """
+    waiting: tuple[int, _Running] | None = None
+    for image_index, steps in searches:
+        running = _Running(steps)
+        if waiting is not None:
+            yield waiting[0], waiting[1].ended()
+        waiting = image_index, running
+    if waiting is not None:
+        yield waiting[0], waiting[1].ended()
+
+
+class _Running:
+    """A search, run until it would wait for the first time."""
+
+    def __init__(self, steps: Generator[None, None, Found]) -> None:
+        self._steps = steps
+        self._result: Found | None = None
+        self._go_on()
+
+    def _go_on(self) -> None:
+        try:
+            next(self._steps)
+        except StopIteration as stop:
+            self._result = stop.value
+
+    def ended(self) -> Found:
+        """Its result, once it has ended."""
+        while self._result is None:
+            self._go_on()
+        return self._result
+
+
+def _arrived(crops: Sequence[Found]) -> list[Candidates[Rle]]:
+    """In order; the last one's masks are waited for first, and with them all that were queued before are there."""
+    return [crop.arrived() for crop in reversed(crops)][::-1]
 
 
 def _windows(image_index: int, image_HW3: Image_HW3, recipe: Recipe) -> Iterator[_Window]:

@@ -34,6 +34,19 @@ class Measures:
     box_xyxy_N4: Integers
 
 
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What is known of the live masks of a batch, in the order of their slots.
+
+    slot_N           point x outputs + output
+    predicted_iou_N  never clipped
+    """
+
+    slot_N: Integers
+    predicted_iou_N: Floats
+    measures: Measures
+
+
 def measure_masks(logits_Nwh: Floats, upscaling: Upscaling, *, offset: float, least_score: float) -> Measures:
     """Counts and boxes at full size, without evaluating the pixels that their neighbourhood decides.
 

@@ -2,7 +2,7 @@
 
 Owns the words of these events. A run has nobody watching, and computes nothing for it. `pipeline/explain` makes
 pictures of what it is told. Events do not name their image: an observed call is of one image.
-Legend: P points of a batch, N candidates, K those that stay.
+Legend: P points of a batch, N candidates (of a batch: live ones), K those that stay.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from pipeline.masks.arrays import Flags, Floats, Integers, Points
+from pipeline.masks.arrays import Flags, Integers, Points
 from pipeline.masks.candidates import Candidates
 from pipeline.masks.crops import Crop
+from pipeline.masks.measure import Live
 from pipeline.masks.rle import Rle
 from pipeline.masks.segmenter import Predictions, Segmenter
 from pipeline.masks.upscaling import Upscaling
@@ -32,9 +33,9 @@ class Prompted:
     """One batch of points of one crop, and what became of its candidates.
 
     encoded, segmenter  by which the crop can be prompted again: what is below the threshold was never predicted
-    predictions         those above the threshold of predicted IoU
-    logits_Nwh          theirs, transposed, on the host
-    box_xyxy_N4         image frame; exact for stable ones
+    predictions         theirs, and how their logits become pixels
+    live                what was measured of those above the threshold of predicted IoU; exact for stable ones
+    box_xyxy_N4         of those, in the image's frame
     stable_N, edge_N    of those, as they were judged
     """
 
@@ -43,8 +44,8 @@ class Prompted:
     segmenter: Segmenter[Any]
     points_xy_P2: Points
     predictions: Predictions
-    logits_Nwh: Floats
     upscaling: Upscaling
+    live: Live
     box_xyxy_N4: Integers
     stable_N: Flags
     edge_N: Flags

@@ -1,7 +1,7 @@
 """The seam between the generator and a model: what a segmenter must be able to do, and how its logits leave the device.
 
 torch ends here: what comes after is numpy.
-Legend: P points, N predictions kept, h w low-resolution cells, S the model's square input side.
+Legend: P points, M outputs a point, S = P M slots, N live ones, h w low-resolution cells.
 """
 
 from __future__ import annotations
@@ -13,31 +13,29 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.masks.arrays import Floats, Points
+from pipeline.masks.arrays import Floats, Integers, Points
 from pipeline.masks.upscaling import Upscaling
 
 
 class Predictions(Protocol):
-    """The candidates of one batch of prompts whose predicted IoU passed the threshold, in (point, output) order."""
+    """Every mask of a batch of prompts, in its place whether it is live or not: slot p M + m is output m of point p."""
 
     @property
-    def point_index_N(self) -> torch.Tensor:
-        """int64, which prompt of the batch."""
-        ...
-
-    @property
-    def mask_index_N(self) -> torch.Tensor:
-        """int64, which of the model's outputs for that prompt, from 0."""
-        ...
-
-    @property
-    def predicted_iou_N(self) -> torch.Tensor:
+    def predicted_iou_PM(self) -> torch.Tensor:
         """float32, never clipped."""
         ...
 
     @property
-    def logits_Nhw(self) -> torch.Tensor:
-        """float32 mask logits on the model's padded input square, at its low resolution; 0 is the boundary."""
+    def live_PM(self) -> torch.Tensor:
+        """bool, whether the predicted IoU is above the threshold."""
+        ...
+
+    @property
+    def logits_PMhw(self) -> torch.Tensor:
+        """float32 mask logits on the model's padded input square, at its low resolution; 0 is the boundary.
+
+        Those of masks that are not live may be anything.
+        """
         ...
 
 
@@ -64,12 +62,17 @@ class Segmenter(Protocol[Encoded]):
 
     @property
     def input_side(self) -> int:
-        """S: the side in pixels of the model's square input."""
+        """The side in pixels of the model's square input."""
         ...
 
     @property
     def outputs_per_prompt(self) -> int:
         """Masks predicted for one point (3 in Segment Anything)."""
+        ...
+
+    @property
+    def points_at_once(self) -> int | None:
+        """Points of a crop to ask for in one call, if there are as many, whatever the recipe says; None: as it says."""
         ...
 
     def encode(self, crops_HW3: Sequence[npt.NDArray[np.uint8]]) -> Sequence[Encoded]:
@@ -79,16 +82,20 @@ class Segmenter(Protocol[Encoded]):
     def decode(self, crop: Encoded, points_xy_P2: Points, *, pred_iou_thresh: float) -> Predictions:
         """Prompt one encoded crop with single foreground points, given in the crop's own pixels.
 
-        Only candidates with predicted IoU > pred_iou_thresh are returned; a segmenter may skip the work for the rest.
+        A segmenter may skip the masks of candidates whose predicted IoU is not > pred_iou_thresh.
         """
         ...
 
 
-def cells_on_host(logits_Nhw: torch.Tensor, segmenter: Segmenter[Encoded], crop: Encoded) -> tuple[Floats, Upscaling]:
-    """(N, w, h) contiguous: the logits that pixels depend on, for compiled code; and how they become pixels."""
-    h, w = logits_Nhw.shape[1:]
-    upscaling = Upscaling.between(
-        (h, w), input_side=segmenter.input_side, resized_hw=crop.resized_hw, crop_hw=crop.crop_hw
-    )
+def upscaling_of(predictions: Predictions, segmenter: Segmenter[Encoded], crop: Encoded) -> Upscaling:
+    """How those logits become the crop's pixels."""
+    h, w = predictions.logits_PMhw.shape[2:]
+    return Upscaling.between((h, w), input_side=segmenter.input_side, resized_hw=crop.resized_hw, crop_hw=crop.crop_hw)
+
+
+def cells_on_host(predictions: Predictions, upscaling: Upscaling) -> tuple[Integers, Floats]:
+    """The slots that are live, and their logits (N, w, h) contiguous, of the cells that pixels depend on."""
     used_h, used_w = upscaling.used_hw
-    return logits_Nhw[:, :used_h, :used_w].mT.contiguous().cpu().numpy(), upscaling
+    slot_N = predictions.live_PM.flatten().nonzero()[:, 0]
+    cells_Swh = predictions.logits_PMhw.flatten(0, 1)[:, :used_h, :used_w].mT
+    return slot_N.cpu().numpy(), cells_Swh.index_select(0, slot_N).contiguous().cpu().numpy()

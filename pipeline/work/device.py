@@ -111,6 +111,10 @@ class _Turns(Generic[Encoded]):
     def outputs_per_prompt(self) -> int:
         return self.segmenter.outputs_per_prompt
 
+    @property
+    def points_at_once(self) -> int | None:
+        return self.segmenter.points_at_once
+
     def encode(self, crops_HW3: Sequence[Image_HW3]) -> Sequence[Encoded]:
         with self._turn():
             return self.segmenter.encode(crops_HW3)

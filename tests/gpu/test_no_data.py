@@ -25,7 +25,7 @@ from tests.gpu.pretended import FREE, no_inference_mode
 
 META = torch.device("meta")
 CROP_HW3 = np.zeros((1500, 2250, 3), np.uint8)
-POINTS_P2 = np.zeros((64, 2))
+POINTS_P2 = np.zeros((1024, 2))
 
 
 class Launches(TorchDispatchMode):
@@ -73,9 +73,13 @@ def test_a_crop_is_encoded_without_its_pixels(encoded: tuple[EncodedCrop, Launch
     assert launches.of.total() <= 1055
 
 
-def test_the_decoder_needs_to_know_on_the_host_which_masks_are_above_the_threshold(
+def test_the_points_of_a_crop_are_decoded_without_knowing_which_masks_are_wanted(
     vit_h: TorchSegmenter, encoded: tuple[EncodedCrop, Launches]
 ) -> None:
-    """So nothing can be queued behind it before it is done."""
-    with pytest.raises(RuntimeError, match="nonzero"):
-        vit_h.decode(encoded[0], POINTS_P2, pred_iou_thresh=0.88)
+    """So all of it can be queued at once. With `sam` there are four blocks of points, and sixteen steps for masks."""
+    assert vit_h.points_at_once == len(POINTS_P2)
+    with Launches() as launches:
+        answer = vit_h.decode(encoded[0], POINTS_P2, pred_iou_thresh=0.88)
+    assert answer.logits_PMhw.shape == (1024, 3, 256, 256)
+    assert answer.logits_PMhw.device == answer.live_PM.device == META
+    assert launches.of.total() <= 1271

@@ -15,20 +15,12 @@ from tests.gpu.pretended import CUDA, pretended_device
 from tests.gpu.waits import Log, Wait
 
 RECIPES = pytest.mark.parametrize("recipe", [SAM, CROPS], ids=["sam", "crops"])
-CROP: dict[tuple[str, Wait], int] = {
-    ("model/segmenter.py", Wait.COPY_IN): 1,
-    ("model/resize.py", Wait.COPY_IN): 4,
-}
-"""The waits for a crop. Pixels and the tables of the resize come from memory that is not pinned."""
 BATCH: dict[tuple[str, Wait], int] = {
-    ("model/segmenter.py", Wait.COPY_IN): 1,
-    ("model/point_decoder.py", Wait.COPY_IN): 2,
-    ("model/point_decoder.py", Wait.VALUE): 3,
-    ("model/point_decoder.py", Wait.SELECTION): 2,
-    ("pipeline/masks/segmenter.py", Wait.COPY_OUT): 1,
-    ("pipeline/masks/search.py", Wait.COPY_OUT): 3,
+    ("pipeline/masks/segmenter.py", Wait.VALUE): 1,
+    ("pipeline/masks/segmenter.py", Wait.COPY_OUT): 2,
+    ("pipeline/masks/on_cpu.py", Wait.COPY_OUT): 1,
 }
-"""The waits for a batch of points. The decoder asks which masks are above the threshold, and all of them are copied."""
+"""The waits for a batch of points: which masks are above the threshold, their logits and all scores."""
 CALL: dict[tuple[str, Wait], int] = {("pipeline/work/device.py", Wait.SYNCHRONIZE): 1}
 """The waits for a call of the model, which is timed."""
 
@@ -48,7 +40,7 @@ def test_an_image_waits_as_often_as_it_is_allowed_to(
     """A wait that comes back is found here, with its line. Every crop of these recipes has one batch of points."""
     log = both(recipe).log
     allowed: Counter[tuple[str, Wait]] = Counter()
-    for waits, times in ((CROP, crops), (BATCH, crops), (CALL, calls)):
+    for waits, times in ((BATCH, crops), (CALL, calls)):
         allowed.update({what: count * times for what, count in waits.items()})
     found: Counter[tuple[str, Wait]] = Counter()
     for (why, _, line), times in log.waits.items():

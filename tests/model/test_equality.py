@@ -130,11 +130,11 @@ def test_a_segmenter_predicts_what_the_released_predictor_predicts(crop_hw: tupl
     [encoded], [their_encoded] = ours.encode([crop_HW3]), theirs.encode([crop_HW3])
     assert encoded.resized_hw == tuple(their_encoded.resized_hw)
     everything = theirs.decode(their_encoded, points_xy_P2, pred_iou_thresh=-1e9)
-    threshold = float(everything.predicted_iou_N.sort().values[13:15].mean())  # between two, not on one
+    threshold = float(everything.predicted_iou_PM.flatten().sort().values[13:15].mean())  # between two, not on one
     for limit in (-1e9, threshold, 1e9):
         mine = ours.decode(encoded, points_xy_P2, pred_iou_thresh=limit)
         other = theirs.decode(their_encoded, points_xy_P2, pred_iou_thresh=limit)
-        assert torch.equal(mine.point_index_N, other.point_index_N)
-        assert torch.equal(mine.mask_index_N, other.mask_index_N)
-        assert_close(mine.predicted_iou_N, other.predicted_iou_N)
-        assert_close(*(on_pixels(masks.logits_Nhw, sam.config, encoded.resized_hw) for masks in (mine, other)))
+        assert torch.equal(mine.live_PM, other.live_PM)
+        assert_close(mine.predicted_iou_PM, other.predicted_iou_PM)
+        live_Nhw = [masks.logits_PMhw[masks.live_PM] for masks in (mine, other)]
+        assert_close(*(on_pixels(logits_Nhw, sam.config, encoded.resized_hw) for logits_Nhw in live_Nhw))

@@ -121,4 +121,4 @@ def test_bf16_is_the_encoders_products_alone() -> None:
     assert 0 < float((one - other).norm() / one.norm()) < 0.02
     points_xy_P2 = np.array([[64.0, 48.0]])
     answer = fast.decode(fast.encode([image_HW3])[0], points_xy_P2, pred_iou_thresh=-math.inf)
-    assert answer.logits_Nhw.dtype is answer.predicted_iou_N.dtype is torch.float32
+    assert answer.logits_PMhw.dtype is answer.predicted_iou_PM.dtype is torch.float32
