@@ -3,6 +3,7 @@ sources and a finished run."""
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,8 @@ S3_ENVIRONMENT = {
 }
 
 
+# Before anything imports Triton: the kernels for GPUs are interpreted here (tests/gpu).
+os.environ["TRITON_INTERPRET"] = "1"
 # Float sums depend on the number of threads; and on few busy cores threads of one small product wait for each other.
 torch.set_num_threads(1)
 

@@ -63,6 +63,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "PIL": ("pipeline/storage/",),
     "tifffile": ("pipeline/storage/tiff.py",),
     "imagecodecs": ("pipeline/storage/png.py",),
+    "triton": ("pipeline/masks/gpu_kernels.py",),
     "torch": ("model/", "pipeline/masks/", "pipeline/work/device.py", "jobs/"),
     "jinja2": ("pipeline/look/",),
     "matplotlib": ("pipeline/look/", "pipeline/report/", "pipeline/comparison/", "pipeline/explain/"),
@@ -190,6 +191,7 @@ class Block(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Block())
 paths = [path for room in ("model", "pipeline/masks") for path in pathlib.Path(room).rglob("*.py")]
 of_runs = ("finish", "planning", "report", "synthetic")
+paths = [path for path in paths if path.stem not in ("on_gpu", "gpu_kernels")]  # where there is a GPU, there is Triton
 paths += [path for path in pathlib.Path("benchmarks").glob("*.py") if path.stem not in of_runs]
 for path in sorted(paths):
     importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))

@@ -8,6 +8,7 @@ Legend: N live slots of a batch, K chosen among them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 from pipeline.masks.arrays import Integers
@@ -63,5 +64,9 @@ ON_CPU: MaskWork = OnCpu()
 
 
 def work_for(predictions: Predictions) -> MaskWork:
-    """Who answers for these: one CPU core, or the GPU that the logits are on if Triton is there for it."""
-    return ON_CPU
+    """Who answers for these: the GPU that their logits are on if there is Triton for it, else one CPU core."""
+    if predictions.logits_PMhw.device.type != "cuda" or find_spec("triton") is None:
+        return ON_CPU
+    from pipeline.masks.on_gpu import ON_GPU  # who has no GPU never imports Triton
+
+    return ON_GPU

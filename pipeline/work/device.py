@@ -1,5 +1,7 @@
 """One model, used by all chunks of a worker: one call at a time, each timed, and smaller ones when memory is short.
 
+On a GPU a call is over when all of it is queued, so that the calls of two chunks follow each other without a gap.
+
 Owns torch's process-wide settings and what the device's errors mean. Does not know files, chunks or which model it is.
 
 Legend: H W pixels, P points.
@@ -57,16 +59,21 @@ class Device(Generic[Encoded]):
     def generate(self, image_HW3: Image_HW3, watch: Stopwatch) -> ImageMasks:
         """The image's masks; with half the points and crops at once, and half again, while memory is short.
 
-        watch   gets `compute` (the device's part), `turn` (waiting for it) and `rle` (all the rest); `halved` counts
+        watch   gets `compute` (the device's part), `turn` (waiting for it) and `rle` (all the rest); `halved` counts.
+                A GPU's part is what its own clock says, also where the host was at work beside it.
         raises  DeviceError
         """
-        segmenter = _Turns(self._segmenter, self._turn, watch)
+        clock, launched = _DeviceClock(), watch.seconds[Stage.COMPUTE]
+        segmenter = _Turns(self._segmenter, self._turn, watch, clock)
         points, crops = self._recipe.points_per_batch, CROPS_PER_ENCODE
         while True:
             try:
                 with watch.stage(Stage.RLE):
                     recipe = replace(self._recipe, points_per_batch=points)
-                    return generate_masks([image_HW3], segmenter, recipe, crops_per_encode=crops)[0]
+                    [result] = generate_masks([image_HW3], segmenter, recipe, crops_per_encode=crops)
+                launched = watch.seconds[Stage.COMPUTE] - launched
+                watch.move(max(0.0, clock.seconds() - launched), source=Stage.RLE, target=Stage.COMPUTE)
+                return result
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     if is_poisoned(error):
@@ -95,6 +102,33 @@ def is_poisoned(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in POISON_WORDS)
 
 
+class _DeviceClock:
+    """How long a GPU was at work on calls, by events that pass with them; nobody waits for a call to be over.
+
+    Kernels of another image that are queued within a call count to it; only those that measure and trace masks can be.
+    """
+
+    def __init__(self) -> None:
+        self._calls: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def call(self) -> Generator[None]:
+        if not torch.cuda.is_initialized():
+            yield
+            return
+        begun, over = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begun.record()
+        yield
+        over.record()
+        self._calls.append((begun, over))
+
+    def seconds(self) -> float:
+        """Of all calls, once the last one is over, as it is when its masks have arrived."""
+        if self._calls and not self._calls[-1][1].query():
+            self._calls[-1][1].synchronize()
+        return sum(begun.elapsed_time(over) for begun, over in self._calls) / 1000
+
+
 @dataclass(frozen=True)
 class _Turns(Generic[Encoded]):
     """A Segmenter whose calls wait for their turn and are timed."""
@@ -102,6 +136,7 @@ class _Turns(Generic[Encoded]):
     segmenter: Segmenter[Encoded]
     turn: threading.Lock
     watch: Stopwatch
+    clock: _DeviceClock
 
     @property
     def input_side(self) -> int:
@@ -128,11 +163,7 @@ class _Turns(Generic[Encoded]):
         with self.watch.stage(Stage.TURN, within=Stage.RLE):
             self.turn.acquire()
         try:
-            with self.watch.stage(Stage.COMPUTE, within=Stage.RLE):
+            with self.watch.stage(Stage.COMPUTE, within=Stage.RLE), self.clock.call():
                 yield
-                if torch.cuda.is_initialized():
-                    # The work was only queued; the caller copies its result to the CPU next, so nothing is lost by
-                    # waiting for it here, where it is timed.
-                    torch.cuda.synchronize()
         finally:
             self.turn.release()

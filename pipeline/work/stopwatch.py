@@ -29,3 +29,9 @@ class Stopwatch:
             self.seconds[name] += seconds
             if within is not None:
                 self.seconds[within] -= seconds
+
+    def move(self, seconds: float, *, source: Stage, target: Stage) -> None:
+        """Count some seconds of one stage to another; never more than that one has."""
+        moved = min(seconds, self.seconds[source])
+        self.seconds[source] -= moved
+        self.seconds[target] += moved

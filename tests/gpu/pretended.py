@@ -86,7 +86,7 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         _log_waits(name, args, tensors)
     if made_here and name not in FREE:
         STATE.launch()
-    result = func(*tree_map(_inner, args), **tree_map(_inner, kwargs))
+    result = func(*tree_map(inner_of, args), **tree_map(inner_of, kwargs))
     if not made_here or name == "_local_scalar_dense":
         return result
     return tree_map(lambda each: _wrapped(each, ours), result)
@@ -131,17 +131,17 @@ def _copied(func: Any, name: str, args: Any, kwargs: dict[str, Any], ours: dict[
             STATE.wait(Wait.COPY_IN, name)
     elif to_device:
         STATE.launch()
-    result = func(*tree_map(_inner, args), **tree_map(_inner, kwargs))
+    result = func(*tree_map(inner_of, args), **tree_map(inner_of, kwargs))
     if not to_device:
         return result
-    return target if target is not None else OnDevice(result if result is not _inner(source) else result.clone())
+    return target if target is not None else OnDevice(result if result is not inner_of(source) else result.clone())
 
 
 def _is_cuda(device: Any) -> bool:
     return torch.device(device).type == "cuda"
 
 
-def _inner(value: Any) -> Any:
+def inner_of(value: Any) -> Any:
     if isinstance(value, OnDevice):
         return value.inner
     return torch.device("cpu") if isinstance(value, torch.device) and value.type == "cuda" else value
@@ -169,7 +169,7 @@ class _Functions(TorchFunctionMode):
             return func(args[0], lists)
         if func in (F.scaled_dot_product_attention, torch.where):  # one kernel each
             STATE.launch()
-            return OnDevice(func(*tree_map(_inner, args), **tree_map(_inner, kwargs)))
+            return OnDevice(func(*tree_map(inner_of, args), **tree_map(inner_of, kwargs)))
         return func(*args, **kwargs)
 
 
