@@ -54,7 +54,8 @@ class Recipe:
     points_per_side: int = 32
     """Points along one side of layer 0's grid."""
     points_per_batch: int = 64
-    """Prompts decoded at once. It changes memory and speed; masks change only by rounding."""
+    """Prompts decoded at once on a CPU; a GPU gets up to 1024. It changes memory and speed; masks change only by
+    rounding."""
     pred_iou_thresh: float = 0.88
     """A candidate must have a predicted IoU above this (strictly)."""
     stability_score_thresh: float = 0.95

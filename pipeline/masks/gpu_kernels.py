@@ -87,14 +87,15 @@ def _undecided(low, high, cut):
     return ((low > cut) | (high <= cut)) == 0
 
 
-@triton.jit(do_not_specialize=["offset", "slot_cells", "stride", "H", "W"])
+@triton.jit(do_not_specialize=["offset", "slot_cells", "stride", "rows_under", "H", "W"])
 def decide_tiles(
-    logits, slot_cells, stride, index, kinds, offset, y_cell, H, x_cell, W, SIDE: tl.constexpr, UNDER: tl.constexpr,
-    TILES: tl.constexpr,
+    logits, slot_cells, stride, index, kinds, offset, rows_under, y_cell, H, x_cell, W,
+    SIDE: tl.constexpr, UNDER: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     """For TILES tiles of SIDE x SIDE pixels: the least and the largest of the cells beneath, rounding included.
 
-    UNDER  at least the cells beneath a tile along an axis
+    rows_under  rows of cells beneath a tile, at most
+    UNDER       columns likewise
     """
     slot = tl.load(index + tl.program_id(0)).to(tl.int64)
     if slot >= 0:
@@ -110,7 +111,7 @@ def decide_tiles(
         column = tl.minimum(first_x[:, None] + tl.arange(0, UNDER)[None, :], last_x[:, None])
         least = tl.load(cells + first_y[:, None] * stride + column)
         most = least
-        for down in range(1, UNDER):
+        for down in range(1, rows_under):
             row = tl.minimum(first_y + down, last_y)
             cell = tl.load(cells + row[:, None] * stride + column)
             least, most = tl.minimum(least, cell), tl.maximum(most, cell)

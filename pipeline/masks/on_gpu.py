@@ -77,8 +77,9 @@ class Geometry:
         return _per(self.hw[0], self.side) * _per(self.hw[1], self.side)
 
     @property
-    def under(self) -> int:
-        return 1 << (max(self.x.under, self.y.under) - 1).bit_length()
+    def columns_under(self) -> int:
+        """Columns of cells beneath a tile, in a power of two."""
+        return 1 << (self.x.under - 1).bit_length()
 
     @property
     def pixels(self) -> tuple[Any, ...]:
@@ -232,11 +233,12 @@ class OnGpu:
     def _decided(self, logits_Shw: Tensor, index: Tensor, geometry: Geometry, offset: float) -> Tensor:
         """A byte for each tile of each mask."""
         tiles, (height, width) = geometry.tiles, geometry.hw
-        at_once = max(1, CELLS // geometry.under)
+        at_once = max(1, CELLS // geometry.columns_under)
         kinds = torch.empty(len(index), tiles, dtype=torch.int8, device=logits_Shw.device)
         kernels.decide_tiles[len(index), _per(tiles, at_once)](
-            *_cells(logits_Shw), index, kinds, float(np.float32(offset)), geometry.y.cell_4L, height,
-            geometry.x.cell_4L, width, SIDE=self._side, UNDER=geometry.under, TILES=at_once, enable_fp_fusion=False,
+            *_cells(logits_Shw), index, kinds, float(np.float32(offset)), geometry.y.under, geometry.y.cell_4L, height,
+            geometry.x.cell_4L, width,
+            SIDE=self._side, UNDER=geometry.columns_under, TILES=at_once, enable_fp_fusion=False,
         )  # fmt: skip
         return kinds
 
