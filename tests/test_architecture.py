@@ -69,7 +69,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "imagecodecs": ("pipeline/storage/png.py",),
     "torch": ("model/", "pipeline/masks/", "pipeline/work/device.py", "jobs/"),
     "jinja2": ("pipeline/look/",),
-    "matplotlib": ("pipeline/look/", "pipeline/report/", "pipeline/comparison/", "pipeline/explain/"),
+    "matplotlib": ("pipeline/look/plots.py",),
     "tqdm": ("pipeline/progress.py",),
     "yaml": ("pipeline/api/recipes.py",),
 }

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeline.look.html import render
+from pipeline.look.plots import plot
 from pipeline.records import Status
 from pipeline.report import published
 from pipeline.report.charts import charts_of
 from pipeline.report.gallery import ShownImage
-from pipeline.report.plots import plot
 from pipeline.report.records import Failure, Group, Grouping, Report
 from pipeline.texts import counted, shortened
 

@@ -10,8 +10,8 @@ from typing import Any
 import matplotlib
 import pytest
 
+from pipeline.look.plots import DARK, LIGHT, NARROW, log_steps, plot
 from pipeline.report.charts import Chart, charts_of
-from pipeline.report.plots import DARK, LIGHT, NARROW, log_steps, plot
 from pipeline.report.records import Bin, Histogram
 from tests.report.reports import empty_report, full_report, histogram
 

@@ -1,4 +1,4 @@
-"""The few kinds of plot that the report has, each drawn for a light and for a dark page, as SVG.
+"""The few kinds of plot that the pages have, each drawn for a light and for a dark page, as SVG.
 
 Owns the looks. Knows nothing of what is plotted. matplotlib takes some of its settings from global ones: they are set
 for the time of a drawing and then put back, so two threads must not draw at once.
@@ -105,6 +105,21 @@ def steps(edges: Sequence[float], shares: Sequence[float], *, x: str, y: str, ma
     return draw
 
 
+def cut_steps(edges: Sequence[float], counts: Sequence[int], mark: Mark, *, x: str, above_stays: bool) -> Draw:
+    """A histogram of candidates that a threshold, at one of the edges, parts into those that stay and those removed."""
+    below = sum(edge < mark.at for edge in edges)
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        axes.stairs(counts[:below], edges[: below + 1], fill=True, color=palette.lost)
+        axes.stairs(counts[below:], edges[below:], fill=True, color=palette.ours if above_stays else palette.lost)
+        axes.set_xlim(edges[0], edges[-1])
+        _named(axes, palette, x=x, y="candidates")
+        axes.yaxis.set_major_formatter(FuncFormatter(_as_count))
+        _across(axes, mark, palette)
+
+    return draw
+
+
 def log_steps(edges: Sequence[float], shares: Sequence[float], *, x: str, y: str) -> Draw:
     """The same with a logarithmic axis, as a line: the height of a bar would mean nothing."""
 
@@ -190,6 +205,10 @@ def _percent(shares: Sequence[float]) -> list[float]:
 
 def _as_percent(value: float, _: int) -> str:
     return f"{value:g}%"
+
+
+def _as_count(value: float, _: int) -> str:
+    return f"{value:,.0f}"
 
 
 def _bare(axes: Axes, palette: Palette) -> None:
