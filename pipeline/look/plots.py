@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +19,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from pipeline.look.html import data_uri
+from pipeline.texts import shortened
 
 SETTINGS = {"svg.hashsalt": "maskmill", "svg.fonttype": "none", "font.size": 9.5, "axes.axisbelow": True}
 """The salt makes the ids in an SVG the same each time; texts stay texts."""
 FONTS = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
 """What a page is set in; matplotlib would name its own fonts, which few machines have."""
+LONGEST_NAME = 40
+"""Characters of a name that stands beside the axes."""
 NARROW, WIDE = (4.4, 2.5), (8.2, 3.0)
 """Width and height in inches, of 72 pixels."""
 
@@ -155,6 +159,34 @@ def lying(labels: Sequence[str], left: Sequence[int], lost: Sequence[int], texts
     return draw
 
 
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean and the ends of what it may be; without ends nothing is known of that."""
+
+    name: str
+    mean: float
+    ends: tuple[float, float] | None
+
+
+def intervals(rows: Sequence[Interval], *, x: str) -> Draw:
+    """Means with their intervals, from above to below."""
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        for row, each in enumerate(rows):
+            if each.ends:
+                axes.plot(each.ends, (row, row), color=palette.ours, linewidth=4, alpha=0.45, solid_capstyle="round")
+            axes.plot(each.mean, row, "o", color=palette.ours)
+        axes.set_yticks(range(len(rows)), [shortened(each.name, LONGEST_NAME) for each in rows], parse_math=False)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(x, color=palette.soft)
+        axes.grid(axis="x", color=palette.line, linewidth=0.8)
+        _bare(axes, palette)
+        axes.tick_params(axis="y", colors=palette.ink)
+
+    return draw
+
+
 def cells(counts: Sequence[Sequence[int]]) -> Draw:
     """A heat map of an image, with the first row above."""
 
@@ -221,7 +253,9 @@ def _bare(axes: Axes, palette: Palette) -> None:
 
 def _svg(draw: Draw, palette: Palette, size: tuple[float, float]) -> bytes:
     file = io.BytesIO()
-    with _MATPLOTLIB.rc_context():
+    with _MATPLOTLIB.rc_context(), warnings.catch_warnings():
+        # Names may be in any script. The font that measures them need not have it, for the page sets its own.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
         _MATPLOTLIB.rcdefaults()  # whatever a matplotlibrc of this machine says
         _MATPLOTLIB.rcParams.update(SETTINGS)
         figure = _FIGURE(figsize=size, layout="constrained")
