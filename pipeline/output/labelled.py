@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import posixpath
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,42 +22,15 @@ from pipeline.plan.layout import part_uri
 from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import Plan
 from pipeline.plan.planning import load_plan
-from pipeline.records import Chunk, ImageRow, Member
-from pipeline.storage.image_tables import image_tables
+from pipeline.records import Chunk, ImageRow
 from pipeline.storage.images import decode_image
-from pipeline.storage.indexing import ShardKind
 from pipeline.storage.kinds import is_image, is_tar, sa_number
+from pipeline.storage.member_bytes import ByteRange
 from pipeline.storage.parts import read_part
-from pipeline.storage.store import ObjectInfo, Store
+from pipeline.storage.store import Store
 from pipeline.storage.tars import EntryKind, scan_tar
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ByteRange:
-    """Bytes of an object; length 0 is all of it. In a Parquet file those of an image: `offset` is the number of its
-    row, `length` the size of the file, and `column` what the run was told of the column."""
-
-    uri: str
-    offset: int = 0
-    length: int = 0
-    etag: str = ""
-    in_table: bool = False
-    column: str | None = None
-
-    def read(self, store: Store, *, limit: int = sys.maxsize, of_any_version: bool = False) -> bytes:
-        """of_any_version  also of an object that was written anew since; whoever asks checks the bytes
-        raises  TooManyBytesError above `limit`; what `Store.read` raises
-        """
-        etag = "" if of_any_version else self.etag
-        if self.in_table:
-            table = ObjectInfo(self.uri, self.length, etag)
-            try:
-                return image_tables(store, self.column).read(table, self.offset, limit=limit)
-            except InputError as error:
-                raise StorageError(error.reason) from error
-        return store.read(self.uri, offset=self.offset, length=self.length or None, etag=etag, limit=limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,18 +184,13 @@ def images_of_chunk(chunk: Chunk, plan: Plan, *, index: MemberIndex, out: str) -
     """
     part = ByteRange(part_uri(out, plan, chunk))
     members = index.read(chunk.shard, chunk.start, chunk.stop)
-    in_table = plan.planned(chunk.shard).shard.kind == ShardKind.PARQUET
+    kind, column = plan.planned(chunk.shard).shard.kind, plan.settings.image_column
     return [
-        LabelledImage(member.image_id, _bytes_of(member, plan, in_table=in_table), part, row)
+        LabelledImage(
+            member.image_id, None if member.broken else ByteRange.of(member, kind=kind, column=column), part, row
+        )
         for row, member in enumerate(members)
     ]
-
-
-def _bytes_of(member: Member, plan: Plan, *, in_table: bool) -> ByteRange | None:
-    if member.broken:
-        return None
-    column = plan.settings.image_column
-    return ByteRange(member.uri, member.offset, member.length, member.etag, in_table, column)
 
 
 def _pairs(source: str, store: Store) -> Iterator[LabelledImage]:

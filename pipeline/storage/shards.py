@@ -1,42 +1,48 @@
 """What `source` names: finding the shards.
 
-Owns the words folder, tar, Parquet file and list, the canonical spelling of a source, and the names of shards. A folder
-is listed once: the images in it are noted on the way. Those in tars and lists are indexing.py's, those in Parquet files
-image_tables.py's.
+Owns the words folder, tar, zip, Parquet file and list, and the canonical spelling of a source. A folder is listed once:
+the images in it are noted on the way. Those in tars and lists are indexing.py's, those in zips zips.py's, those in
+Parquet files image_tables.py's.
 """
 
 from __future__ import annotations
 
-import hashlib
-import posixpath
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
 from pipeline.errors import ConfigError, ContractError, NotFoundError
 from pipeline.records import Ignored
-from pipeline.storage.globs import fixed_part, glob_matches, has_wildcard, is_glob, split_glob
+from pipeline.storage.globs import glob_matches, is_glob, split_glob
 from pipeline.storage.ignored import IgnoredEntries, is_hidden
 from pipeline.storage.image_tables import index_rows
 from pipeline.storage.indexing import ShardIndex, ShardKind, index_list, index_tar
-from pipeline.storage.kinds import IMAGE_EXTENSIONS, extension, is_archive, is_image, is_list, is_parquet, is_tar
+from pipeline.storage.kinds import (
+    IMAGE_EXTENSIONS,
+    extension,
+    is_archive,
+    is_image,
+    is_list,
+    is_parquet,
+    is_tar,
+    is_zip,
+)
 from pipeline.storage.members import FoundMember, IndexBuilder
 from pipeline.storage.presence import is_there
+from pipeline.storage.shard_names import shard_names
 from pipeline.storage.store import ObjectInfo, Store
 from pipeline.storage.uris import (
     absolute,
-    base_name,
     join,
     relative_key,
     sort_key,
 )
+from pipeline.storage.zips import index_zip
 
-_KNOWN = "a folder or s3:// prefix of images, a .tar, a .parquet, a .txt or .jsonl list of URIs, or one image"
+_KNOWN = "a folder or s3:// prefix of images, a .tar, a .zip, a .parquet, a .txt or .jsonl list of URIs, or one image"
 UNREADABLE = "unreadable folder"
-_LONGEST_NAME = 80
+
 _TOLD_EVERY = 10_000
 
 Place = tuple[str, ShardKind]
@@ -87,7 +93,7 @@ def find_shards(source: str, store: Store, *, listed: Told = _tell_nobody) -> Fo
     beside = IgnoredEntries()
     found = {place: index for part in filter(None, named) for place, index in _shards_at(part, store, listed, beside)}
     ordered = sorted(found, key=lambda place: (sort_key(place[0]), place[1]))
-    names = zip(_names(ordered), ordered, strict=True)
+    names = zip(shard_names([uri for uri, _ in ordered]), ordered, strict=True)
     shards = [ShardSource(name, *place, index=found[place]) for name, place in names]
     return FoundSource(whole if is_one else separate[0], shards, beside.counted())
 
@@ -118,6 +124,8 @@ def index_shard(
     match shard.kind:
         case ShardKind.TAR:
             return index_tar(shard.uri, store)
+        case ShardKind.ZIP:
+            return ShardIndex(*index_zip(shard.uri, store))
         case ShardKind.PARQUET:
             return ShardIndex(index_rows(shard.uri, store, column=image_column), ())
         case ShardKind.LIST:
@@ -162,34 +170,34 @@ def _no_shard(uri: str, others: Sequence[Ignored]) -> ConfigError:
     if not others:
         return ConfigError(f"source: nothing is at {uri}; check the name. It may be {_KNOWN}")
     return ConfigError(
-        f"source: {uri} holds no image and no .tar (but {', '.join(each.first for each in others[:3])}); images end in "
-        f"{', '.join(sorted(IMAGE_EXTENSIONS))}"
+        f"source: {uri} holds no image, no .tar and no .zip (but {', '.join(each.first for each in others[:3])}); "
+        f"images end in {', '.join(sorted(IMAGE_EXTENSIONS))}"
     )
 
 
 def _shards_in_folder(
     uri: str, store: Store, listed: Told, beside: IgnoredEntries
 ) -> Iterator[tuple[Place, ShardIndex | None]]:
-    """The tars below a folder, and the folder itself if loose images lie there as well. Where there is neither, its
-    Parquet files: beside images they are tables about these.
+    """The tars and zips below a folder, and the folder itself if loose images lie there as well. Where there is none of
+    these, its Parquet files: beside images they are tables about them.
     """
     images, ignored = IndexBuilder(), IgnoredEntries()
     archives, parquets = list[str](), list[str]()
-    holds_tars = False
+    holds_archives = False
     for info in store.list(uri, unreadable=partial(ignored.note, kind=UNREADABLE)):
         key = relative_key(uri, info.uri)
         if is_hidden(key):
             ignored.note(key)
         elif is_image(key):
             _note(images, key, info, listed)
-        elif is_tar(key):
-            holds_tars = True
-            yield (info.uri, ShardKind.TAR), None
+        elif is_tar(key) or is_zip(key):
+            holds_archives = True
+            yield (info.uri, ShardKind.TAR if is_tar(key) else ShardKind.ZIP), None
         elif is_parquet(key) or is_archive(key):
             (parquets if is_parquet(key) else archives).append(key)
         else:
             ignored.note(key)
-    if len(images) or holds_tars:
+    if len(images) or holds_archives:
         for key in parquets:
             ignored.note(key)
     else:
@@ -253,6 +261,8 @@ def _note(images: IndexBuilder, key: str, info: ObjectInfo, listed: Told) -> Non
 def _file_kind(uri: str) -> ShardKind | None:
     if is_tar(uri):
         return ShardKind.TAR
+    if is_zip(uri):
+        return ShardKind.ZIP
     if is_parquet(uri):
         return ShardKind.PARQUET
     return ShardKind.LIST if is_list(uri) or is_image(uri) else None
@@ -262,30 +272,7 @@ def _known_kind(uri: str, kind: ShardKind | None) -> ShardKind:
     if kind is not None:
         return kind
     if is_archive(uri):
-        raise ConfigError(f"source: {uri} is compressed; images do not shrink, so unpack it to a plain .tar first")
+        raise ConfigError(
+            f"source: {uri} is compressed as a whole; images do not shrink, so unpack it to a plain .tar first"
+        )
     raise ConfigError(f"source: {uri} is of no known kind; it may be {_KNOWN}")
-
-
-def _names(shards: Iterable[Place]) -> list[str]:
-    """Slugs of the base names; where two shards would share one (in any case), all of them get a hash of the URI."""
-    uris = [uri for uri, _ in shards]
-    slugs = [_slug(uri) for uri in uris]
-    counts = Counter(slug.casefold() for slug in slugs)
-    return [
-        slug if counts[slug.casefold()] == 1 else f"{slug}-{hashlib.sha256(sort_key(uri)).hexdigest()[:8]}"
-        for slug, uri in zip(slugs, uris, strict=True)
-    ]
-
-
-def is_slug(name: str) -> bool:
-    """Whether it has the form of a shard's name, which makes it safe in a path."""
-    return re.fullmatch(rf"[A-Za-z0-9_-]{{1,{_LONGEST_NAME + len('-01234567')}}}", name) is not None
-
-
-def _slug(uri: str) -> str:
-    name = base_name(uri)
-    stem = posixpath.splitext(name)[0] if _file_kind(uri) else name
-    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", stem)[:_LONGEST_NAME].strip("-")  # `is_slug` knows this form
-    if not slug and has_wildcard(uri):
-        return _slug(fixed_part(uri))
-    return slug or "shard"
