@@ -36,6 +36,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     "pipeline.look": ("pipeline.output", "pipeline.plan", "pipeline.masks", "pipeline.storage"),
     "pipeline.report": ("pipeline.look", "pipeline.output", "pipeline.plan", "pipeline.masks", "pipeline.storage"),
     "pipeline.comparison": ("pipeline.look", "pipeline.output", "pipeline.plan", "pipeline.masks", "pipeline.storage"),
+    "pipeline.export": ("pipeline.output", "pipeline.plan", "pipeline.masks", "pipeline.storage"),
     "pipeline.explain": ("pipeline.look", "pipeline.masks", "pipeline.storage", "pipeline.work", "model"),
     "pipeline.cluster": ("pipeline.work", "pipeline.plan", "pipeline.masks", "pipeline.storage"),
     "pipeline.run": tuple(f"pipeline.{room}" for room in ("cluster", "output", "work", "plan", "masks", "storage")),
@@ -70,7 +71,7 @@ DOORS: dict[str, tuple[str, ...]] = {
 }
 """Package -> the files or folders through which it may come in. benchmarks/ takes what its peers take."""
 
-GLANCED = ("plan", "work", "cluster", "output", "look", "report", "comparison", "explain", "run")
+GLANCED = ("plan", "work", "cluster", "output", "look", "report", "comparison", "explain", "export", "run")
 """Rooms of `pipeline` with at most 14 files. The formats of storage/ and the kernels of masks/ are many."""
 
 FILES = sorted(path for room in ("model", "pipeline", "jobs", "benchmarks") for path in (ROOT / room).rglob("*.py"))
@@ -122,7 +123,7 @@ def test_imports_go_down_and_through_the_doors(path: Path):
 
 
 @pytest.mark.parametrize(
-    "room", ["plan", "work", "cluster", "output", "look", "report", "comparison", "explain", "run"]
+    "room", ["plan", "work", "cluster", "output", "look", "report", "comparison", "explain", "export", "run"]
 )
 def test_a_room_can_be_taken_in_at_a_glance(room: str):
     """Thirty files on eleven floors were too many to find anything in."""

@@ -1,0 +1,143 @@
+"""What crosses a border between the files of an export: settings, an image as a form is given it, what a form gives.
+
+A form writes files of its own, and items of files that all images share. The items of a chunk are kept as a piece, and
+the pieces are put one after the other when all are there.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol
+
+from pipeline.errors import ConfigError, ContractError
+from pipeline.records import ImageRow
+
+
+class Form(StrEnum):
+    """What an export can be. docs/export.md describes each."""
+
+    SA1B = "sa1b"
+
+
+WITH_IMAGES = (Form.SA1B,)
+"""Forms that have a place for the images themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSettings:
+    """What shapes the files. All of it is kept beside them, so that another export does not mix with this one."""
+
+    images: bool = False
+    """Also write the images, byte for byte as they lie in the source."""
+
+    def check(self, form: Form) -> None:
+        """raises  ConfigError for a setting that this form has no use for"""
+        if self.images and form not in WITH_IMAGES:
+            raise ConfigError(f"export.images=true: {form} has no place for images; those with one are {_list()}")
+
+
+def _list() -> str:
+    return ", ".join(WITH_IMAGES)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportImage:
+    """An image that is ok.
+
+    stem   its name in files, without an extension; unique in the run, also where case does not count. Empty if the form
+           names files by image id
+    data   the bytes of the image; None without export.images
+    """
+
+    row: ImageRow
+    stem: str = ""
+    data: bytes | None = None
+
+
+class File(NamedTuple):
+    """A file of its own. `name` is below TO; it comes from ids and stems alone."""
+
+    name: str
+    data: bytes
+
+
+class Item(NamedTuple):
+    """What an image adds to the section of a joined file that is called `section`."""
+
+    section: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Items with `between` between any two of them, in the order of the plan, after `head`."""
+
+    name: str
+    head: bytes
+    between: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A file that all images share."""
+
+    name: str
+    sections: tuple[Section, ...]
+    tail: bytes
+
+
+class Writer(Protocol):
+    """A form. `constant` are files that depend on no image."""
+
+    @property
+    def joined(self) -> tuple[Joined, ...]: ...
+
+    @property
+    def constant(self) -> tuple[File, ...]: ...
+
+    @property
+    def named_by_stem(self) -> bool:
+        """Whether its images need a stem."""
+        ...
+
+    @property
+    def is_one_file(self) -> bool:
+        """Whether a joined file holds all of it, so that the pieces double what it takes."""
+        ...
+
+    def write(self, images: Iterator[ExportImage], number: int) -> Iterator[File | Item]:
+        """The files and items of one chunk, the number-th of the plan. The same images give the same bytes."""
+        ...
+
+
+INDEX_COLUMNS = ("image_id", "file_name", "source", "path", "width", "height", "masks")
+"""Of index.csv: which file belongs to which image of which source."""
+
+
+def index_file(*, more: Sequence[str] = ()) -> Joined:
+    """index.csv; `more` are columns of one form."""
+    return Joined("index.csv", (Section("index", csv_line([*INDEX_COLUMNS, *more]), b""),), b"")
+
+
+def index_item(row: ImageRow, path: str, *, more: Sequence[Any] = ()) -> Item:
+    values = [row.image_id, row.file_name, row.source, path, row.width, row.height, len(row.masks), *more]
+    return Item("index", csv_line(values))
+
+
+def csv_line(values: Sequence[Any]) -> bytes:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(values)
+    return line.getvalue().encode("utf-8", "backslashreplace")
+
+
+def json_bytes(content: Any) -> bytes:
+    """Without blanks. raises  ContractError for a number that JSON cannot hold"""
+    try:
+        return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError as error:
+        raise ContractError(f"a mask holds a number that JSON cannot: {error}") from error
