@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.export.coco import CocoDataset, CocoResults
 from pipeline.export.records import Form, Writer
 from pipeline.export.sa1b import Sa1bTars
 
@@ -10,3 +11,7 @@ def writer_of(form: Form) -> Writer:
     match form:
         case Form.SA1B:
             return Sa1bTars()
+        case Form.COCO:
+            return CocoDataset()
+        case Form.COCO_RESULTS:
+            return CocoResults()

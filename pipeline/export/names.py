@@ -46,6 +46,19 @@ def own_stem(key: str) -> str:
     return "" if unfit else stem
 
 
+def reference(key: str, image_id: int) -> str:
+    """The name by which a reader finds an image below a folder of its own: its key, if that cannot lead elsewhere, else
+    its base name, or `image_<image_id>`. Two images of different shards may share it."""
+    parts = key.split("/")
+    if not all(_leads_down(part) for part in parts):
+        parts = [parts[-1] if _leads_down(parts[-1]) else f"image_{image_id}"]
+    return "/".join(parts)
+
+
+def _leads_down(part: str) -> bool:
+    return part not in ("", ".", "..") and not _UNFIT.search(part)
+
+
 def folded(stem: str) -> str:
     """Equal for names that some file system takes for the same."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", stem).casefold())

@@ -22,6 +22,8 @@ class Form(StrEnum):
     """What an export can be. docs/export.md describes each."""
 
     SA1B = "sa1b"
+    COCO = "coco"
+    COCO_RESULTS = "coco_results"
 
 
 WITH_IMAGES = (Form.SA1B,)
