@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.export.names import reference
-from pipeline.export.records import ExportImage, File, Item, Joined, Section, json_bytes
+from pipeline.export.records import ExportImage, File, Item, Joined, LeftOut, Section, json_bytes
 from pipeline.records import ImageRow, Mask
 
 CATEGORY = 1
@@ -34,7 +34,7 @@ class CocoDataset:
     named_by_stem = False
     is_one_file = True
 
-    def write(self, images: Iterator[ExportImage], number: int) -> Iterator[File | Item]:
+    def write(self, images: Iterator[ExportImage], number: int) -> Iterator[File | Item | LeftOut]:
         for image in images:
             row = image.row
             name = reference(row.file_name, row.image_id)
@@ -52,7 +52,7 @@ class CocoResults:
     named_by_stem = False
     is_one_file = True
 
-    def write(self, images: Iterator[ExportImage], number: int) -> Iterator[File | Item]:
+    def write(self, images: Iterator[ExportImage], number: int) -> Iterator[File | Item | LeftOut]:
         for image in images:
             for mask in image.row.masks:
                 yield Item("results", json_bytes(_result(image.row, mask)))

@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError, DeniedError, StorageError
 from pipeline.export.forms import writer_of
 from pipeline.export.images import SourceImages
 from pipeline.export.names import Names, find_names
-from pipeline.export.records import ExportImage, ExportSettings, File, Form, Item, Writer
+from pipeline.export.records import ExportImage, ExportSettings, File, Form, Item, LeftOut, Writer
 from pipeline.export.target import MOST_REASONS, Receipt, Target, check_places, part_key
 from pipeline.output.committed import Committed, find_committed, planned_part, told
 from pipeline.output.threads import in_threads
@@ -69,7 +69,7 @@ def export(
         target.claim(form, settings, there.plan.sha256)
     except DeniedError as error:
         raise ConfigError(f"to={to} cannot be written: {error}") from error
-    return _Export(there, target, writer_of(form), settings, store).run(show)
+    return _Export(there, target, writer_of(form, settings), settings, store).run(show)
 
 
 def _check_source(there: Committed, to: str) -> None:
@@ -140,6 +140,8 @@ class _Export:
                     self._target.put(given.name, given.data)
                 case Item():
                     pieces[given.section].append(given.data)
+                case LeftOut():
+                    taken.take_back(given)
         for joined in self._writer.joined:
             for section in joined.sections:
                 self._target.put_piece(section.name, key, section.between.join(pieces[section.name]))
@@ -159,9 +161,7 @@ class _Export:
             if isinstance(data, str):
                 taken.left_out.append(data)
                 continue
-            taken.images += 1
-            taken.empty += not row.masks
-            taken.masks += len(row.masks)
+            taken.take(row)
             yield ExportImage(row, names.stem(row.file_name, row.image_id) if names else "", data)
 
 
@@ -174,6 +174,17 @@ class _Taken:
     masks: int = 0
     failed: Counter[str] = field(default_factory=Counter[str])
     left_out: list[str] = field(default_factory=list[str])
+
+    def take(self, row: ImageRow) -> None:
+        self.images += 1
+        self.empty += not row.masks
+        self.masks += len(row.masks)
+
+    def take_back(self, left_out: LeftOut) -> None:
+        """An image that was taken, and could not be held."""
+        self.images -= 1
+        self.masks -= len(left_out.row.masks)
+        self.left_out.append(left_out.why)
 
     def receipt(self) -> Receipt:
         reasons = tuple(self.left_out[:MOST_REASONS])

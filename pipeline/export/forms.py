@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pipeline.export.coco import CocoDataset, CocoResults
-from pipeline.export.records import Form, Writer
+from pipeline.export.pictures import LabelMaps, MaskFolders
+from pipeline.export.records import ExportSettings, Form, Writer
 from pipeline.export.sa1b import Sa1bTars
 
 
-def writer_of(form: Form) -> Writer:
+def writer_of(form: Form, settings: ExportSettings) -> Writer:
     match form:
         case Form.SA1B:
             return Sa1bTars()
@@ -15,3 +16,7 @@ def writer_of(form: Form) -> Writer:
             return CocoDataset()
         case Form.COCO_RESULTS:
             return CocoResults()
+        case Form.LABEL_MAP:
+            return LabelMaps(settings.wins)
+        case Form.PNG:
+            return MaskFolders()

@@ -24,10 +24,21 @@ class Form(StrEnum):
     SA1B = "sa1b"
     COCO = "coco"
     COCO_RESULTS = "coco_results"
+    LABEL_MAP = "label_map"
+    PNG = "png"
 
 
 WITH_IMAGES = (Form.SA1B,)
 """Forms that have a place for the images themselves."""
+
+
+class Wins(StrEnum):
+    """Which of the masks that have a pixel gets it in a label map."""
+
+    SMALLEST = "smallest"
+    """The one with the fewest pixels in all."""
+    BEST = "best"
+    """The one with the highest predicted IoU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +47,15 @@ class ExportSettings:
 
     images: bool = False
     """Also write the images, byte for byte as they lie in the source."""
+    wins: Wins = Wins.SMALLEST
+    """Of form=label_map. Of two equal masks the earlier one wins."""
 
     def check(self, form: Form) -> None:
         """raises  ConfigError for a setting that this form has no use for"""
         if self.images and form not in WITH_IMAGES:
             raise ConfigError(f"export.images=true: {form} has no place for images; those with one are {_list()}")
+        if self.wins is not Wins.SMALLEST and form is not Form.LABEL_MAP:
+            raise ConfigError(f"export.wins={self.wins}: only form=label_map gives each pixel to one mask")
 
 
 def _list() -> str:
@@ -73,6 +88,13 @@ class Item(NamedTuple):
 
     section: str
     data: bytes
+
+
+class LeftOut(NamedTuple):
+    """An image that the form cannot hold, and a sentence that says why."""
+
+    row: ImageRow
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +134,7 @@ class Writer(Protocol):
         """Whether a joined file holds all of it, so that the pieces double what it takes."""
         ...
 
-    def write(self, images: Iterator[ExportImage], number: int) -> Iterator[File | Item]:
+    def write(self, images: Iterator[ExportImage], number: int) -> Iterator[File | Item | LeftOut]:
         """The files and items of one chunk, the number-th of the plan. The same images give the same bytes."""
         ...
 

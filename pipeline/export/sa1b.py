@@ -10,7 +10,7 @@ import posixpath
 import tarfile
 from collections.abc import Iterator
 
-from pipeline.export.records import ExportImage, File, Item, Joined, index_file, index_item, json_bytes
+from pipeline.export.records import ExportImage, File, Item, Joined, LeftOut, index_file, index_item, json_bytes
 from pipeline.storage.kinds import extension
 from pipeline.storage.sa1b import sa1b_annotation
 
@@ -26,7 +26,7 @@ class Sa1bTars:
     named_by_stem = False
     is_one_file = False
 
-    def write(self, images: Iterator[ExportImage], number: int) -> Iterator[File | Item]:
+    def write(self, images: Iterator[ExportImage], number: int) -> Iterator[File | Item | LeftOut]:
         """The tars of a chunk are sa_<number>.tar, sa_<number>_1.tar, ..."""
         tar = _Tar()
         count = 0
