@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.export.coco import CocoDataset, CocoResults
 from pipeline.export.pictures import LabelMaps, MaskFolders
+from pipeline.export.polygons import LabelmeFiles, YoloLabels
 from pipeline.export.records import ExportSettings, Form, Writer
 from pipeline.export.sa1b import Sa1bTars
 
@@ -20,3 +21,7 @@ def writer_of(form: Form, settings: ExportSettings) -> Writer:
             return LabelMaps(settings.wins)
         case Form.PNG:
             return MaskFolders()
+        case Form.YOLO:
+            return YoloLabels()
+        case Form.LABELME:
+            return LabelmeFiles()

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pipeline.plan.ids import shared_numbers
 from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import Plan
+from pipeline.storage.kinds import extension
 from pipeline.storage.members import PIECE_ROWS
 from pipeline.storage.store import Store
 
@@ -57,6 +58,12 @@ def reference(key: str, image_id: int) -> str:
 
 def _leads_down(part: str) -> bool:
     return part not in ("", ".", "..") and not _UNFIT.search(part)
+
+
+def file_extension(key: str) -> str:
+    """Of an image's file, with its dot; a line of a list may end in anything."""
+    found = extension(key)
+    return found if re.fullmatch(r"\.[a-z0-9]{1,5}", found) else ".img"
 
 
 def folded(stem: str) -> str:

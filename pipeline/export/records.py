@@ -26,9 +26,11 @@ class Form(StrEnum):
     COCO_RESULTS = "coco_results"
     LABEL_MAP = "label_map"
     PNG = "png"
+    YOLO = "yolo"
+    LABELME = "labelme"
 
 
-WITH_IMAGES = (Form.SA1B,)
+WITH_IMAGES = (Form.SA1B, Form.YOLO, Form.LABELME)
 """Forms that have a place for the images themselves."""
 
 

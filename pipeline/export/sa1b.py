@@ -10,8 +10,8 @@ import posixpath
 import tarfile
 from collections.abc import Iterator
 
+from pipeline.export.names import file_extension
 from pipeline.export.records import ExportImage, File, Item, Joined, LeftOut, index_file, index_item, json_bytes
-from pipeline.storage.kinds import extension
 from pipeline.storage.sa1b import sa1b_annotation
 
 TAR_BYTES = 256 * 2**20
@@ -50,7 +50,7 @@ def _add(tar: _Tar, image: ExportImage) -> str:
     stem = f"sa_{image.row.image_id}"
     annotation = sa1b_annotation(image.row)
     if image.data is not None:
-        name = stem + (extension(image.row.file_name) or ".jpg")
+        name = stem + (file_extension(image.row.file_name))
         annotation["image"]["file_name"] = name
         tar.add(name, image.data)
     else:
