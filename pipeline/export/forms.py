@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.export.coco import CocoDataset, CocoResults
+from pipeline.export.datumaro import DatumaroItems
 from pipeline.export.pictures import LabelMaps, MaskFolders
 from pipeline.export.polygons import LabelmeFiles, YoloLabels
 from pipeline.export.records import ExportSettings, Form, Writer
@@ -25,3 +26,5 @@ def writer_of(form: Form, settings: ExportSettings) -> Writer:
             return YoloLabels()
         case Form.LABELME:
             return LabelmeFiles()
+        case Form.DATUMARO:
+            return DatumaroItems()

@@ -17,6 +17,9 @@ from pipeline.records import ImageRow, Mask
 
 LABEL = "object"
 _DATA_YAML = b"path: .\ntrain: images\nval: images\nnames:\n  0: object\n"
+_INSIDE = 0.25
+"""Where in its pixel a coordinate lies. Readers multiply and then cut off the fraction (Ultralytics) or round
+(supervision); both get the pixel back."""
 LABELME_VERSION = "5.5.0"
 
 
@@ -59,8 +62,7 @@ class LabelmeFiles:
 
 def _yolo_line(mask: Mask, row: ImageRow) -> str:
     polygon_P2 = corners(as_one(parts_of(mask.counts, (row.height, row.width))))
-    # The middle of a pixel: a reader that multiplies and cuts off the fraction gets the pixel back.
-    shares = (polygon_P2 + 0.5) / np.array([row.width, row.height])
+    shares = (polygon_P2 + _INSIDE) / np.array([row.width, row.height])
     return " ".join(["0", *(f"{share:.6f}".rstrip("0") for share in shares.ravel().tolist())]) + "\n"
 
 

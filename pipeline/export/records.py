@@ -28,9 +28,10 @@ class Form(StrEnum):
     PNG = "png"
     YOLO = "yolo"
     LABELME = "labelme"
+    DATUMARO = "datumaro"
 
 
-WITH_IMAGES = (Form.SA1B, Form.YOLO, Form.LABELME)
+WITH_IMAGES = (Form.SA1B, Form.YOLO, Form.LABELME, Form.DATUMARO)
 """Forms that have a place for the images themselves."""
 
 

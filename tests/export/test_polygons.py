@@ -41,12 +41,15 @@ def parted(mask_HW: Mask_HW) -> int:
 
 
 def yolo_polygons(path: Path, row: ImageRow) -> list[npt.NDArray[np.int64]]:
-    """As readers do it: shares times the size, the fraction cut off."""
+    """As readers do it: shares times the size, the fraction cut off, or rounded in single precision."""
     lines = [line.split() for line in path.read_text().splitlines()]
     assert {line[0] for line in lines} <= {"0"}
     shares = [np.array(line[1:], np.float64).reshape(-1, 2) for line in lines]
     assert all((share > 0).all() and (share < 1).all() and len(share) >= 3 for share in shares)
-    return [(share * (row.width, row.height)).astype(np.int64) for share in shares]
+    cut = [(share * (row.width, row.height)).astype(np.int64) for share in shares]
+    rounded = [np.round(share.astype(np.float32) * np.array([row.width, row.height])) for share in shares]
+    assert all(np.array_equal(one, other) for one, other in zip(cut, rounded, strict=True))
+    return cut
 
 
 def test_a_line_of_yolo_paints_its_mask(output: WorkerContext, tmp_path: Path) -> None:
