@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.export.names import reference
-from pipeline.export.records import ExportImage, File, Item, Joined, LeftOut, Section, json_bytes
+from pipeline.export.records import ExportImage, Family, File, Item, Joined, LeftOut, Section, json_bytes
 from pipeline.records import ImageRow, Mask
 
 CATEGORY = 1
@@ -41,7 +41,10 @@ class CocoDataset:
             described = {"id": row.image_id, "file_name": name, "width": row.width, "height": row.height}
             yield Item("images", json_bytes(described))
             for annotation_id, mask in enumerate(row.masks, start=row.first_annotation_id):
-                yield Item("annotations", json_bytes(_annotation(row, annotation_id, mask)))
+                annotation = _annotation(row, annotation_id, mask)
+                if image.families:
+                    annotation |= _family(row, image.families[annotation_id - row.first_annotation_id])
+                yield Item("annotations", json_bytes(annotation))
 
 
 class CocoResults:
@@ -80,6 +83,11 @@ def _annotation(row: ImageRow, annotation_id: int, mask: Mask) -> dict[str, Any]
         "predicted_iou": mask.predicted_iou,
         "stability_score": mask.stability_score,
     }
+
+
+def _family(row: ImageRow, family: Family) -> dict[str, Any]:
+    parent_id = row.first_annotation_id + family.parent if family.parent >= 0 else None
+    return {"parent_id": parent_id, "depth": family.depth}
 
 
 def _result(row: ImageRow, mask: Mask) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from pipeline.errors import ConfigError, DeniedError, StorageError
+from pipeline.errors import ConfigError, DamagedError, DeniedError, StorageError
+from pipeline.export.families import HIERARCHY, families_of, family_lines
 from pipeline.export.forms import writer_of
 from pipeline.export.images import SourceImages
 from pipeline.export.names import Names, find_names
-from pipeline.export.records import ExportImage, ExportSettings, File, Form, Item, LeftOut, Writer
+from pipeline.export.records import ExportImage, ExportSettings, Family, File, Form, Item, LeftOut, Writer
 from pipeline.export.target import MOST_REASONS, Receipt, Target, check_places, part_key
 from pipeline.output.committed import Committed, find_committed, planned_part, told
 from pipeline.output.threads import in_threads
@@ -86,7 +87,8 @@ class _Export:
         self._there, self._target, self._writer, self._settings, self._store = there, target, writer, settings, store
         self._source = SourceImages(there.plan, out=there.out, store=store)
         self._key_of = {chunk: part_key(chunk.chunk_id, there.info(chunk)) for chunk in there.chunks}
-        self._sections = [section.name for joined in writer.joined for section in joined.sections]
+        self._joined = (*writer.joined, *((HIERARCHY,) if settings.hierarchy else ()))
+        self._sections = [section.name for joined in self._joined for section in joined.sections]
 
     def run(self, show: Show) -> Exported:
         keys = list(self._key_of.values())
@@ -103,7 +105,7 @@ class _Export:
                 f"{self._there.out}: none of its {len(keys):,} parts can be used{told(list(broken.values()))}"
             )
         total = sum(in_threads(self._target.receipt, used, threads=RECEIPT_THREADS), Receipt())
-        for joined in self._writer.joined:
+        for joined in self._joined:
             self._target.join(joined, used)
         for name, data in self._writer.constant:
             self._target.put(name, data)
@@ -132,9 +134,17 @@ class _Export:
         part = planned_part(chunk, self._there.plan, out=self._there.out, store=self._store)
         if not isinstance(part, Part):
             return chunk, part
+        try:
+            self._write(chunk, part, names, numbers[chunk])
+        except DamagedError as error:
+            return chunk, f"{chunk.chunk_id}: {error}"
+        return chunk, ""
+
+    def _write(self, chunk: Chunk, part: Part, names: Names | None, number: int) -> None:
+        """raises  DamagedError if a mask cannot be read; then there is no receipt"""
         key, taken = self._key_of[chunk], _Taken()
         pieces: dict[str, list[bytes]] = defaultdict(list)
-        for given in self._writer.write(self._images(chunk, part.rows, names, taken), numbers[chunk]):
+        for given in self._writer.write(self._images(chunk, part.rows, names, taken), number):
             match given:
                 case File():
                     self._target.put(given.name, given.data)
@@ -142,11 +152,11 @@ class _Export:
                     pieces[given.section].append(given.data)
                 case LeftOut():
                     taken.take_back(given)
-        for joined in self._writer.joined:
+        pieces[HIERARCHY.name] = list(taken.families.values())
+        for joined in self._joined:
             for section in joined.sections:
                 self._target.put_piece(section.name, key, section.between.join(pieces[section.name]))
         self._target.put_receipt(key, taken.receipt())
-        return chunk, ""
 
     def _images(
         self, chunk: Chunk, rows: Sequence[ImageRow], names: Names | None, taken: _Taken
@@ -161,8 +171,9 @@ class _Export:
             if isinstance(data, str):
                 taken.left_out.append(data)
                 continue
-            taken.take(row)
-            yield ExportImage(row, names.stem(row.file_name, row.image_id) if names else "", data)
+            families = families_of(row, inside=self._settings.inside) if self._settings.hierarchy else ()
+            taken.take(row, families)
+            yield ExportImage(row, names.stem(row.file_name, row.image_id) if names else "", data, families)
 
 
 @dataclass
@@ -174,14 +185,17 @@ class _Taken:
     masks: int = 0
     failed: Counter[str] = field(default_factory=Counter[str])
     left_out: list[str] = field(default_factory=list[str])
+    families: dict[int, bytes] = field(default_factory=dict[int, bytes])
 
-    def take(self, row: ImageRow) -> None:
+    def take(self, row: ImageRow, families: Sequence[Family]) -> None:
+        self.families[row.image_id] = family_lines(row, families)
         self.images += 1
         self.empty += not row.masks
         self.masks += len(row.masks)
 
     def take_back(self, left_out: LeftOut) -> None:
         """An image that was taken, and could not be held."""
+        del self.families[left_out.row.image_id]
         self.images -= 1
         self.masks -= len(left_out.row.masks)
         self.left_out.append(left_out.why)

@@ -53,6 +53,15 @@ class ExportSettings:
     wins: Wins = Wins.SMALLEST
     """Of form=label_map. Of two equal masks the earlier one wins."""
 
+    hierarchy: bool = False
+    """Also write hierarchy.csv: which mask of an image lies in which, and how deep."""
+    inside: float = 0.9
+    """Of export.hierarchy: the share of a mask's pixels that must be in another one."""
+
+    def __post_init__(self) -> None:
+        if not 0.5 < self.inside <= 1:
+            raise ConfigError(f"export.inside={self.inside} must be above 0.5 and at most 1")
+
     def check(self, form: Form) -> None:
         """raises  ConfigError for a setting that this form has no use for"""
         if self.images and form not in WITH_IMAGES:
@@ -65,6 +74,17 @@ def _list() -> str:
     return ", ".join(WITH_IMAGES)
 
 
+class Family(NamedTuple):
+    """How a mask lies in the others of its image.
+
+    parent  the place of the smallest mask that holds it; -1 for none
+    depth   masks above it: 0 is a whole, 1 a part, more a subpart
+    """
+
+    parent: int
+    depth: int
+
+
 @dataclass(frozen=True, slots=True)
 class ExportImage:
     """An image that is ok.
@@ -72,11 +92,13 @@ class ExportImage:
     stem   its name in files, without an extension; unique in the run, also where case does not count. Empty if the form
            names files by image id
     data   the bytes of the image; None without export.images
+    families  of each mask; none without export.hierarchy
     """
 
     row: ImageRow
     stem: str = ""
     data: bytes | None = None
+    families: tuple[Family, ...] = ()
 
 
 class File(NamedTuple):

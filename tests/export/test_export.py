@@ -24,8 +24,7 @@ NONE_FAILS = 10**9
 
 def settings_of(form: Form) -> dict[str, bool]:
     """With everything that the form can be asked for."""
-    wanted = {"images": True}
-    return {name: True for name in wanted if _takes(form, name)}
+    return {name: True for name in ("images", "hierarchy") if _takes(form, name)}
 
 
 def _takes(form: Form, name: str) -> bool:
@@ -127,7 +126,22 @@ def test_a_damaged_part_is_named_and_the_rest_is_exported(tmp_path: Path) -> Non
         exported(context, tmp_path / "nothing", Form.SA1B)
 
 
-@pytest.mark.parametrize("form", list(Form)[:2])
+@pytest.mark.parametrize("form", [Form.YOLO, Form.LABEL_MAP])
+def test_a_part_with_a_damaged_mask_is_named_and_the_rest_is_exported(tmp_path: Path, form: Form) -> None:
+    """Tars have no checksums: a mask that does not fill its image is found when it is painted."""
+    context = make_output(write_source(tmp_path / "in.tar"), str(tmp_path / "out"), STORE, format=Format.COCO_RLE)
+    uri = part_uri(context.out, context.plan, next(context.plan.chunks()))
+    part = read_part(STORE.read(uri), format=Format.COCO_RLE)
+    row = next(row for row in part.rows if row.masks)
+    broken = replace(row, masks=(replace(row.masks[0], counts="11"), *row.masks[1:]))
+    rows = [broken if each is row else each for each in part.rows]
+    Path(uri).write_bytes(write_part(rows, format=Format.COCO_RLE, metadata=part.metadata))
+    found = exported(context, tmp_path / "to", form)
+    assert found.parts == 2
+    assert "in-00000: a part is damaged" in found.broken[0]
+
+
+@pytest.mark.parametrize("form", [Form.SA1B, Form.COCO])
 def test_an_export_in_a_bucket_holds_the_same_files(
     output: WorkerContext, tmp_path: Path, form: Form, s3_bucket: str, s3_endpoint: str
 ) -> None:
