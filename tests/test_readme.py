@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from pipeline.records import ImageRow, Mask, Status
 from pipeline.settings import Format, Recipe
@@ -18,7 +19,11 @@ from pipeline.storage.parts import write_part
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SNIPPETS = [
+    snippet
+    for page in (ROOT / "README.md", ROOT / "docs" / "python.md")
+    for snippet in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+]
 
 
 def mask(area_side: int) -> Mask:
@@ -45,7 +50,7 @@ def mask(area_side: int) -> Mask:
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """A finished output at the place that the README's first run writes to."""
+    """A folder with a photo, and a finished output at the place that the README's first run writes to."""
     rows = [
         ImageRow(1, "a.jpg", "/a.jpg", Status.OK, width=6, height=4, masks=(mask(2), mask(3)), first_annotation_id=1),
         ImageRow(2, "b.jpg", "/b.jpg", Status.OK, width=6, height=4),
@@ -54,18 +59,19 @@ def dataset(tmp_path: Path) -> Path:
     data = tmp_path / "out" / "scenes" / "data"
     data.mkdir(parents=True)
     (data / "scenes-00000.parquet").write_bytes(write_part(rows, format=Format.PARQUET, metadata={}))
+    Image.new("RGB", (48, 32)).save(tmp_path / "photo.jpg")
     return tmp_path
 
 
 def test_there_are_snippets_for_every_reader_named() -> None:
     """The test below must not pass because a heading or a fence changed."""
     joined = "\n".join(SNIPPETS)
-    for reader in ("pyarrow", "duckdb", "load_dataset", "torch", "pycocotools"):
+    for reader in ("MaskGenerator", "pyarrow", "duckdb", "load_dataset", "torch", "pycocotools"):
         assert reader in joined
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
-def test_each_loading_snippet_runs_on_a_finished_output(snippet: str, dataset: Path) -> None:
+def test_each_snippet_runs_beside_a_photo_and_a_finished_output(snippet: str, dataset: Path) -> None:
     """A reader copies these first; the class is tried on every row as well."""
     if "class Masks" in snippet:
         snippet += (
