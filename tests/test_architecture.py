@@ -193,7 +193,7 @@ class Block(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, Block())
 paths = [path for room in ("model", "pipeline/masks") for path in pathlib.Path(room).rglob("*.py")]
-of_runs = ("finish", "planning", "report", "synthetic")
+of_runs = ("exports", "finish", "planning", "report", "synthetic")
 paths += [path for path in pathlib.Path("benchmarks").glob("*.py") if path.stem not in of_runs]
 for path in sorted(paths):
     importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))

@@ -23,8 +23,8 @@ def writer_of(form: Form, settings: ExportSettings) -> Writer:
         case Form.PNG:
             return MaskFolders()
         case Form.YOLO:
-            return YoloLabels()
+            return YoloLabels(settings.tolerance)
         case Form.LABELME:
-            return LabelmeFiles()
+            return LabelmeFiles(settings.tolerance)
         case Form.DATUMARO:
             return DatumaroItems()

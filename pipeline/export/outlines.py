@@ -37,12 +37,14 @@ class Part:
     pixels: int
 
 
-def parts_of(counts: str, hw: tuple[int, int]) -> list[Part]:
+def parts_of(counts: str, hw: tuple[int, int], *, tolerance: float = 0.0) -> list[Part]:
     """The parts of a mask in packed run lengths, the largest first; none of a mask without pixels.
+
+    tolerance  pixels by which a border may be off, for fewer points; 0 keeps every pixel
 
     raises  DamagedError if they cannot be read or do not fill the frame
     """
-    inside_Hw, left = _columns(counts, hw)
+    inside_Hw, left = columns_of(counts, hw)
     found: Any = cv2.findContours(inside_Hw, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(left, 0))
     borders: list[Points_P2] = [border[:, 0] for border in found[0]]
     holes_of: dict[int, list[Points_P2]] = defaultdict(list)
@@ -55,7 +57,8 @@ def parts_of(counts: str, hw: tuple[int, int]) -> list[Part]:
             continue
         holes = holes_of[number]
         pixels = _pixels(border_P2, with_border=True) - sum(_pixels(hole, with_border=False) for hole in holes)
-        for hole_P2 in holes:
+        border_P2 = _simpler(border_P2, tolerance)
+        for hole_P2 in (_simpler(hole_P2, tolerance) for hole_P2 in holes):
             border_P2 = _bridged(border_P2, hole_P2, *_nearest(border_P2, hole_P2)[:2])
         parts.append(Part(border_P2, pixels))
     return sorted(parts, key=lambda part: -part.pixels)
@@ -85,8 +88,17 @@ def corners(point_P2: Points_P2) -> Points_P2:
     return np.concatenate([point_P2, np.repeat(point_P2[-1:], max(0, 3 - len(point_P2)), axis=0)])
 
 
-def _columns(counts: str, hw: tuple[int, int]) -> tuple[npt.NDArray[np.uint8], int]:
-    """(H, w) of 0 and 1, the columns that the mask is in, and the first of them."""
+def _simpler(border_P2: Points_P2, tolerance: float) -> Points_P2:
+    return (
+        cv2.approxPolyDP(border_P2[:, None], tolerance, closed=True)[:, 0].astype(np.int32) if tolerance else border_P2
+    )
+
+
+def columns_of(counts: str, hw: tuple[int, int]) -> tuple[npt.NDArray[np.uint8], int]:
+    """(H, w) of 0 and 1, the columns that the mask is in, and the first of them.
+
+    raises  as `parts_of`
+    """
     try:
         rle = filling(counts, hw)
     except ValueError as error:

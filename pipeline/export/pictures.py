@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ContractError, DamagedError
+from pipeline.export.outlines import columns_of
 from pipeline.export.records import ExportImage, File, Item, Joined, LeftOut, Wins, csv_line, index_file, index_item
 from pipeline.masks.rle import filling
 from pipeline.records import Mask
@@ -64,8 +65,9 @@ class MaskFolders:
         for image in images:
             row = image.row
             for place, mask in enumerate(row.masks):
-                mask_HW = np.zeros((row.height, row.width), np.uint8, order="F")
-                _paint(mask_HW, mask, 255)
+                inside_Hw, left = columns_of(mask.counts, (row.height, row.width))
+                mask_HW = np.zeros((row.height, row.width), np.uint8)
+                mask_HW[:, left : left + inside_Hw.shape[1]] = inside_Hw * 255
                 yield File(f"{image.stem}/{place}.png", as_png(mask_HW))
             lines = [csv_line(AMG_COLUMNS), *(csv_line(_amg(place, mask)) for place, mask in enumerate(row.masks))]
             yield File(f"{image.stem}/metadata.csv", b"".join(lines).rstrip(b"\n"))

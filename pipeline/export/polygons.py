@@ -31,10 +31,13 @@ class YoloLabels:
     named_by_stem = True
     is_one_file = False
 
+    def __init__(self, tolerance: float) -> None:
+        self._tolerance = tolerance
+
     def write(self, images: Iterator[ExportImage], number: int) -> Iterator[File | Item | LeftOut]:
         for image in images:
             row, name = image.row, f"labels/{image.stem}.txt"
-            lines = [_yolo_line(mask, row) for mask in row.masks if mask.area]
+            lines = [_yolo_line(mask, row, self._tolerance) for mask in row.masks if mask.area]
             yield File(name, "".join(lines).encode())
             if image.data is not None:
                 yield File(f"images/{image.stem}{file_extension(row.file_name)}", image.data)
@@ -49,6 +52,9 @@ class LabelmeFiles:
     named_by_stem = True
     is_one_file = False
 
+    def __init__(self, tolerance: float) -> None:
+        self._tolerance = tolerance
+
     def write(self, images: Iterator[ExportImage], number: int) -> Iterator[File | Item | LeftOut]:
         for image in images:
             row, name = image.row, f"{image.stem}.json"
@@ -56,21 +62,21 @@ class LabelmeFiles:
             if image.data is not None:
                 path = image.stem + file_extension(row.file_name)
                 yield File(path, image.data)
-            yield File(name, json_bytes(_labelme(row, path)))
+            yield File(name, json_bytes(_labelme(row, path, self._tolerance)))
             yield index_item(row, name)
 
 
-def _yolo_line(mask: Mask, row: ImageRow) -> str:
-    polygon_P2 = corners(as_one(parts_of(mask.counts, (row.height, row.width))))
+def _yolo_line(mask: Mask, row: ImageRow, tolerance: float) -> str:
+    polygon_P2 = corners(as_one(parts_of(mask.counts, (row.height, row.width), tolerance=tolerance)))
     shares = (polygon_P2 + _INSIDE) / np.array([row.width, row.height])
     return " ".join(["0", *(f"{share:.6f}".rstrip("0") for share in shares.ravel().tolist())]) + "\n"
 
 
-def _labelme(row: ImageRow, path: str) -> dict[str, Any]:
+def _labelme(row: ImageRow, path: str, tolerance: float) -> dict[str, Any]:
     return {
         "version": LABELME_VERSION,
         "flags": {},
-        "shapes": [shape for place, mask in enumerate(row.masks) for shape in _shapes(place, mask, row)],
+        "shapes": [shape for place, mask in enumerate(row.masks) for shape in _shapes(place, mask, row, tolerance)],
         "imagePath": path,
         "imageData": None,
         "imageHeight": row.height,
@@ -78,8 +84,8 @@ def _labelme(row: ImageRow, path: str) -> dict[str, Any]:
     }
 
 
-def _shapes(place: int, mask: Mask, row: ImageRow) -> Iterator[dict[str, Any]]:
-    for part in parts_of(mask.counts, (row.height, row.width)):
+def _shapes(place: int, mask: Mask, row: ImageRow, tolerance: float) -> Iterator[dict[str, Any]]:
+    for part in parts_of(mask.counts, (row.height, row.width), tolerance=tolerance):
         yield {
             "label": LABEL,
             "points": corners(part.point_P2).astype(np.float64).tolist(),

@@ -34,6 +34,9 @@ class Form(StrEnum):
 WITH_IMAGES = (Form.SA1B, Form.YOLO, Form.LABELME, Form.DATUMARO)
 """Forms that have a place for the images themselves."""
 
+WITH_POLYGONS = (Form.YOLO, Form.LABELME)
+MOST_TOLERANCE = 50.0
+
 
 class Wins(StrEnum):
     """Which of the masks that have a pixel gets it in a label map."""
@@ -53,12 +56,16 @@ class ExportSettings:
     wins: Wins = Wins.SMALLEST
     """Of form=label_map. Of two equal masks the earlier one wins."""
 
+    tolerance: float = 0.0
+    """Of polygons: pixels by which an outline may be off, for fewer points; 0 keeps every pixel."""
     hierarchy: bool = False
     """Also write hierarchy.csv: which mask of an image lies in which, and how deep."""
     inside: float = 0.9
     """Of export.hierarchy: the share of a mask's pixels that must be in another one."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.tolerance <= MOST_TOLERANCE:
+            raise ConfigError(f"export.tolerance={self.tolerance} must be from 0 to {MOST_TOLERANCE:g} pixels")
         if not 0.5 < self.inside <= 1:
             raise ConfigError(f"export.inside={self.inside} must be above 0.5 and at most 1")
 
@@ -66,6 +73,8 @@ class ExportSettings:
         """raises  ConfigError for a setting that this form has no use for"""
         if self.images and form not in WITH_IMAGES:
             raise ConfigError(f"export.images=true: {form} has no place for images; those with one are {_list()}")
+        if self.tolerance and form not in WITH_POLYGONS:
+            raise ConfigError(f"export.tolerance={self.tolerance}: only {' and '.join(WITH_POLYGONS)} have polygons")
         if self.wins is not Wins.SMALLEST and form is not Form.LABEL_MAP:
             raise ConfigError(f"export.wins={self.wins}: only form=label_map gives each pixel to one mask")
 

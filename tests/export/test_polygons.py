@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from PIL import Image, ImageDraw
 
-from pipeline.errors import DamagedError
+from pipeline.errors import ConfigError, DamagedError
 from pipeline.export.outlines import as_one, corners, parts_of
 from pipeline.export.records import Form
 from pipeline.masks.rle import pack_pixels
@@ -125,6 +125,22 @@ def test_a_part_that_is_smaller_than_its_bridge_is_left_out() -> None:
     assert not found_HW[:, 30:].any()
     assert iou(found_HW, mask_HW) > 0.9
     assert [part.pixels for part in parts_of(pack_pixels(mask_HW), (20, 60))] == [100, 15, 1]
+
+
+def test_a_tolerance_takes_fewer_points_and_stays_within_it(output: WorkerContext, tmp_path: Path) -> None:
+    """Labels are read again at every start of a training, and stairs of single pixels tell it little."""
+    for name, tolerance in (("exact", 0.0), ("near", 1.0)):
+        exported(output, tmp_path / name, Form.YOLO, tolerance=tolerance)
+    sizes = [sum(path.stat().st_size for path in (tmp_path / name / "labels").iterdir()) for name in ("exact", "near")]
+    assert sizes[1] < 0.6 * sizes[0]
+    row = max(ok_rows(output), key=lambda row: max((mask.area for mask in row.masks), default=0))
+    polygons = yolo_polygons(tmp_path / "near" / "labels" / f"{STEMS[row.file_name]}.txt", row)
+    place = max(range(len(row.masks)), key=lambda place: row.masks[place].area)
+    assert iou(painted([polygons[place]], (row.height, row.width)), pixels(row)[place]) > 0.95
+    with pytest.raises(ConfigError, match="only yolo and labelme have polygons"):
+        exported(output, tmp_path / "png", Form.PNG, tolerance=1.0)
+    with pytest.raises(ConfigError, match=r"export\.tolerance=-1\.0 must be from 0 to 50 pixels"):
+        exported(output, tmp_path / "yolo", Form.YOLO, tolerance=-1.0)
 
 
 def test_long_borders_meet_near_each_other() -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,3 +125,25 @@ def test_images_are_refused_for_a_form_without_a_place_for_them(output: WorkerCo
     for form in set(Form) - {Form.SA1B, Form.YOLO, Form.LABELME, Form.DATUMARO}:
         with pytest.raises(ConfigError, match="has no place for images"):
             exported(output, tmp_path / "to", form, images=True)
+
+
+def test_datasets_reads_image_and_masks_as_one_sample(
+    output: WorkerContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WebDataset's rule, by a reader that is not ours: neighbours of one stem, their extensions as columns."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    from datasets import load_dataset
+
+    exported(output, tmp_path / "to", Form.SA1B, images=True)
+    tars = sorted(map(str, (tmp_path / "to").glob("*.tar")))
+    samples: Any = load_dataset("webdataset", data_files=tars, split="train", streaming=True)
+    rows = {row.image_id: row for row in ok_rows(output) if row.masks}
+    for sample in samples:
+        row = rows.pop(sample["json"]["image"]["image_id"])
+        assert sample["__key__"] == f"sa_{row.image_id}"
+        assert sample["png"].size == (row.width, row.height)
+        assert [each["segmentation"]["counts"] for each in sample["json"]["annotations"]] == [
+            mask.counts for mask in row.masks
+        ]
+    assert not rows
