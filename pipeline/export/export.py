@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from pipeline.errors import ConfigError, DamagedError, DeniedError, StorageError
+from pipeline.errors import ConfigError, DamagedError, DeniedError, NotFoundError, StorageError
 from pipeline.export.families import HIERARCHY, families_of, family_lines
 from pipeline.export.forms import writer_of
 from pipeline.export.images import SourceImages
@@ -27,8 +27,6 @@ from pipeline.storage.store import Store
 
 THREADS = 4
 """Parts in memory at once. Much of the work waits for a store or is done without Python's lock."""
-RECEIPT_THREADS = 16
-"""Receipts are small, and on an object store all that they take is the wait."""
 
 Show = Callable[[int, int], object]
 
@@ -68,7 +66,7 @@ def export(
     target = Target(to, store)
     try:
         target.claim(form, settings, there.plan.sha256)
-    except DeniedError as error:
+    except (DeniedError, NotFoundError) as error:
         raise ConfigError(f"to={to} cannot be written: {error}") from error
     return _Export(there, target, writer_of(form, settings), settings, store).run(show)
 
@@ -104,7 +102,7 @@ class _Export:
             raise ConfigError(
                 f"{self._there.out}: none of its {len(keys):,} parts can be used{told(list(broken.values()))}"
             )
-        total = sum(in_threads(self._target.receipt, used, threads=RECEIPT_THREADS), Receipt())
+        total = self._target.total(used)
         for joined in self._joined:
             self._target.join(joined, used)
         for name, data in self._writer.constant:

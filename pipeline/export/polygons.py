@@ -16,7 +16,8 @@ from pipeline.export.records import ExportImage, File, Item, Joined, LeftOut, in
 from pipeline.records import ImageRow, Mask
 
 LABEL = "object"
-_DATA_YAML = b"path: .\ntrain: images\nval: images\nnames:\n  0: object\n"
+_DATA_YAML = b"train: images\nval: images\nnames:\n  0: object\n"
+"""Without `path` Ultralytics takes the folder of this file for the root of the dataset; `.` would be its own folder."""
 _INSIDE = 0.25
 """Where in its pixel a coordinate lies. Readers multiply and then cut off the fraction (Ultralytics) or round
 (supervision); both get the pixel back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,3 @@ class FailingStore(RoutedStore):
             self.written.append(uri)
             if len(self.written) >= self._fails_at:
                 raise StorageError(f"{uri}: the disk is full")
-
-
-Check = Callable[[WorkerContext, Path], None]

@@ -45,7 +45,7 @@ def test_a_command_that_was_cut_goes_on_and_ends_with_the_same_files(
     whole = exported(output, tmp_path / "whole", form, store=counting, **asked)
     expected, writes = files_at(tmp_path / "whole"), len(counting.written)
     assert expected
-    for fails_at in sorted({2, writes // 3, writes // 2, writes - 1, writes}):
+    for fails_at in (2, writes // 2, writes):
         to = tmp_path / f"cut-{fails_at}"
         with pytest.raises(StorageError, match="the disk is full"):
             exported(output, to, form, store=FailingStore(StoreSettings(), fails_at), **asked)

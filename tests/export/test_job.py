@@ -105,6 +105,7 @@ def test_what_cannot_be_exported_is_one_sentence_and_writes_nothing(
         ExportJob(out, f"{tmp_path}/file", form): "is in the way",
         ExportJob(out, f"{tmp_path}/damaged", form): "export.json is damaged",
         ExportJob(out, f"{tmp_path}/export", form): "holds another export, of another run",
+        ExportJob(of_folder.out, f"{tmp_path}/export", Form.COCO): "holds another export, form=sa1b",
         ExportJob(of_folder.out, f"{tmp_path}/export", form, job.ExportSettings(images=True)): (
             "holds another export, made with export.images=false"
         ),
@@ -122,7 +123,7 @@ def test_what_cannot_be_exported_is_one_sentence_and_writes_nothing(
 def test_a_store_that_refuses_is_one_sentence(
     output: WorkerContext, export: Command, s3_bucket: str, s3_endpoint: str
 ) -> None:
-    """Credentials without the right to write are found out before any work."""
+    """Credentials without the right to write, and a bucket that is not there, are found out before any work."""
     with fault_proxy(s3_endpoint) as proxy:
         proxy.harm("PUT", Answer(403, "AccessDenied"))
         to = f"s3://{s3_bucket}/to"
@@ -130,3 +131,8 @@ def test_a_store_that_refuses_is_one_sentence(
     assert (code, said) == (2, "")
     assert errors.startswith(f"Maskmill: to={to} cannot be written: ")
     assert errors.count("\n") == 1
+    to = f"s3://no-{s3_bucket}/to"
+    code, said, errors = export(f"out={output.out}", f"to={to}", "form=sa1b", f'store.endpoint_url="{s3_endpoint}"')
+    assert (code, said) == (2, "")
+    assert errors.startswith(f"Maskmill: to={to} cannot be written: ")
+    assert "there is no bucket" in errors

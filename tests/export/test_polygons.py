@@ -65,7 +65,7 @@ def test_a_line_of_yolo_paints_its_mask(output: WorkerContext, tmp_path: Path) -
                 exact += 1
             assert iou(found_HW, mask_HW) >= 0.9
     assert exact > 50
-    assert (tmp_path / "data.yaml").read_text() == "path: .\ntrain: images\nval: images\nnames:\n  0: object\n"
+    assert (tmp_path / "data.yaml").read_text() == "train: images\nval: images\nnames:\n  0: object\n"
 
 
 def test_images_lie_where_yolo_looks_for_them(output: WorkerContext, tmp_path: Path) -> None:
