@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import posixpath
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,10 +24,12 @@ from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import Plan
 from pipeline.plan.planning import load_plan
 from pipeline.records import Chunk, ImageRow, Member
+from pipeline.storage.image_tables import image_tables
 from pipeline.storage.images import decode_image
+from pipeline.storage.indexing import ShardKind
 from pipeline.storage.kinds import is_image, is_tar, sa_number
 from pipeline.storage.parts import read_part
-from pipeline.storage.store import Store
+from pipeline.storage.store import ObjectInfo, Store
 from pipeline.storage.tars import EntryKind, scan_tar
 
 log = logging.getLogger(__name__)
@@ -34,12 +37,28 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ByteRange:
-    """Bytes of an object; length 0 is all of it."""
+    """Bytes of an object; length 0 is all of it. In a Parquet file those of an image: `offset` is the number of its
+    row, `length` the size of the file, and `column` what the run was told of the column."""
 
     uri: str
     offset: int = 0
     length: int = 0
     etag: str = ""
+    in_table: bool = False
+    column: str | None = None
+
+    def read(self, store: Store, *, limit: int = sys.maxsize, of_any_version: bool = False) -> bytes:
+        """of_any_version  also of an object that was written anew since; whoever asks checks the bytes
+        raises  TooManyBytesError above `limit`; what `Store.read` raises
+        """
+        etag = "" if of_any_version else self.etag
+        if self.in_table:
+            table = ObjectInfo(self.uri, self.length, etag)
+            try:
+                return image_tables(store, self.column).read(table, self.offset, limit=limit)
+            except InputError as error:
+                raise StorageError(error.reason) from error
+        return store.read(self.uri, offset=self.offset, length=self.length or None, etag=etag, limit=limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +109,9 @@ class LabelledImages:
         if image is None:
             raise StorageError(f"there is no image beside {self.entries[number].masks.uri}")
         try:
-            return decode_image(self._read(image), max_pixels=max_pixels).rgb_HW3
+            return decode_image(image.read(self.store), max_pixels=max_pixels).rgb_HW3
         except InputError as error:
             raise StorageError(f"{image.uri} at byte {image.offset}: {error.reason}") from error
-
-    def _read(self, place: ByteRange) -> bytes:
-        return self.store.read(place.uri, offset=place.offset, length=place.length or None, etag=place.etag)
 
     def _rows(self, uri: str) -> tuple[ImageRow, ...]:
         if self._part[0] != uri and self.plan is not None:
@@ -104,7 +120,7 @@ class LabelledImages:
 
     def _annotated(self, entry: LabelledImage) -> KnownMasks:
         try:
-            told: dict[str, Any] = json.loads(self._read(entry.masks))
+            told: dict[str, Any] = json.loads(entry.masks.read(self.store))
             masks: list[dict[str, Any]] = told["annotations"]
             counts = tuple(str(mask["segmentation"]["counts"]) for mask in masks)
             scores = tuple(float(mask.get("predicted_iou", 0.0)) for mask in masks)
@@ -196,11 +212,18 @@ def images_of_chunk(chunk: Chunk, plan: Plan, *, index: MemberIndex, out: str) -
     """
     part = ByteRange(part_uri(out, plan, chunk))
     members = index.read(chunk.shard, chunk.start, chunk.stop)
-    return [LabelledImage(member.image_id, _bytes_of(member), part, row) for row, member in enumerate(members)]
+    in_table = plan.planned(chunk.shard).shard.kind == ShardKind.PARQUET
+    return [
+        LabelledImage(member.image_id, _bytes_of(member, plan, in_table=in_table), part, row)
+        for row, member in enumerate(members)
+    ]
 
 
-def _bytes_of(member: Member) -> ByteRange | None:
-    return None if member.broken else ByteRange(member.uri, member.offset, member.length, member.etag)
+def _bytes_of(member: Member, plan: Plan, *, in_table: bool) -> ByteRange | None:
+    if member.broken:
+        return None
+    column = plan.settings.image_column
+    return ByteRange(member.uri, member.offset, member.length, member.etag, in_table, column)
 
 
 def _pairs(source: str, store: Store) -> Iterator[LabelledImage]:

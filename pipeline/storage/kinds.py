@@ -1,4 +1,5 @@
-"""What a file is by its name: image, tar, list, compressed archive, or nothing of ours; and which image of SA-1B.
+"""What a file is by its name: image, tar, list, Parquet file, compressed archive, or none of these; and which image
+of SA-1B.
 
 Owns the extensions and the form of SA-1B's names. Opens nothing.
 """
@@ -33,6 +34,10 @@ def is_archive(uri: str) -> bool:
 
 def is_tar(uri: str) -> bool:
     return extension(uri) == ".tar" and not _is_resource_fork(uri)
+
+
+def is_parquet(name: str) -> bool:
+    return extension(name) == ".parquet"
 
 
 def is_image(name: str) -> bool:

@@ -1,7 +1,8 @@
-"""What `source` names: finding the shards, and whether they are still there.
+"""What `source` names: finding the shards.
 
-Owns the words folder, tar and list, the canonical spelling of a source, and the names of shards. A folder is listed
-once: the images in it are noted on the way, those in tars and lists are indexing.py's.
+Owns the words folder, tar, Parquet file and list, the canonical spelling of a source, and the names of shards. A folder
+is listed once: the images in it are noted on the way. Those in tars and lists are indexing.py's, those in Parquet files
+image_tables.py's.
 """
 
 from __future__ import annotations
@@ -15,25 +16,25 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from pipeline.errors import ConfigError, ContractError, DeniedError, NotFoundError
-from pipeline.records import Ignored, Shard
+from pipeline.errors import ConfigError, ContractError, NotFoundError
+from pipeline.records import Ignored
 from pipeline.storage.globs import fixed_part, glob_matches, has_wildcard, is_glob, split_glob
 from pipeline.storage.ignored import IgnoredEntries, is_hidden
+from pipeline.storage.image_tables import index_rows
 from pipeline.storage.indexing import ShardIndex, ShardKind, index_list, index_tar
-from pipeline.storage.kinds import IMAGE_EXTENSIONS, extension, is_archive, is_image, is_list, is_tar
-from pipeline.storage.local import is_unmounted
+from pipeline.storage.kinds import IMAGE_EXTENSIONS, extension, is_archive, is_image, is_list, is_parquet, is_tar
 from pipeline.storage.members import FoundMember, IndexBuilder
+from pipeline.storage.presence import is_there
 from pipeline.storage.store import ObjectInfo, Store
 from pipeline.storage.uris import (
     absolute,
     base_name,
-    is_s3,
     join,
     relative_key,
     sort_key,
 )
 
-_KNOWN = "a folder or s3:// prefix of images, a .tar, a .txt or .jsonl list of URIs, or one image"
+_KNOWN = "a folder or s3:// prefix of images, a .tar, a .parquet, a .txt or .jsonl list of URIs, or one image"
 UNREADABLE = "unreadable folder"
 _LONGEST_NAME = 80
 _TOLD_EVERY = 10_000
@@ -102,10 +103,13 @@ def spellings(source: str) -> tuple[str, ...]:
     return whole, ",".join(sorted({absolute(part.strip()) for part in source.split(",") if part.strip()}))
 
 
-def index_shard(shard: ShardSource, store: Store, *, mixed_lists: bool = False) -> ShardIndex:
+def index_shard(
+    shard: ShardSource, store: Store, *, mixed_lists: bool = False, image_column: str | None = None
+) -> ShardIndex:
     """Every image in the shard.
 
-    mixed_lists  whether a list may name objects of the other kind (see lists.other_kind)
+    mixed_lists   whether a list may name objects of the other kind (see lists.other_kind)
+    image_column  of Parquet files; None finds it
 
     raises  ConfigError if the shard cannot be used at all (a compressed tar, a list that is none); StorageError
     """
@@ -114,35 +118,12 @@ def index_shard(shard: ShardSource, store: Store, *, mixed_lists: bool = False) 
     match shard.kind:
         case ShardKind.TAR:
             return index_tar(shard.uri, store)
+        case ShardKind.PARQUET:
+            return ShardIndex(index_rows(shard.uri, store, column=image_column), ())
         case ShardKind.LIST:
             return index_list(shard.uri, store, mixed=mixed_lists)
         case ShardKind.FOLDER:
             raise ContractError(f"{shard.uri}: a folder is indexed when it is found")
-
-
-def is_there(uri: str, store: Store) -> bool:
-    """An object, or a folder or prefix that shows something."""
-    try:
-        store.head(uri)
-    except (NotFoundError, DeniedError):
-        try:
-            return next(iter(store.list(uri, unreadable=lambda _folder: None)), None) is not None
-        except (NotFoundError, DeniedError):
-            return False
-    return True
-
-
-def shard_is_there(shard: Shard, member_uri: str, store: Store) -> bool:
-    """Whether the place where the member at `member_uri` was planned still shows anything at all.
-
-    A list may name places that no longer exist; of these only an empty folder is taken for a place out of reach.
-    """
-    if shard.kind == ShardKind.LIST:
-        return is_s3(member_uri) or not is_unmounted(member_uri)
-    is_pattern = has_wildcard(shard.uri) and not member_uri.startswith(f"{shard.uri}/")
-    if shard.kind == ShardKind.FOLDER and is_pattern:
-        return next(glob_matches(shard.uri, store), None) is not None
-    return is_there(shard.uri, store)
 
 
 def _shards_at(
@@ -189,9 +170,12 @@ def _no_shard(uri: str, others: Sequence[Ignored]) -> ConfigError:
 def _shards_in_folder(
     uri: str, store: Store, listed: Told, beside: IgnoredEntries
 ) -> Iterator[tuple[Place, ShardIndex | None]]:
-    """The tars below a folder, and the folder itself if loose images lie there as well."""
+    """The tars below a folder, and the folder itself if loose images lie there as well. Where there is neither, its
+    Parquet files: beside images they are tables about these.
+    """
     images, ignored = IndexBuilder(), IgnoredEntries()
-    archives: list[str] = []
+    archives, parquets = list[str](), list[str]()
+    holds_tars = False
     for info in store.list(uri, unreadable=partial(ignored.note, kind=UNREADABLE)):
         key = relative_key(uri, info.uri)
         if is_hidden(key):
@@ -199,21 +183,31 @@ def _shards_in_folder(
         elif is_image(key):
             _note(images, key, info, listed)
         elif is_tar(key):
+            holds_tars = True
             yield (info.uri, ShardKind.TAR), None
-        elif is_archive(key):
-            archives.append(key)
+        elif is_parquet(key) or is_archive(key):
+            (parquets if is_parquet(key) else archives).append(key)
         else:
             ignored.note(key)
+    if len(images) or holds_tars:
+        for key in parquets:
+            ignored.note(key)
+    else:
+        yield from (((join(uri, key), ShardKind.PARQUET), None) for key in parquets)
     counted = ignored.counted()
+    _refuse(archives, uri)
+    if len(images):
+        yield (uri, ShardKind.FOLDER), ShardIndex(images.finish(), counted)
+    else:
+        beside.add(counted)
+
+
+def _refuse(archives: Sequence[str], uri: str) -> None:
     if archives:
         raise ConfigError(
             f"source: {uri} holds {len(archives)} archives that cannot be read ({', '.join(archives[:3])}); unpack "
             f"them, move them away, or name what is meant by a glob, such as {uri}/*.tar"
         )
-    if len(images):
-        yield (uri, ShardKind.FOLDER), ShardIndex(images.finish(), counted)
-    else:
-        beside.add(counted)
 
 
 def _shards_of_glob(
@@ -259,6 +253,8 @@ def _note(images: IndexBuilder, key: str, info: ObjectInfo, listed: Told) -> Non
 def _file_kind(uri: str) -> ShardKind | None:
     if is_tar(uri):
         return ShardKind.TAR
+    if is_parquet(uri):
+        return ShardKind.PARQUET
     return ShardKind.LIST if is_list(uri) or is_image(uri) else None
 
 

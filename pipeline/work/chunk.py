@@ -32,9 +32,11 @@ from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import Plan, PlannedShard, canonical_json
 from pipeline.plan.versions import Versions, versions_here
 from pipeline.records import Attempt, Chunk, ChunkReport, Funnel, ImageMasks, ImageRow, Member, Stage, Status
+from pipeline.storage.image_tables import image_tables
 from pipeline.storage.images import DecodedImage, decode_image
+from pipeline.storage.indexing import ShardKind
 from pipeline.storage.parts import write_part
-from pipeline.storage.store import Store, check_size
+from pipeline.storage.store import ObjectInfo, Store, check_size
 from pipeline.texts import redacted
 from pipeline.work.earlier_part import EarlierPart, earlier_part
 from pipeline.work.prefetch import prefetch
@@ -173,6 +175,8 @@ def _load(
             raise SourceError(f"{error}; then repeat the command", concerned(planned.shard)) from error
         except (NotFoundError, ChangedError, TooManyBytesError) as error:
             yield _unread(member, error, context.plan.settings.max_bytes)
+        except InputError as error:
+            yield Loaded(member, status=error.status, error=error.reason)
         else:
             if attempt.careful:
                 mark(member.ordinal)
@@ -191,8 +195,14 @@ def _unread(member: Member, error: NotFoundError | ChangedError | TooManyBytesEr
 
 
 def _read(member: Member, planned: PlannedShard, context: WorkerContext) -> bytes:
-    """raises  NotFoundError, ChangedError, TooManyBytesError for the image alone; what else it raises, for its chunk"""
+    """raises  NotFoundError, ChangedError, TooManyBytesError, InputError for the image alone; what else it raises, for
+    its chunk
+    """
     length, limit = member.length or None, context.plan.settings.max_bytes
+    if planned.shard.kind == ShardKind.PARQUET:
+        table = ObjectInfo(member.uri, member.length, member.etag)
+        column = context.plan.settings.image_column
+        return image_tables(context.store, column).read(table, member.offset, limit=limit)
     check_size(member.uri, member.length, limit)
     try:
         # The limit is for a line of a list, or what was an empty file when it was planned: their length is not known.
