@@ -51,7 +51,7 @@ class DatumaroItems:
 
     def write(self, images: Iterator[ExportImage], number: int) -> Iterator[File | Item | LeftOut]:
         for image in images:
-            row, name = image.row, image.stem + file_extension(image.row.file_name)
+            row, name = image.row, image.stem + file_extension(image.row.file_name, image.data)
             if image.data is not None:
                 yield File(f"images/default/{name}", image.data)
             yield Item("items", json_bytes(_item(image.stem, name, row)))

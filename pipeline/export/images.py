@@ -37,7 +37,7 @@ class SourceImages:
         if place is None or planned.image_id != row.image_id:
             return f"{row.file_name} is not where it was planned; make verify tells more"
         try:
-            data = self._store.read(place.uri, offset=place.offset, length=place.length or None)
+            data = place.read(self._store, of_any_version=True)
         except OutOfReachError:
             raise
         except (NotFoundError, ChangedError) as error:

@@ -17,8 +17,9 @@ import numpy.typing as npt
 from pipeline.plan.ids import shared_numbers
 from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import Plan
-from pipeline.storage.kinds import extension
+from pipeline.storage.kinds import IMAGE_EXTENSIONS, extension
 from pipeline.storage.members import PIECE_ROWS
+from pipeline.storage.signatures import kind_of
 from pipeline.storage.store import Store
 
 MOST_BYTES = 180
@@ -60,10 +61,13 @@ def _leads_down(part: str) -> bool:
     return part not in ("", ".", "..") and not _UNFIT.search(part)
 
 
-def file_extension(key: str) -> str:
-    """Of an image's file, with its dot; a line of a list may end in anything."""
+def file_extension(key: str, data: bytes | None = None) -> str:
+    """Of an image's file, with its dot. A line of a list may end in anything and a row of a table in nothing: then its
+    bytes tell, and `.jpg` stands for an image whose bytes are not there."""
     found = extension(key)
-    return found if re.fullmatch(r"\.[a-z0-9]{1,5}", found) else ".img"
+    if found in IMAGE_EXTENSIONS:
+        return found
+    return f".{kind_of(data).lower()}" if data is not None else ".jpg"
 
 
 def folded(stem: str) -> str:

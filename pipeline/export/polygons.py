@@ -41,7 +41,7 @@ class YoloLabels:
             lines = [_yolo_line(mask, row, self._tolerance) for mask in row.masks if mask.area]
             yield File(name, "".join(lines).encode())
             if image.data is not None:
-                yield File(f"images/{image.stem}{file_extension(row.file_name)}", image.data)
+                yield File(f"images/{image.stem}{file_extension(row.file_name, image.data)}", image.data)
             yield index_item(row, name)
 
 
@@ -61,7 +61,7 @@ class LabelmeFiles:
             row, name = image.row, f"{image.stem}.json"
             path = reference(row.file_name, row.image_id).rpartition("/")[2]
             if image.data is not None:
-                path = image.stem + file_extension(row.file_name)
+                path = image.stem + file_extension(row.file_name, image.data)
                 yield File(path, image.data)
             yield File(name, json_bytes(_labelme(row, path, self._tolerance)))
             yield index_item(row, name)

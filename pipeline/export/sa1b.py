@@ -50,7 +50,7 @@ def _add(tar: _Tar, image: ExportImage) -> str:
     stem = f"sa_{image.row.image_id}"
     annotation = sa1b_annotation(image.row)
     if image.data is not None:
-        name = stem + (file_extension(image.row.file_name))
+        name = stem + (file_extension(image.row.file_name, image.data))
         annotation["image"]["file_name"] = name
         tar.add(name, image.data)
     else:

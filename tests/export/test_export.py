@@ -60,7 +60,7 @@ def test_a_command_that_was_cut_goes_on_and_ends_with_the_same_files(
         assert not list(to.rglob(".tmp-*"))
 
 
-@pytest.mark.parametrize("form", list(Form))
+@pytest.mark.parametrize("form", [Form.SA1B, Form.COCO, Form.PNG])
 def test_a_finished_export_is_not_touched_again(output: WorkerContext, tmp_path: Path, form: Form) -> None:
     """Repeating a command of hours by mistake must cost nothing."""
     first = exported(output, tmp_path / "to", form)
@@ -72,7 +72,7 @@ def test_a_finished_export_is_not_touched_again(output: WorkerContext, tmp_path:
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "to").rglob("*")} == before
 
 
-@pytest.mark.parametrize("form", list(Form))
+@pytest.mark.parametrize("form", [Form.SA1B, Form.COCO, Form.LABEL_MAP, Form.YOLO])
 def test_an_output_that_grows_is_exported_to_the_same_files_as_at_once(tmp_path: Path, form: Form) -> None:
     """An export of an unfinished run takes in what is committed later, and names do not change for that."""
     context = make_output(write_source(tmp_path / "in.tar"), str(tmp_path / "out"), STORE, chunks=1)

@@ -8,6 +8,8 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ConfigError
@@ -17,7 +19,7 @@ from pipeline.settings import Format, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.sa1b import mask_of
 from pipeline.work.chunk import WorkerContext
-from tests.export.making import exported, files_at, make_output, ok_rows, write_source
+from tests.export.making import exported, files_at, make_output, ok_rows, picture, write_source
 
 STORE = connect(StoreSettings())
 
@@ -118,6 +120,18 @@ def test_an_image_that_is_not_what_it_was_is_left_out_and_named(tmp_path: Path) 
     source.unlink()
     found = exported(context, tmp_path / "gone", Form.SA1B, images=True)
     assert found.total.left_out == 3
+
+
+def test_images_come_out_of_a_table_too_and_are_called_by_their_kind(tmp_path: Path) -> None:
+    """Rows of Parquet have no file, and may have no name."""
+    images = [picture(number) for number in (2, 3)]
+    pq.write_table(pa.table({"image": images}), tmp_path / "in.parquet")
+    context = make_output(tmp_path / "in.parquet", str(tmp_path / "out"), STORE)
+    exported(context, tmp_path / "to", Form.SA1B, images=True)
+    found = members(tmp_path / "to")
+    assert [found["sa_0.png"], found["sa_1.png"]] == images
+    exported(context, tmp_path / "yolo", Form.YOLO, images=True)
+    assert {path.read_bytes() for path in (tmp_path / "yolo" / "images").glob("*.png")} == set(images)
 
 
 def test_images_are_refused_for_a_form_without_a_place_for_them(output: WorkerContext, tmp_path: Path) -> None:
