@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 
-from pipeline.errors import ChangedError, NotFoundError, OutOfReachError
+from pipeline.errors import ChangedError, InputError, NotFoundError, OutOfReachError
 from pipeline.output.labelled import LabelledImage, images_of_chunk
 from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import Plan
@@ -40,7 +40,7 @@ class SourceImages:
             data = place.read(self._store, of_any_version=True)
         except OutOfReachError:
             raise
-        except (NotFoundError, ChangedError) as error:
+        except (NotFoundError, ChangedError, InputError) as error:
             return str(error)
         if hashlib.sha256(data).hexdigest() != row.sha256:
             return f"{row.file_name}: its bytes are not those that its masks were made of"
