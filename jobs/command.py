@@ -5,17 +5,15 @@ Owns the strictness: an unknown key, or a value of another type, stops the job. 
 
 from __future__ import annotations
 
-import difflib
 import io
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from enum import Enum, StrEnum
+from enum import StrEnum
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -25,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.errors import INTERRUPTED, UNFINISHED, WRONG_CONFIGURATION, ConfigError, MaskmillError
+from pipeline.plain_values import to_settings, unknown
 from pipeline.texts import LEFT_OUT, printable
 
 S = TypeVar("S")
@@ -34,8 +33,6 @@ _INTERPOLATION = re.compile(r"(?<!\\)(?:\\\\)*\$\{")
 _FROM_ENVIRONMENT = re.compile(r"\boc\.env:\s*([A-Za-z_][A-Za-z0-9_]*)")
 SHORTEST_SECRET = 4
 """Characters; in place of fewer, half the words of a sentence would be replaced."""
-
-_WORDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 def run_command(
@@ -163,50 +160,7 @@ def check_overrides(arguments: Sequence[str], settings_type: type) -> None:
         if key == "model.name":
             raise ConfigError(f"write model={override.value()} instead of {argument}: thresholds come with the model")
         if key not in known and "/" not in key and not key.startswith("hydra"):
-            raise _unknown(key, known)
-
-
-def to_settings(settings_type: type[S], values: Mapping[str, Any], *, prefix: str = "") -> S:
-    """A frozen dataclass from plain values. Settings without a value keep their default.
-
-    raises  ConfigError with the key, and for a wrong value also with the value and what it should be
-    """
-    hints = get_type_hints(settings_type)
-    for key in values:
-        if key not in hints:
-            raise _unknown(f"{prefix}{key}", [f"{prefix}{name}" for name in hints])
-    return settings_type(**{key: _convert(hints[key], value, f"{prefix}{key}") for key, value in values.items()})
-
-
-def _convert(hint: Any, value: Any, key: str) -> Any:
-    if is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{key}={value!r} must be a group of settings")
-        return to_settings(cast("type[Any]", hint), cast("Mapping[str, Any]", value), prefix=f"{key}.")
-    if get_origin(hint) in (Union, UnionType):
-        if value is None:
-            return None
-        (inner,) = (choice for choice in get_args(hint) if choice is not type(None))
-        return _convert(inner, value, key)
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return _member(hint, value, key)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not hint:
-        hint_for_text = f"; write {key}='\"{value}\"'" if hint is str and value is not None else ""
-        raise ConfigError(f"{key}={_spelled(value)} must be {_WORDS[hint]}{hint_for_text}")
-    return value
-
-
-def _member(choices: type[Enum], value: Any, key: str) -> Enum:
-    words = [str(choice.value) for choice in choices]
-    if value not in words:
-        raise ConfigError(f"{key}={_spelled(value)} must be one of {', '.join(words)}{_nearest(str(value), words)}")
-    return choices(value)
-
-
-def _spelled(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+            raise unknown(key, known)
 
 
 def _unreadable(argument: str, why: str) -> ConfigError:
@@ -217,19 +171,6 @@ def _unreadable(argument: str, why: str) -> ConfigError:
         f"cannot read the override {argument!r} ({why}); put text with special characters into double quotes: "
         f"'{key}=\"{value}\"'"
     )
-
-
-def _unknown(key: str, known: Sequence[str]) -> ConfigError:
-    return ConfigError(f"there is no setting {key}{_nearest(key, known) or '; the settings are in conf/generate.yaml'}")
-
-
-def _nearest(word: str, words: Sequence[str]) -> str:
-    """The question `did you mean ...?` with the nearest of `words`; empty if none is near. The whole dotted names are
-    compared first, then their last parts."""
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
-    last = {known.rpartition(".")[2]: known for known in words}
-    close = close or [last[name] for name in difflib.get_close_matches(word.rpartition(".")[2], list(last), n=1)]
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _hydra_sentence(error: BaseException) -> str:

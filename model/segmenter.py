@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from model.point_decoder import GPU_POINTS, PointDecoder, Predictions
 from model.resize import resize_bilinear
@@ -79,14 +80,21 @@ class TorchSegmenter:
 
     def _encode_one(self, crop_HW3: npt.NDArray[np.uint8]) -> EncodedCrop:
         crop_hw = crop_HW3.shape[0], crop_HW3.shape[1]
-        resized_hw = fit_into_square(crop_hw, self.input_side)
+        return EncodedCrop(
+            self._decoder.share(self.embed(crop_HW3)), crop_hw, fit_into_square(crop_hw, self.input_side)
+        )
+
+    @torch.inference_mode()
+    def embed(self, crop_HW3: npt.NDArray[np.uint8]) -> Tensor:
+        """(1, C, g, g) float32: an RGB crop of any size after the image encoder, before anything of the decoder."""
+        resized_hw = fit_into_square((crop_HW3.shape[0], crop_HW3.shape[1]), self.input_side)
         pixels_HW3 = sent(np.ascontiguousarray(crop_HW3), self._device)
         resized_1HW3 = resize_bilinear(pixels_HW3, *resized_hw)[None]
         images_13SS = self.sam.normalise(resized_1HW3.permute(0, 3, 1, 2).contiguous())
         lower = self._encoder_dtype is not torch.float32
         with torch.autocast(self._device.type, self._encoder_dtype) if lower else nullcontext():
             embedding_1Cgg = self.sam.image_encoder(images_13SS)
-        return EncodedCrop(self._decoder.share(embedding_1Cgg.float()), crop_hw, resized_hw)
+        return embedding_1Cgg.float()
 
     @torch.inference_mode()
     def decode(

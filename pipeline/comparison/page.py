@@ -12,18 +12,18 @@ from pipeline.comparison.outputs import Output
 from pipeline.comparison.pictures import pictures
 from pipeline.comparison.records import PARTNER_IOU, ComparedImage, Comparison, Masks
 from pipeline.look.html import jpeg_uri, render
+from pipeline.look.plots import WIDE, Plot, lying, plot
 from pipeline.masks.agreement import SIMILAR_IOU
 from pipeline.texts import printable
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of a table with a bar, `width` of 100 long."""
+    """A row of a table."""
 
     label: str
     count: str
     share: str
-    width: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ def page(found: Comparison) -> str:
         masks=masks.agreement,
         mask_rows=_mask_rows(masks),
         iou_rows=_iou_rows(masks),
+        iou_chart=_iou_chart(masks),
         score_rows=[
             (name, words.small(moves.median), words.small(moves.most), f"{moves.mean:+.1e}", f"{moves.pairs:,}")
             for name, moves in words.score_rows(masks)
@@ -76,16 +77,18 @@ def _side(letter: str, output: Output) -> Side:
 
 
 def _mask_rows(masks: Masks) -> list[Row]:
-    return [
-        Row(label, f"{count:,} of {of:,}", words.share(count, of), 100 * count / of if of else 0.0)
-        for label, count, of in words.mask_rows(masks)
-    ]
+    return [Row(label, f"{count:,} of {of:,}", words.share(count, of)) for label, count, of in words.mask_rows(masks)]
 
 
 def _iou_rows(masks: Masks) -> list[Row]:
     rows = words.iou_rows(masks)
-    most, pairs = max(count for _, count in rows) or 1, sum(count for _, count in rows)
-    return [Row(label, f"{count:,}", words.share(count, pairs), 100 * count / most) for label, count in rows]
+    pairs = sum(count for _, count in rows)
+    return [Row(label, f"{count:,}", words.share(count, pairs)) for label, count in rows]
+
+
+def _iou_chart(masks: Masks) -> Plot:
+    labels, counts = zip(*words.iou_rows(masks), strict=True)
+    return plot(lying(labels, counts, [0] * len(counts), [f"{count:,}" for count in counts]), WIDE)
 
 
 def _figure(image: ComparedImage, found: Comparison) -> Figure:

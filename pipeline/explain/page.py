@@ -6,9 +6,8 @@ Legend: N values, K bins.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -16,37 +15,23 @@ from pipeline.explain.pictures import layers, tile
 from pipeline.explain.records import Explanation, Scores, Step
 from pipeline.look.drawing import Picture, drawn_over, scaled
 from pipeline.look.html import jpeg_uri, render
+from pipeline.look.plots import WIDE, Mark, Plot, cut_steps, lying, plot
 from pipeline.texts import counted, printable
 
-BINS, CHART_WH = 60, (600, 140)
+BINS = 60
 OTHER_THRESHOLDS = (-0.1, -0.05, 0.05, 0.1)
 """What else a threshold could be, beside what it is."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
-    x: str
-    width: str
-    y: str
-    height: str
-    stays: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Chart:
-    """A histogram, in pixels of CHART_WH.
+    """A histogram of the values that a threshold decides by.
 
-    cut     where the threshold is; its label starts, has its middle or ends there by `anchor`
     others  (threshold, how many would stay), with the present one among them
     """
 
     said: str
-    bars: tuple[Bar, ...]
-    cut: str
-    anchor: str
-    low: str
-    high: str
-    threshold: str
+    drawn: Plot
     others: tuple[tuple[str, str, bool], ...]
 
 
@@ -58,12 +43,11 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A step on the page. `share` is of all candidates, of 100."""
+    """A step on the page."""
 
     step: Step
     removed: str
     left: str
-    share: str
     chart: Chart | None
     groups: tuple[tuple[str, tuple[Shown, ...]], ...]
 
@@ -87,8 +71,8 @@ def page(explanation: Explanation, image_HW3: Picture, *, name: str, model: str)
             Shown(jpeg_uri(picture), _layer_said(explanation, layer))
             for layer, picture in layers(image_HW3, explanation.crops)
         ],
-        sections=[_section(step, image_HW3, candidates) for step in explanation.steps],
-        chart_wh=CHART_WH,
+        sections=[_section(step, image_HW3) for step in explanation.steps],
+        funnel=_funnel(explanation.steps, candidates),
     )
 
 
@@ -99,12 +83,11 @@ def _layer_said(explanation: Explanation, layer: int) -> str:
     return f"Layer {layer}: {what}, {points:,} points"
 
 
-def _section(step: Step, image_HW3: Picture, candidates: int) -> Section:
+def _section(step: Step, image_HW3: Picture) -> Section:
     return Section(
         step=step,
         removed=f"{step.removed:,}",
         left=f"{step.left:,}",
-        share=f"{100 * step.left / candidates:.2f}",
         chart=_chart(step.scores) if step.scores is not None and len(step.scores.values_N) else None,
         groups=tuple(
             (heading, tuple(Shown(jpeg_uri(tile(image_HW3, example)), example.said) for example in examples))
@@ -113,35 +96,32 @@ def _section(step: Step, image_HW3: Picture, candidates: int) -> Section:
     )
 
 
+def _funnel(steps: Sequence[Step], candidates: int) -> Plot:
+    labels, left = ["Crops and points", *(step.title for step in steps)], [candidates, *(step.left for step in steps)]
+    lost = [0, *(step.removed for step in steps)]
+    texts = [f"{candidates:,}", *(f"-{step.removed:,}" if step.removed else "0" for step in steps)]
+    return plot(lying(labels, left, lost, texts), WIDE)
+
+
 def _chart(scores: Scores) -> Chart:
+    edges, counts = _binned(scores)
+    said = f"{scores.name} of {counted(len(scores.values_N), 'candidate')}, threshold {scores.threshold:g}"
+    mark = Mark(scores.threshold, f"threshold {scores.threshold:g}")
+    drawn = plot(cut_steps(edges, counts, mark, x=scores.name, above_stays=scores.above_stays), WIDE)
+    return Chart(said, drawn, tuple(_others(scores)) if scores.above_stays else ())
+
+
+def _binned(scores: Scores) -> tuple[list[float], list[int]]:
+    """Edges and counts. An edge lies on the threshold, so that no bar is on both sides of it."""
     values_N, threshold = scores.values_N, scores.threshold
     low = min(0.0, float(values_N.min()), threshold) if scores.above_stays else threshold
     high = max(1.0, float(values_N.max()), threshold)
-    # An edge lies on the threshold, so that no bar is on both sides of it.
     below = round(BINS * (threshold - low) / (high - low)) if high > low else 0
     edges = np.concatenate(
         [np.linspace(low, threshold, below + 1)[:-1], np.linspace(threshold, high, BINS - below + 1)]
     )
     counts_K, _ = np.histogram(values_N, edges)
-    width, height = CHART_WH
-    scale = width / max(high - low, 1e-9)
-    most = max(1, int(counts_K.max()))
-    bars = tuple(
-        Bar(
-            x=f"{(left - low) * scale:.1f}",
-            width=f"{max((right - left) * scale - 1, 0.5):.1f}",
-            y=f"{height - height * count / most:.1f}",
-            height=f"{height * count / most:.1f}",
-            stays=bool(scores.above_stays and left >= threshold),
-        )
-        for (left, right), count in zip(pairwise(edges.tolist()), counts_K.tolist(), strict=True)
-        if count
-    )
-    said = f"{scores.name} of {counted(len(values_N), 'candidate')}; the tallest bar has {most:,}"
-    others = tuple(_others(scores)) if scores.above_stays else ()
-    cut = (threshold - low) * scale
-    anchor = "start" if cut < width / 4 else "end" if cut > width * 3 / 4 else "middle"
-    return Chart(said, bars, f"{cut:.1f}", anchor, f"{low:.2f}", f"{high:.2f}", f"{threshold:g}", others)
+    return edges.tolist(), counts_K.tolist()
 
 
 def _others(scores: Scores) -> Iterator[tuple[str, str, bool]]:

@@ -132,3 +132,9 @@ def jpeg(rgb_hw3: Picture, *, quality: int = QUALITY) -> bytes:
     """A picture as a file. `quality` is in [1, 100]."""
     _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb_hw3, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     return data.tobytes()
+
+
+def png(rgb_hw3: Picture) -> bytes:
+    """A picture as a file, without loss."""
+    _, data = cv2.imencode(".png", cv2.cvtColor(rgb_hw3, cv2.COLOR_RGB2BGR))
+    return data.tobytes()

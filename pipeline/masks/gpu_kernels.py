@@ -4,8 +4,8 @@
 
 The arithmetic is that of `tiles`, operation by operation: compile with `enable_fp_fusion=False`. As there, tiles of
 pixels whose cells all lie on one side of a cut are decided without their values. Tiles are equal squares here, and
-`decide_tiles` marks each with what is known of it, a byte: in registers of the kernels that evaluate pixels that would
-cost more than it saves (facts by ptxas: 255 registers and spills).
+`decide_tiles` marks each with what is known of it, a byte. In the kernels that evaluate pixels that would take more
+registers than there are: 255 and spills, on sm_90.
 
 A row of a launch's first axis is one mask: `index` says in which slot its logits are, and -1 that it is not wanted, so
 that its programs return at once. Nothing is left to the host to know. Only integers are summed, so no order matters.

@@ -10,9 +10,9 @@ from dataclasses import dataclass, fields
 from functools import partial
 from itertools import accumulate, pairwise
 
+from pipeline.look.plots import NARROW, WIDE, Draw, Mark, bars, cells, log_steps, lying, steps
 from pipeline.records import Funnel
 from pipeline.report import published
-from pipeline.report.plots import NARROW, WIDE, Draw, Mark, bars, cells, log_steps, lying, steps
 from pipeline.report.records import Bin, CentreMap, Histogram, Report
 from pipeline.texts import counted
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeline.look.html import render
+from pipeline.look.plots import WIDE, Interval, Plot, intervals, plot
 from pipeline.records import Status
 from pipeline.report import published
 from pipeline.report.charts import charts_of
 from pipeline.report.gallery import ShownImage
-from pipeline.report.plots import plot
 from pipeline.report.records import Failure, Group, Grouping, Report
 from pipeline.texts import counted, shortened
 
@@ -23,8 +23,8 @@ MOST_FAILURES, MOST_BROKEN, MOST_GROUPS, MOST_COLUMNS = 40, 40, 100, 20
 """Lines of one list on the page."""
 LONGEST = 300
 """Characters of a name or a reason."""
-AXIS = 200
-"""Width of the drawing of a group's interval."""
+MOST_DRAWN = 30
+"""Groups in one drawing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +59,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ShownGroup:
-    """The numbers of a group as text; `low`, `width` and `at` place its interval and its mean in a drawing."""
+    """The numbers of a group as text."""
 
     name: str
     images: str
     masks: str
     mean: str
     interval: str
-    low: float
-    width: float
-    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +74,8 @@ class ShownGrouping:
     said: str
     level: str
     groups: tuple[ShownGroup, ...]
+    drawn: Plot
+    alt: str
 
 
 def page(report: Report, gallery: Gallery) -> str:
@@ -205,7 +204,6 @@ def _beside(report: Report) -> Iterator[tuple[str, str, str, str]]:
 def _grouping(grouping: Grouping) -> ShownGrouping:
     """The largest groups first."""
     groups = sorted(grouping.groups, key=lambda each: (-each.images, each.name))
-    furthest = max((edge for each in groups for edge in _ends(each)), default=0.0) or 1.0
     left_out = len(groups) - MOST_GROUPS
     said = (
         f"Images that are ok, by their value in this column. {counted(grouping.ungrouped_images, 'image')} of this "
@@ -215,12 +213,21 @@ def _grouping(grouping: Grouping) -> ShownGrouping:
     if left_out > 0:
         said += f" {counted(left_out, 'smaller group')} are left out."
     level = f"{100 * grouping.level:g}%"
-    shown = tuple(_group(each, furthest) for each in groups[:MOST_GROUPS])
-    return ShownGrouping(_text(grouping.column), said, level, shown)
+    shown = tuple(map(_group, groups[:MOST_GROUPS]))
+    drawn = groups[:MOST_DRAWN]
+    alt = f"Masks per image with {level} intervals of {counted(len(drawn), 'group')}, the largest first"
+    return ShownGrouping(_text(grouping.column), said, level, shown, _drawn(drawn), alt)
 
 
-def _group(group: Group, furthest: float) -> ShownGroup:
-    low, high = (AXIS * max(0.0, edge) / furthest for edge in _ends(group))
+def _drawn(groups: Sequence[Group]) -> Plot:
+    rows = [
+        Interval(_text(each.name), each.masks_per_image, None if math.isnan(each.interval[0]) else each.interval)
+        for each in groups
+    ]
+    return plot(intervals(rows, x="masks per image"), (WIDE[0], 0.8 + 0.28 * len(rows)))
+
+
+def _group(group: Group) -> ShownGroup:
     known = not math.isnan(group.interval[0])
     return ShownGroup(
         name=_text(group.name),
@@ -228,17 +235,7 @@ def _group(group: Group, furthest: float) -> ShownGroup:
         masks=f"{group.masks:,}",
         mean=f"{group.masks_per_image:.1f}",
         interval=f"{group.interval[0]:.1f} to {group.interval[1]:.1f}" if known else "unknown",
-        low=round(low, 1),
-        width=round(high - low, 1),
-        at=round(AXIS * group.masks_per_image / furthest, 1),
     )
-
-
-def _ends(group: Group) -> tuple[float, float]:
-    """Of its interval; the mean twice if a single image leaves the interval unknown."""
-    if math.isnan(group.interval[0]):
-        return group.masks_per_image, group.masks_per_image
-    return group.interval
 
 
 def _limits(images: Sequence[ShownImage]) -> Limits:

@@ -1,17 +1,16 @@
 """Values that no run can work with, said before anything is read.
 
-Owns the ranges. Types are checked where settings are read, the model and the source where they are opened.
+Owns the ranges; masks/ranges.py has those of a recipe. Types are checked where settings are read, the model and the
+source where they are opened.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import fields
 
 from pipeline.errors import ConfigError
-from pipeline.masks.crops import points_per_side
-from pipeline.settings import Recipe, RunSettings, Settings
+from pipeline.masks.ranges import not_finite_numbers, out_of_range
+from pipeline.settings import RunSettings, Settings
 from pipeline.storage.connect import endpoint_problem
 from pipeline.texts import redacted
 
@@ -21,10 +20,12 @@ DEVICES = ("auto", "cpu", "cuda")
 def check_settings(settings: Settings) -> None:
     """raises ConfigError naming every setting that is out of range, its value and what it may be"""
     # A nan would also fail the ranges below, or slip through them.
-    not_finite = list(_not_finite(settings))
+    groups = {"recipe": settings.recipe, "run": settings.run, "store": settings.store}
+    not_finite = [f"{name}.{problem}" for name, group in groups.items() for problem in not_finite_numbers(group)]
     if not_finite:
         raise ConfigError("; ".join(not_finite))
-    problems = [*_required(settings), *_recipe(settings.recipe), *_run(settings.run)]
+    of_recipe = (f"recipe.{problem}" for problem in out_of_range(settings.recipe))
+    problems = [*_required(settings), *of_recipe, *_run(settings.run)]
     for name, at_least in (("retry_deadline_s", 0.0), ("answer_timeout_s", 0.001)):
         if getattr(settings.store, name) < at_least:
             problems.append(f"store.{name}={getattr(settings.store, name)} must be {at_least:g} or more")
@@ -52,39 +53,11 @@ def _secrets(settings: Settings) -> Iterator[str]:
             )
 
 
-def _not_finite(settings: Settings) -> Iterator[str]:
-    for name, group in (("recipe", settings.recipe), ("run", settings.run), ("store", settings.store)):
-        for setting in fields(group):
-            value = getattr(group, setting.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                yield f"{name}.{setting.name}={value} must be a finite number"
-
-
 def _required(settings: Settings) -> Iterator[str]:
     if not settings.source.strip():
         yield "source= is missing: a folder or s3:// prefix of images, a .tar, or a list (.txt, .jsonl)"
     if not settings.out.strip():
         yield "out= is missing: the folder or s3:// prefix that the dataset is written to"
-
-
-def _recipe(recipe: Recipe) -> Iterator[str]:
-    at_least_1 = ("points_per_side", "points_per_batch", "crop_n_points_downscale_factor")
-    at_least_0 = ("crop_n_layers", "min_mask_region_area", "drop_if_largest_below", "crop_edge_tolerance")
-    shares = ("stability_score_thresh", "box_nms_thresh", "crop_nms_thresh")
-    rules = [(name, getattr(recipe, name) >= 1, "1 or more") for name in at_least_1]
-    rules += [(name, getattr(recipe, name) >= 0, "0 or more") for name in at_least_0]
-    rules += [(name, 0 <= getattr(recipe, name) <= 1, "in [0, 1]") for name in shares]
-    rules.append(("crop_overlap_ratio", 0 <= recipe.crop_overlap_ratio < 1, "in [0, 1)"))
-    rules.append(("stability_score_offset", recipe.stability_score_offset > 0, "above 0"))
-    fraction = recipe.max_area_fraction
-    rules.append(("max_area_fraction", fraction is None or 0 < fraction <= 1, "in (0, 1], or null"))
-    problems = [f"recipe.{name}={getattr(recipe, name)} must be {rule}" for name, holds, rule in rules if not holds]
-    yield from problems
-    if not problems:
-        try:
-            points_per_side(recipe, recipe.crop_n_layers)
-        except ConfigError as error:
-            yield f"recipe: {error}"
 
 
 def _run(run: RunSettings) -> Iterator[str]:

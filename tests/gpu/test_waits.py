@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from pipeline.records import Stage
 from pipeline.settings import Recipe
-from tests.gpu.conftest import CROPS, SAM, Both
+from pipeline.work.device import Device
+from pipeline.work.stopwatch import Stopwatch
+from tests.fake_segmenter import FakeSegmenter
+from tests.gpu.conftest import CROPS, IMAGE, SAM, Both
 from tests.gpu.pretended import CUDA, pretended_device
 from tests.gpu.waits import Log, Wait
 
@@ -93,3 +99,23 @@ def test_what_is_copied_to_pinned_memory_is_there_once_its_event_has_passed(star
     later.record()
     later.synchronize()
     assert (log.of(Wait.EVENT), log.of(Wait.EVENT_IDLE), log.waits.total()) == (1, 1, 2)
+
+
+class Queuing(FakeSegmenter):
+    """Every call is a hundred kernels on the pretended device, whose clock says a millisecond for each."""
+
+    def encode(self, crops_HW3: Any) -> Any:
+        for _ in range(100):
+            torch.ones(1, device=CUDA)
+        return super().encode(crops_HW3)
+
+
+def test_compute_is_what_the_clock_of_the_device_says_and_nothing_waits_for_it(start: Callable[[], Log]) -> None:
+    """A call returns once it is queued. What the device worked is not also the host's, and never more than there was."""
+    watch, log = Stopwatch(), start()
+    begun = time.perf_counter()
+    Device(Queuing(), SAM).generate(IMAGE, watch)
+    wall = time.perf_counter() - begun
+    assert log.waits.total() == log.of(Wait.EVENT_IDLE) == 1, str(log)
+    assert watch.seconds[Stage.RLE] == pytest.approx(max(0.0, wall - 0.1), abs=0.05 * wall + 0.005)
+    assert watch.seconds[Stage.COMPUTE] == pytest.approx(min(wall, 0.1), abs=0.05 * wall + 0.005)

@@ -10,8 +10,8 @@ from typing import Any
 import matplotlib
 import pytest
 
+from pipeline.look.plots import DARK, LIGHT, NARROW, Interval, Mark, cut_steps, intervals, log_steps, plot
 from pipeline.report.charts import Chart, charts_of
-from pipeline.report.plots import DARK, LIGHT, NARROW, log_steps, plot
 from pipeline.report.records import Bin, Histogram
 from tests.report.reports import empty_report, full_report, histogram
 
@@ -117,3 +117,30 @@ def test_a_report_without_masks_has_charts_with_nothing_drawn() -> None:
 def test_a_logarithmic_axis_takes_empty_bins() -> None:
     """Zero has no logarithm; warnings are errors here."""
     assert plot(log_steps((0.0, 0.5, 1.0), (1.0, 0.0), x="x", y="y"), NARROW).light.startswith("data:image/svg+xml;")
+
+
+def coloured(uri: str, colour: str) -> list[str]:
+    """The outlines of one colour."""
+    found = ET.fromstring(svg_of(uri)).iter("{http://www.w3.org/2000/svg}path")
+    return [path.attrib["d"] for path in found if colour in path.attrib.get("style", "")]
+
+
+def test_a_threshold_parts_a_histogram_into_what_stays_and_what_is_removed() -> None:
+    mark = Mark(0.4, "threshold 0.4")
+    stays = plot(cut_steps([0.0, 0.2, 0.4, 1.0], [3, 1, 5], mark, x="score", above_stays=True), NARROW)
+    assert [len(coloured(stays.light, f"fill: {colour}")) for colour in (LIGHT.lost, LIGHT.ours)] == [1, 1]
+    removed = plot(cut_steps([0.4, 0.6, 1.0], [1, 5], mark, x="score", above_stays=False), NARROW)
+    assert not coloured(removed.light, f"fill: {LIGHT.ours}")
+    assert "threshold 0.4" in svg_of(stays.light)
+
+
+def test_intervals_have_one_scale_and_names_stay_text() -> None:
+    """Also those that matplotlib would set as formulas, and those of a script that its font does not have."""
+    rows = [Interval("$\\frac{1}$", 10.0, (5.0, 15.0)), Interval("狗", 30.0, None)]
+    svg = svg_of(plot(intervals(rows, x="masks per image"), NARROW).light)
+    assert "$\\frac{1}$" in svg
+    assert "狗" in svg
+    [line] = coloured(plot(intervals(rows, x="masks per image"), NARROW).light, "stroke-linecap: round")
+    low, high = [float(x) for x in line.replace("M", "").replace("L", "").split()[0::2]]
+    dots = [float(each.attrib["x"]) for each in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}use")]
+    assert any(abs(dot - (low + high) / 2) < 0.01 for dot in dots)

@@ -213,7 +213,7 @@ def test_an_address_with_an_image_id_opens_that_row_and_sections_are_linked(writ
     for link in of.locator("nav a").all():
         target = link.get_attribute("href")
         link.click()
-        assert of.url.endswith(target or "nowhere")
+        expect(of).to_have_url(f"{written.as_uri()}{target}")
         assert of.locator(target or "nowhere").count() == 1
     of.goto(f"{written.as_uri()}#image-11")
     expect(viewer(of)).to_be_visible()

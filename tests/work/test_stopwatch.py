@@ -50,3 +50,12 @@ def test_a_stage_that_fails_took_its_time_all_the_same(clock: Clock):
     with pytest.raises(OSError, match=r"^$"):
         read()
     assert watch.seconds == {Stage.READ: 60.0}
+
+
+def test_seconds_that_are_moved_are_never_more_than_there_were() -> None:
+    """A device may have worked longer than its host waited; what both did at once is counted once."""
+    watch = Stopwatch()
+    watch.seconds[Stage.RLE] = 5.0
+    for seconds in (2.0, 9.0):
+        watch.move(seconds, source=Stage.RLE, target=Stage.COMPUTE)
+    assert watch.seconds == {Stage.RLE: 0.0, Stage.COMPUTE: 5.0}

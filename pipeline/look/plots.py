@@ -1,4 +1,4 @@
-"""The few kinds of plot that the report has, each drawn for a light and for a dark page, as SVG.
+"""The few kinds of plot that the pages have, each drawn for a light and for a dark page, as SVG.
 
 Owns the looks. Knows nothing of what is plotted. matplotlib takes some of its settings from global ones: they are set
 for the time of a drawing and then put back, so two threads must not draw at once.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +19,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from pipeline.look.html import data_uri
+from pipeline.texts import shortened
 
 SETTINGS = {"svg.hashsalt": "maskmill", "svg.fonttype": "none", "font.size": 9.5, "axes.axisbelow": True}
 """The salt makes the ids in an SVG the same each time; texts stay texts."""
 FONTS = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
 """What a page is set in; matplotlib would name its own fonts, which few machines have."""
+LONGEST_NAME = 40
+"""Characters of a name that stands beside the axes."""
 NARROW, WIDE = (4.4, 2.5), (8.2, 3.0)
 """Width and height in inches, of 72 pixels."""
 
@@ -105,6 +109,21 @@ def steps(edges: Sequence[float], shares: Sequence[float], *, x: str, y: str, ma
     return draw
 
 
+def cut_steps(edges: Sequence[float], counts: Sequence[int], mark: Mark, *, x: str, above_stays: bool) -> Draw:
+    """A histogram of candidates that a threshold, at one of the edges, parts into those that stay and those removed."""
+    below = sum(edge < mark.at for edge in edges)
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        axes.stairs(counts[:below], edges[: below + 1], fill=True, color=palette.lost)
+        axes.stairs(counts[below:], edges[below:], fill=True, color=palette.ours if above_stays else palette.lost)
+        axes.set_xlim(edges[0], edges[-1])
+        _named(axes, palette, x=x, y="candidates")
+        axes.yaxis.set_major_formatter(FuncFormatter(_as_count))
+        _across(axes, mark, palette)
+
+    return draw
+
+
 def log_steps(edges: Sequence[float], shares: Sequence[float], *, x: str, y: str) -> Draw:
     """The same with a logarithmic axis, as a line: the height of a bar would mean nothing."""
 
@@ -135,6 +154,34 @@ def lying(labels: Sequence[str], left: Sequence[int], lost: Sequence[int], texts
         axes.set_xticks([])
         _bare(axes, palette)
         axes.spines["bottom"].set_visible(False)
+        axes.tick_params(axis="y", colors=palette.ink)
+
+    return draw
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean and the ends of what it may be; without ends nothing is known of that."""
+
+    name: str
+    mean: float
+    ends: tuple[float, float] | None
+
+
+def intervals(rows: Sequence[Interval], *, x: str) -> Draw:
+    """Means with their intervals, from above to below."""
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        for row, each in enumerate(rows):
+            if each.ends:
+                axes.plot(each.ends, (row, row), color=palette.ours, linewidth=4, alpha=0.45, solid_capstyle="round")
+            axes.plot(each.mean, row, "o", color=palette.ours)
+        axes.set_yticks(range(len(rows)), [shortened(each.name, LONGEST_NAME) for each in rows], parse_math=False)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(x, color=palette.soft)
+        axes.grid(axis="x", color=palette.line, linewidth=0.8)
+        _bare(axes, palette)
         axes.tick_params(axis="y", colors=palette.ink)
 
     return draw
@@ -192,6 +239,10 @@ def _as_percent(value: float, _: int) -> str:
     return f"{value:g}%"
 
 
+def _as_count(value: float, _: int) -> str:
+    return f"{value:,.0f}"
+
+
 def _bare(axes: Axes, palette: Palette) -> None:
     """No frame but the line below."""
     for side in ("top", "right", "left"):
@@ -202,7 +253,9 @@ def _bare(axes: Axes, palette: Palette) -> None:
 
 def _svg(draw: Draw, palette: Palette, size: tuple[float, float]) -> bytes:
     file = io.BytesIO()
-    with _MATPLOTLIB.rc_context():
+    with _MATPLOTLIB.rc_context(), warnings.catch_warnings():
+        # Names may be in any script. The font that measures them need not have it, for the page sets its own.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
         _MATPLOTLIB.rcdefaults()  # whatever a matplotlibrc of this machine says
         _MATPLOTLIB.rcParams.update(SETTINGS)
         figure = _FIGURE(figsize=size, layout="constrained")

@@ -1,0 +1,35 @@
+"""A small picture and the bundled weights in the released network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from benchmarks.reference.official import build_official
+from model.config import CONFIGS
+from model.load import BUNDLED, load_sam
+from model.training.scenes import HELD_OUT_FROM, draw_scene
+from pipeline import MaskGenerator
+
+FEW: dict[str, Any] = {"points_per_side": 6, "pred_iou_thresh": 0.5, "stability_score_thresh": 0.6}
+"""Points and thresholds with which the picture has some masks, in little time."""
+
+
+@pytest.fixture(scope="session")
+def picture() -> npt.NDArray[np.uint8]:
+    return draw_scene(0, HELD_OUT_FROM + 77, size_hw=(180, 240)).rgb_HW3
+
+
+@pytest.fixture(scope="session")
+def official() -> Any:
+    sam = build_official(CONFIGS["tiny"])
+    sam.load_state_dict(load_sam(BUNDLED["tiny"].read_bytes()).state_dict())
+    return sam
+
+
+@pytest.fixture(scope="session")
+def generator() -> MaskGenerator:
+    return MaskGenerator(**FEW)
