@@ -111,11 +111,12 @@ class Queuing(FakeSegmenter):
 
 
 def test_compute_is_what_the_clock_of_the_device_says_and_nothing_waits_for_it(start: Callable[[], Log]) -> None:
-    """A call returns once it is queued. What the device worked is not also the host's, and never more than there was."""
+    """A call returns once it is queued. What device and host did at the same time is counted once, as the device's."""
     watch, log = Stopwatch(), start()
     begun = time.perf_counter()
     Device(Queuing(), SAM).generate(IMAGE, watch)
     wall = time.perf_counter() - begun
     assert log.waits.total() == log.of(Wait.EVENT_IDLE) == 1, str(log)
-    assert watch.seconds[Stage.RLE] == pytest.approx(max(0.0, wall - 0.1), abs=0.05 * wall + 0.005)
-    assert watch.seconds[Stage.COMPUTE] == pytest.approx(min(wall, 0.1), abs=0.05 * wall + 0.005)
+    counted = sum(watch.seconds.values())
+    assert 0 <= watch.seconds[Stage.RLE] < counted <= wall
+    assert watch.seconds[Stage.COMPUTE] > 0.99 * min(counted, 0.1)
