@@ -57,7 +57,7 @@ class PointDecoder:
     On a GPU nothing here needs a value on the host, so that all of it can be queued at once.
 
     Working memory, beside `SharedImage` for each crop, with the released sizes: on a CPU 33 MB, and with the steps of a
-    GPU 1.1 GB below 256 points and 2.4 GB from there on. The masks come on top: 0.8 MB a point, of which a CPU gives
+    GPU 1.1 GB below 256 points and 1.8 GB from there on. The masks come on top: 0.8 MB a point, of which a CPU gives
     memory to the live ones alone.
     """
 
