@@ -19,6 +19,7 @@ from pipeline.settings import Log
 from pipeline.texts import printable, redacted
 
 SECONDS_BETWEEN_LINES = 10.0
+FETCHING_FORMAT = "{desc} |{bar}| {n_fmt} of {total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
 COUNTING_FORMAT = "{desc} |{bar}| [{elapsed}<{remaining}]"
 
 
@@ -71,6 +72,7 @@ class Event(StrEnum):
     NOTE = "note"
     PROGRESS = "progress"
     COUNTING = "counting"
+    FETCHING = "fetching"
     CHUNK_FAILED = "chunk_failed"
     SHARD_WAITS = "shard_waits"
     NODE_LOST = "node_lost"
@@ -83,7 +85,9 @@ class Event(StrEnum):
     def level(self) -> str:
         if self is Event.FAILED:
             return "error"
-        return "info" if self in (Event.NOTE, Event.PROGRESS, Event.COUNTING, Event.ENDED) else "warning"
+        return (
+            "info" if self in (Event.NOTE, Event.PROGRESS, Event.COUNTING, Event.FETCHING, Event.ENDED) else "warning"
+        )
 
 
 class Say(Protocol):
@@ -97,6 +101,10 @@ class Progress(Protocol):
 
     def show_finish(self, counted: int, parts: int) -> None:
         """So many of the parts are counted: at the end of a run, or before failed rows are tried once more."""
+        ...
+
+    def show_fetch(self, name: str, done: int, size: int) -> None:
+        """So many bytes of a file are here."""
         ...
 
     def say(self, sentence: str, event: Event = Event.NOTE, *, chunk: str = "", node: str = "") -> None: ...
@@ -156,6 +164,10 @@ class Lines:
         if self._is_time():
             self.say(finish_line(counted, parts), Event.COUNTING)
 
+    def show_fetch(self, name: str, done: int, size: int) -> None:
+        if self._is_time():
+            self.say(f"fetching {name}: {done / 1e6:,.0f} of {size / 1e6:,.0f} MB", Event.FETCHING)
+
     def say(self, sentence: str, event: Event = Event.NOTE, *, chunk: str = "", node: str = "") -> None:
         self._stream.write(self._spell(Line(datetime.now(UTC), sentence, event, chunk, node)) + "\n")
         self._stream.flush()
@@ -193,6 +205,11 @@ class Bar:
         bar.set_description_str(finish_line(counted, parts), refresh=False)
         bar.refresh()
 
+    def show_fetch(self, name: str, done: int, size: int) -> None:
+        bar = self._bar_of("B", done=done, total=size, bar_format=FETCHING_FORMAT)
+        bar.set_description_str(name, refresh=False)
+        bar.update(0)
+
     def say(self, sentence: str, event: Event = Event.NOTE, *, chunk: str = "", node: str = "") -> None:
         tqdm.write(printable(sentence), file=self._stream)
 
@@ -205,7 +222,13 @@ class Bar:
         if self._bar is None or self._bar.unit != unit:
             self.close()
             self._bar = tqdm(
-                total=total, initial=done, unit=unit, file=self._stream, leave=False, bar_format=bar_format
+                total=total,
+                initial=done,
+                unit=unit,
+                unit_scale=unit == "B",
+                file=self._stream,
+                leave=False,
+                bar_format=bar_format,
             )
         self._bar.n = done
         return self._bar

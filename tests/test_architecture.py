@@ -38,7 +38,10 @@ BELOW: dict[str, tuple[str, ...]] = {
     "pipeline.report": ("pipeline.look", "pipeline.output", "pipeline.plan", "pipeline.masks", "pipeline.storage"),
     "pipeline.comparison": ("pipeline.look", "pipeline.output", "pipeline.plan", "pipeline.masks", "pipeline.storage"),
     "pipeline.explain": ("pipeline.look", "pipeline.masks", "pipeline.storage", "pipeline.work", "model"),
-    "pipeline.api": ("pipeline.look", "pipeline.masks", "pipeline.storage", "pipeline.work", "model"),
+    "pipeline.api": (
+        *("pipeline.look", "pipeline.output", "pipeline.plan", "pipeline.masks", "pipeline.storage"),
+        *("pipeline.work", "model"),
+    ),
     "pipeline.cluster": ("pipeline.work", "pipeline.plan", "pipeline.masks", "pipeline.storage"),
     "pipeline.run": tuple(f"pipeline.{room}" for room in ("cluster", "output", "work", "plan", "masks", "storage")),
 }
@@ -67,7 +70,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "PIL": ("pipeline/storage/",),
     "tifffile": ("pipeline/storage/tiff.py",),
     "imagecodecs": ("pipeline/storage/png.py",),
-    "torch": ("model/", "pipeline/masks/", "pipeline/work/device.py", "jobs/"),
+    "torch": ("model/", "pipeline/masks/", "pipeline/work/device.py", "pipeline/api/dataset.py", "jobs/"),
     "jinja2": ("pipeline/look/",),
     "matplotlib": ("pipeline/look/plots.py",),
     "tqdm": ("pipeline/progress.py",),
