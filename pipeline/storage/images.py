@@ -111,9 +111,10 @@ def _decode_plain(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
 
 
 def _decode_jpeg_2000(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
-    """Pillow gives deep grey in 16 bits, whatever its depth, and of deep colours the high 8 bits. Of a file that was cut
-    it makes a blurred image, so the end must be there: these two bytes stand nowhere else in a codestream (ISO/IEC
-    15444-1, annex A).
+    """Pillow gives deep grey in 16 bits, whatever its depth, and of deep colours the high 8 bits.
+
+    Of a file that was cut it makes a blurred image, so the end must be there: its two bytes stand nowhere else in a
+    codestream (ISO/IEC 15444-1, annex A).
     """
     if _END_OF_CODESTREAM not in data:
         raise InputError(Status.UNREADABLE, f"a {kind} that is cut: it has no end")

@@ -215,7 +215,7 @@ def test_the_names_of_what_is_read_are_names_of_images(name: str) -> None:
     [
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "a HEIC that cannot be decoded"),
         (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(40), "a video"),
-        (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40), "a JPEG 2000 that cannot be decoded"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40), "a JPEG 2000 that is cut"),
         (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(40), "a JPEG XL image"),
         (b"8BPS\0\1" + bytes(40), "a Photoshop document"),
         (b"\n <!DOCTYPE html><title>404</title>", "an HTML page"),
