@@ -21,6 +21,7 @@ COMMANDS = {
     "verify": "recount an output from its parts: out=...",
     "compare": "say what differs between two outputs of the same images: a=... b=...",
     "explain": "show every step from points to masks of one image: image=... [recipe=sam]",
+    "export": "write an output in the form of another tool: out=... to=... form=sa1b|coco|...",
     "evaluate": "measure a model on drawn scenes, or the masks of an output",
     "train": "train a small model",
     "weights": "fetch the released weights of a model: name=vit_b|vit_l|vit_h [to=folder|s3://...]",

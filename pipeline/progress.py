@@ -112,10 +112,11 @@ class Progress(Protocol):
     def close(self) -> None: ...
 
 
-def progress_on(stream: TextIO, log: Log = Log.TEXT, *, run_id: str = "") -> Progress:
+def progress_on(stream: TextIO, log: Log = Log.TEXT, *, run_id: str = "", doing: str = "counting") -> Progress:
+    """doing: what `show_finish` says is done with the parts."""
     if log is Log.JSON:
         return Lines(stream, lambda line: json_line(line, run_id))
-    return Bar(stream) if stream.isatty() else Lines(stream)
+    return Bar(stream, doing) if stream.isatty() else Lines(stream, doing=doing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +148,8 @@ def json_line(line: Line, run_id: str) -> str:
 class Lines:
     """News at once, and one line of progress at most every ten seconds; a log file stays readable."""
 
-    def __init__(self, stream: TextIO, spell: Callable[[Line], str] = text_line) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, spell: Callable[[Line], str] = text_line, *, doing: str = "counting") -> None:
+        self._stream, self._doing = stream, doing
         self._spell = spell
         self._begun = self._last = time.monotonic()
         self._done_at_first: int | None = None
@@ -162,7 +163,7 @@ class Lines:
 
     def show_finish(self, counted: int, parts: int) -> None:
         if self._is_time():
-            self.say(finish_line(counted, parts), Event.COUNTING)
+            self.say(finish_line(counted, parts, self._doing), Event.COUNTING)
 
     def show_fetch(self, name: str, done: int, size: int) -> None:
         if self._is_time():
@@ -186,8 +187,8 @@ class Lines:
 class Bar:
     """tqdm on a terminal."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, doing: str = "counting") -> None:
+        self._stream, self._doing = stream, doing
         self._bar: tqdm[Any] | None = None
 
     def show(self, standing: Standing) -> None:
@@ -202,7 +203,7 @@ class Bar:
 
     def show_finish(self, counted: int, parts: int) -> None:
         bar = self._bar_of("part", done=counted, total=parts, bar_format=COUNTING_FORMAT)
-        bar.set_description_str(finish_line(counted, parts), refresh=False)
+        bar.set_description_str(finish_line(counted, parts, self._doing), refresh=False)
         bar.refresh()
 
     def show_fetch(self, name: str, done: int, size: int) -> None:
@@ -244,8 +245,8 @@ def duration(seconds: float) -> str:
     return " ".join(f"{count} {unit}" for count, unit in units[first : first + 2] if count) or "0 s"
 
 
-def finish_line(counted: int, parts: int) -> str:
-    return f"counting: {counted:,} of {parts:,} parts"
+def finish_line(counted: int, parts: int, doing: str) -> str:
+    return f"{doing}: {counted:,} of {parts:,} parts"
 
 
 def standing_line(standing: Standing) -> str:

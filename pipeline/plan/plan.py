@@ -44,6 +44,8 @@ class OutputSettings:
     threads_per_worker: int
     max_bytes: int
     mixed_lists: bool
+    image_column: str | None = None
+    """In a plan only if it was asked for."""
 
     @classmethod
     def of(cls, settings: Settings, *, weights_sha256: str) -> OutputSettings:
@@ -59,6 +61,7 @@ class OutputSettings:
             threads_per_worker=settings.run.threads_per_worker,
             max_bytes=settings.run.max_bytes,
             mixed_lists=settings.run.mixed_lists,
+            image_column=settings.run.image_column,
         )
 
     def named(self, *, version: int = PLAN_VERSION) -> dict[str, Any]:
@@ -70,6 +73,8 @@ class OutputSettings:
         named["model.weights_sha256"] = self.weights_sha256
         for name in ("images_per_chunk", "max_pixels", "threads_per_worker", "max_bytes", "mixed_lists"):
             named[f"run.{name}"] = getattr(self, name)
+        if self.image_column is not None:
+            named["run.image_column"] = self.image_column
         return named if version > 3 else {name: named[name] for name in named if name not in _SINCE_VERSION_4}
 
     @classmethod
@@ -88,10 +93,11 @@ class OutputSettings:
             threads_per_worker=named["run.threads_per_worker"],
             max_bytes=named.get("run.max_bytes", RunSettings.max_bytes),
             mixed_lists=named.get("run.mixed_lists", RunSettings.mixed_lists),
+            image_column=named.get("run.image_column"),
         )
 
 
-FROZEN = frozenset(OutputSettings.of(Settings(), weights_sha256="").named())
+FROZEN = frozenset(OutputSettings.of(Settings(), weights_sha256="").named()) | {"run.image_column"}
 """The names of the settings that stand in a plan, where everybody can read them."""
 
 
