@@ -191,14 +191,13 @@ def test_the_kernels_compile_for_an_h100_without_spills_and_without_products_fus
 ON_A_CPU = """
 import sys
 sys.modules["triton"] = None
-import numpy as np
-from model.load import load_segmenter
+import torch
+from model.point_decoder import Predictions
 from pipeline.masks.generator import generate_masks
-from pipeline.settings import Recipe
-segmenter = load_segmenter(name="tiny", checkpoint=None, device="cpu")
-recipe = Recipe(points_per_side=2, pred_iou_thresh=0.1, stability_score_thresh=0.1)
-assert generate_masks([np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)], segmenter, recipe)
-assert "pipeline.masks.work" in sys.modules
+from pipeline.masks.on_cpu import OnCpu
+from pipeline.masks.work import work_for
+flags, logits = torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 1, 4, 4)
+assert isinstance(work_for(Predictions(flags.float(), flags, logits)), OnCpu)
 assert not {"pipeline.masks.on_gpu", "pipeline.masks.gpu_kernels"} & set(sys.modules)
 """
 
