@@ -109,7 +109,7 @@ def build_official(config: SamConfig, *, modeling: Any = _modeling) -> Any:
             depth=config.depth,
             embed_dim=config.embed_dim,
             img_size=config.input_side,
-            mlp_ratio=config.mlp_ratio,
+            mlp_ratio=(config.mlp_channels + 0.5) / config.embed_dim,
             norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
             num_heads=config.heads,
             patch_size=config.patch,

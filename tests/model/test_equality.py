@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.reference.hugging_face import hugging_face
 from benchmarks.reference.official import OfficialSegmenter, build_official
-from model.config import CONFIGS, SamConfig
+from model.config import CONFIGS, MODELS, ModelConfig, SamConfig
 from model.sam import Sam
 from model.segmenter import TorchSegmenter
 
@@ -41,7 +41,7 @@ def assert_close(ours: Tensor, theirs: Tensor) -> None:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=TOLERANCE)
 
 
-def on_pixels(logits_Nhw: Tensor, config: SamConfig, resized_hw: tuple[int, int]) -> Tensor:
+def on_pixels(logits_Nhw: Tensor, config: ModelConfig, resized_hw: tuple[int, int]) -> Tensor:
     """Logits at the input square's resolution, without its padding: all that a mask is made of."""
     side = config.input_side
     square_N1SS = F.interpolate(logits_Nhw[:, None], (side, side), mode="bilinear", align_corners=False)
@@ -61,7 +61,7 @@ def test_every_size_has_the_released_tensors(name: str) -> None:
 def test_embedding_logits_and_scores_equal_the_released_code(name: str) -> None:
     """Every claim of equal masks rests on this."""
     sam = random_sam(FEW_BLOCKS[name])
-    official = build_official(sam.config)
+    official = build_official(FEW_BLOCKS[name])
     official.load_state_dict(sam.state_dict())
     side, mask_side = sam.config.input_side, sam.config.mask_side
     images_13SS = torch.randn(1, 3, side, side)
@@ -121,7 +121,7 @@ def test_embedding_logits_and_scores_equal_transformers(name: str) -> None:
 def test_a_segmenter_predicts_what_the_released_predictor_predicts(crop_hw: tuple[int, int]) -> None:
     """Resizing, padding and the float64 point frame are where wrappers of Segment Anything usually drift."""
     sam = random_sam(CONFIGS["tiny"])
-    official = build_official(sam.config)
+    official = build_official(CONFIGS["tiny"])
     official.load_state_dict(sam.state_dict())
     rng = np.random.default_rng(5)
     crop_HW3 = rng.integers(0, 256, (*crop_hw, 3), dtype=np.uint8)
