@@ -214,6 +214,12 @@ def calibrated_official(config: SamConfig, image_HW3: npt.NDArray[np.uint8], *, 
     cast(Any, torch).manual_seed(seed)
     sam = build_official(config)
     sam.image_encoder.pos_embed.copy_(_waves(config))
+    calibrate(sam, image_HW3)
+    return sam
+
+
+def calibrate(sam: Any, image_HW3: npt.NDArray[np.uint8]) -> None:
+    """Steps 2 and 3 of `calibrated_official`, in a model with any encoder."""
     decoder = sam.mask_decoder
     for part in (decoder.transformer, decoder.output_hypernetworks_mlps):
         for parameter in part.parameters():
@@ -233,7 +239,6 @@ def calibrated_official(config: SamConfig, image_HW3: npt.NDArray[np.uint8], *, 
         chosen_N = answer.mask_index_N == output
         # Output 0 of the network is the single-mask answer, which is not asked for here.
         _rescale_output(decoder, output + 1, answer.logits_Nhw[chosen_N], answer.predicted_iou_N[chosen_N])
-    return sam
 
 
 def _waves(config: SamConfig) -> torch.Tensor:
