@@ -13,11 +13,11 @@ comma := ,
 given = $(if $(filter file,$(origin $(1))),$($(1)),$(value $(1)))
 shard = $(call given,SHARD)
 # Not into the environment of the commands, for which make would expand them after all.
-unexport SHARD OUT ADDRESS N A B IMAGE
+unexport SHARD OUT ADDRESS N A B IMAGE MODEL TO FORM
 # A value for Hydra inside a shell word: quotes, backslashes and dollars in the value survive both.
 quoted = '$(1)="$(subst ','\'',$(subst $${,\$${,$(subst ",\",$(call given,$(2)))))"'
 
-.PHONY: help setup generate submit look report compare explain verify test browser chaos lint fmt train evaluate bench lock audit-dependencies clean
+.PHONY: help setup generate submit look report compare explain export weights verify test browser chaos lint fmt train evaluate bench lock audit-dependencies clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -53,6 +53,12 @@ compare: .venv/.run-ready  ## say what differs between the outputs at A=... and 
 
 explain: .venv/.run-ready  ## show every step from points to masks of IMAGE=..., with settings as ARGS='recipe=sam ...'
 	$(BIN)/python -m jobs.explain $(call quoted,image,IMAGE) $(ARGS)
+
+export: .venv/.run-ready  ## write the output at OUT=... as FORM=sa1b|coco|... to TO=..., with settings as ARGS='export.images=true'
+	$(BIN)/python -m jobs.export $(call quoted,out,OUT) $(call quoted,to,TO) $(call quoted,form,FORM) $(ARGS)
+
+weights: .venv/.run-ready  ## fetch the released weights of MODEL=vit_b|vit_l|vit_h, and put them at TO=folder|s3://... if that is given
+	$(BIN)/python -m jobs.weights $(call quoted,name,MODEL) $(if $(value TO),$(call quoted,to,TO)) $(ARGS)
 
 verify: .venv/.run-ready  ## recount the output at OUT=... from its parts alone
 	$(BIN)/python -m jobs.verify $(call quoted,out,OUT) $(ARGS)

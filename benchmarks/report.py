@@ -54,7 +54,7 @@ def synthetic_plan(images: int, format: Format) -> Plan:
     return Plan(OutputSettings.of(settings, weights_sha256="0" * 64), (shard,))
 
 
-def _mask(dice: np.random.Generator) -> Mask:
+def synthetic_mask(dice: np.random.Generator) -> Mask:
     """Radii are spread evenly over their logarithm, as small masks are many."""
     canvas = np.zeros(HW, np.uint8)
     radius = math.exp(dice.uniform(math.log(15), math.log(500)))
@@ -93,14 +93,16 @@ def write_output(case: str, plan: Plan, out: str, scale: Scale = Scale()) -> Non
     store = RoutedStore(StoreSettings())
     store.put_if_absent(plan_uri(out), plan_to_json(plan))
     dice = np.random.default_rng(0)
-    pool = [_mask(dice) for _ in range(scale.masks)]
+    pool = [synthetic_mask(dice) for _ in range(scale.masks)]
     counted: list[CountedPart] = []
     whole = plan.settings.images_per_chunk
     for number, chunk in enumerate(plan.chunks()):
         rows = chunk.stop - chunk.start
         path, name = part_uri(out, plan, chunk), part_name(plan, chunk)
         if number < scale.parts or rows < whole:
-            several = [_row(number, pool, scale.masks_per_image, dice) for number in range(chunk.start, chunk.stop)]
+            several = [
+                drawn_row(number, pool, scale.masks_per_image, dice) for number in range(chunk.start, chunk.stop)
+            ]
             several[-1] = _failed(chunk.stop - 1)
             data = write_part(several, format=plan.settings.format, metadata=_said(plan))
             store.put_if_absent(path, data)
@@ -114,7 +116,7 @@ def write_output(case: str, plan: Plan, out: str, scale: Scale = Scale()) -> Non
         Path(_table(out)).write_text("".join(["file_name,country\n", *_lines(plan.image_count)]))
 
 
-def _row(number: int, pool: Sequence[Mask], count: int, dice: np.random.Generator) -> ImageRow:
+def drawn_row(number: int, pool: Sequence[Mask], count: int, dice: np.random.Generator) -> ImageRow:
     return ImageRow(
         image_id=number,
         file_name=f"im{number}.jpg",

@@ -27,9 +27,11 @@ from pipeline.evaluation.report import figures, markdown
 from pipeline.evaluation.scenes import SceneTest, measure
 from pipeline.evaluation.truths import Truths
 from pipeline.output.labelled import open_labelled, same_images
+from pipeline.progress import progress_on
 from pipeline.settings import ModelSettings, Recipe, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.uris import absolute
+from pipeline.work.released import with_released
 from pipeline.work.weights import checked_weights, load_model
 
 
@@ -79,7 +81,7 @@ def evaluate_scenes(job: EvaluateJob) -> dict[str, Any]:
     """
     if job.scenes < 1:
         raise ConfigError(f"scenes={job.scenes} must be 1 or more")
-    store, model = connect(job.store), job.model
+    store, model = connect(job.store), with_released(job.model, progress_on(sys.stderr))
     if model.checkpoint is not None:
         model = replace(model, checkpoint=absolute(model.checkpoint))
     sha256 = checked_weights(model, store).sha256

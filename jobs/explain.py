@@ -20,6 +20,7 @@ from pipeline.errors import ConfigError, InputError, StorageError
 from pipeline.explain.explanation import explain
 from pipeline.explain.page import page
 from pipeline.masks.segmenter import Segmenter
+from pipeline.progress import progress_on
 from pipeline.settings import ModelSettings, Recipe, RunSettings, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.images import decode_image
@@ -27,6 +28,7 @@ from pipeline.storage.store import Store
 from pipeline.storage.uris import absolute, base_name
 from pipeline.texts import printable
 from pipeline.work.device import fix_torch
+from pipeline.work.released import with_released
 from pipeline.work.weights import checked_weights, load_model
 
 
@@ -91,6 +93,7 @@ def _pixels(uri: str, store: Store, job: ExplainJob) -> npt.NDArray[np.uint8]:
 
 
 def _segmenter(model: ModelSettings, store: Store) -> Segmenter[Any]:
+    model = with_released(model, progress_on(sys.stderr))
     if model.checkpoint is not None:
         model = replace(model, checkpoint=absolute(model.checkpoint))
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from jobs.command import run_command, unresolved
@@ -33,12 +34,12 @@ def generate(settings: Settings, *, find_weights: FindWeights | None = None) -> 
     from pipeline.run.session import run_settings
     from pipeline.signals import StopFlag
 
+    run_id = new_run_id()
+    progress, stop = progress_on(sys.stderr, settings.run.log, run_id=run_id), StopFlag()
     if find_weights is None:
         from pipeline.work.weights import weights_from_settings
 
-        find_weights = weights_from_settings
-    run_id = new_run_id()
-    progress, stop = progress_on(sys.stderr, settings.run.log, run_id=run_id), StopFlag()
+        find_weights = partial(weights_from_settings, progress=progress)
     try:
         with stop.interrupting():
             if settings.run.dry:

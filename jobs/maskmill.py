@@ -15,14 +15,16 @@ from pipeline.plain_values import nearest
 from pipeline.texts import printable
 
 COMMANDS = {
-    "generate": "make masks: source=folder|s3://...|.tar|list out=... [recipe=sa1b] [model=vit_h model.checkpoint=...]",
+    "generate": "make masks: source=folder|s3://...|.tar|list out=... [recipe=sa1b] [model=vit_h]",
     "look": "write a page with images of an output and their masks: out=... [n=12]",
     "report": "write a page of numbers, figures and masks of an output: out=...",
     "verify": "recount an output from its parts: out=...",
     "compare": "say what differs between two outputs of the same images: a=... b=...",
     "explain": "show every step from points to masks of one image: image=... [recipe=sam]",
+    "export": "write an output in the form of another tool: out=... to=... form=sa1b|coco|...",
     "evaluate": "measure a model on drawn scenes, or the masks of an output",
     "train": "train a small model",
+    "weights": "fetch the released weights of a model: name=vit_b|vit_l|vit_h [to=folder|s3://...]",
     "submit": "run generate on a Ray cluster, from a checkout: submit.address=... source=s3://... out=s3://...",
 }
 """Name -> what it does; the name is also its module's in jobs/."""

@@ -21,6 +21,7 @@ from pipeline.run.checks import check_settings
 from pipeline.settings import Settings, SubmitJob
 from pipeline.storage.uris import is_s3
 from pipeline.texts import printable, printable_lines
+from pipeline.work.released import is_by_name, on_a_cluster
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAVING_S = 15
@@ -35,6 +36,8 @@ def submit_job(job: SubmitJob) -> int:
     if not (ROOT / ".rayignore").exists():
         raise ConfigError(f"{ROOT} is no checkout of the repository, which is where a job takes its code from")
     problems = list(_places_that_differ(job))
+    if is_by_name(job.model):
+        problems.append(on_a_cluster(job.model.name))
     if problems:
         raise ConfigError("; ".join(problems))
     submission = submit(

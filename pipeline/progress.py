@@ -19,6 +19,7 @@ from pipeline.settings import Log
 from pipeline.texts import printable, redacted
 
 SECONDS_BETWEEN_LINES = 10.0
+FETCHING_FORMAT = "{desc} |{bar}| {n_fmt} of {total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
 COUNTING_FORMAT = "{desc} |{bar}| [{elapsed}<{remaining}]"
 
 
@@ -71,6 +72,7 @@ class Event(StrEnum):
     NOTE = "note"
     PROGRESS = "progress"
     COUNTING = "counting"
+    FETCHING = "fetching"
     CHUNK_FAILED = "chunk_failed"
     SHARD_WAITS = "shard_waits"
     NODE_LOST = "node_lost"
@@ -83,7 +85,9 @@ class Event(StrEnum):
     def level(self) -> str:
         if self is Event.FAILED:
             return "error"
-        return "info" if self in (Event.NOTE, Event.PROGRESS, Event.COUNTING, Event.ENDED) else "warning"
+        return (
+            "info" if self in (Event.NOTE, Event.PROGRESS, Event.COUNTING, Event.FETCHING, Event.ENDED) else "warning"
+        )
 
 
 class Say(Protocol):
@@ -99,15 +103,20 @@ class Progress(Protocol):
         """So many of the parts are counted: at the end of a run, or before failed rows are tried once more."""
         ...
 
+    def show_fetch(self, name: str, done: int, size: int) -> None:
+        """So many bytes of a file are here."""
+        ...
+
     def say(self, sentence: str, event: Event = Event.NOTE, *, chunk: str = "", node: str = "") -> None: ...
 
     def close(self) -> None: ...
 
 
-def progress_on(stream: TextIO, log: Log = Log.TEXT, *, run_id: str = "") -> Progress:
+def progress_on(stream: TextIO, log: Log = Log.TEXT, *, run_id: str = "", doing: str = "counting") -> Progress:
+    """doing: what `show_finish` says is done with the parts."""
     if log is Log.JSON:
         return Lines(stream, lambda line: json_line(line, run_id))
-    return Bar(stream) if stream.isatty() else Lines(stream)
+    return Bar(stream, doing) if stream.isatty() else Lines(stream, doing=doing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +148,8 @@ def json_line(line: Line, run_id: str) -> str:
 class Lines:
     """News at once, and one line of progress at most every ten seconds; a log file stays readable."""
 
-    def __init__(self, stream: TextIO, spell: Callable[[Line], str] = text_line) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, spell: Callable[[Line], str] = text_line, *, doing: str = "counting") -> None:
+        self._stream, self._doing = stream, doing
         self._spell = spell
         self._begun = self._last = time.monotonic()
         self._done_at_first: int | None = None
@@ -154,7 +163,11 @@ class Lines:
 
     def show_finish(self, counted: int, parts: int) -> None:
         if self._is_time():
-            self.say(finish_line(counted, parts), Event.COUNTING)
+            self.say(finish_line(counted, parts, self._doing), Event.COUNTING)
+
+    def show_fetch(self, name: str, done: int, size: int) -> None:
+        if self._is_time():
+            self.say(f"fetching {name}: {done / 1e6:,.0f} of {size / 1e6:,.0f} MB", Event.FETCHING)
 
     def say(self, sentence: str, event: Event = Event.NOTE, *, chunk: str = "", node: str = "") -> None:
         self._stream.write(self._spell(Line(datetime.now(UTC), sentence, event, chunk, node)) + "\n")
@@ -174,8 +187,8 @@ class Lines:
 class Bar:
     """tqdm on a terminal."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, doing: str = "counting") -> None:
+        self._stream, self._doing = stream, doing
         self._bar: tqdm[Any] | None = None
 
     def show(self, standing: Standing) -> None:
@@ -190,8 +203,13 @@ class Bar:
 
     def show_finish(self, counted: int, parts: int) -> None:
         bar = self._bar_of("part", done=counted, total=parts, bar_format=COUNTING_FORMAT)
-        bar.set_description_str(finish_line(counted, parts), refresh=False)
+        bar.set_description_str(finish_line(counted, parts, self._doing), refresh=False)
         bar.refresh()
+
+    def show_fetch(self, name: str, done: int, size: int) -> None:
+        bar = self._bar_of("B", done=done, total=size, bar_format=FETCHING_FORMAT)
+        bar.set_description_str(name, refresh=False)
+        bar.update(0)
 
     def say(self, sentence: str, event: Event = Event.NOTE, *, chunk: str = "", node: str = "") -> None:
         tqdm.write(printable(sentence), file=self._stream)
@@ -205,7 +223,13 @@ class Bar:
         if self._bar is None or self._bar.unit != unit:
             self.close()
             self._bar = tqdm(
-                total=total, initial=done, unit=unit, file=self._stream, leave=False, bar_format=bar_format
+                total=total,
+                initial=done,
+                unit=unit,
+                unit_scale=unit == "B",
+                file=self._stream,
+                leave=False,
+                bar_format=bar_format,
             )
         self._bar.n = done
         return self._bar
@@ -221,8 +245,8 @@ def duration(seconds: float) -> str:
     return " ".join(f"{count} {unit}" for count, unit in units[first : first + 2] if count) or "0 s"
 
 
-def finish_line(counted: int, parts: int) -> str:
-    return f"counting: {counted:,} of {parts:,} parts"
+def finish_line(counted: int, parts: int, doing: str) -> str:
+    return f"{doing}: {counted:,} of {parts:,} parts"
 
 
 def standing_line(standing: Standing) -> str:

@@ -121,7 +121,8 @@ class StoreSettings:
 @dataclass(frozen=True)
 class RunSettings:
     """How the work is cut into chunks and spread over workers. `images_per_chunk`, `max_pixels`, `max_bytes`,
-    `mixed_lists` and `threads_per_worker` shape the output, so they may not change when a run is resumed."""
+    `mixed_lists`, `image_column` and `threads_per_worker` shape the output, so they may not change when a run is
+    resumed."""
 
     address: str = "local"
     """Ray cluster: `local` starts one in this process, `auto` joins the one that is running."""
@@ -141,6 +142,9 @@ class RunSettings:
     mixed_lists: bool = False
     """Whether a list in an object store may name files, and a list on disk objects in stores. false makes such lines
     rows without masks, whose objects nobody touches. It stands here because `source` is the text of a place."""
+    image_column: str | None = None
+    """The column of Parquet files that holds the images. null finds it: the one with bytes, or of several the one that
+    is called image, img, jpg, jpeg, png or webp."""
     max_failed_fraction: float = 0.01
     """Share of images that may fail before the run exits with 3."""
     chunk_attempts: int = 5
@@ -177,7 +181,7 @@ class Settings:
     """One run."""
 
     source: str = ""
-    """What SHARD= names: folder, s3:// prefix, .tar, .txt/.jsonl list; commas and globs name several."""
+    """What SHARD= names: folder, s3:// prefix, .tar, .parquet, .txt/.jsonl list; commas and globs name several."""
     out: str = ""
     """Folder or s3:// prefix that the dataset is written to."""
     format: Format = Format.PARQUET

@@ -204,12 +204,16 @@ class Notes:
         self.events: list[tuple[Event, str, str]] = []
         self.standings: list[Standing] = []
         self.finishes: list[tuple[int, int]] = []
+        self.fetches: list[tuple[str, int, int]] = []
 
     def show(self, standing: Standing) -> None:
         self.standings.append(standing)
 
     def show_finish(self, counted: int, parts: int) -> None:
         self.finishes.append((counted, parts))
+
+    def show_fetch(self, name: str, done: int, size: int) -> None:
+        self.fetches.append((name, done, size))
 
     def say(self, sentence: str, event: Event = Event.NOTE, *, chunk: str = "", node: str = "") -> None:
         self.sentences.append(sentence)

@@ -37,8 +37,12 @@ BELOW: dict[str, tuple[str, ...]] = {
     "pipeline.look": ("pipeline.output", "pipeline.plan", "pipeline.masks", "pipeline.storage"),
     "pipeline.report": ("pipeline.look", "pipeline.output", "pipeline.plan", "pipeline.masks", "pipeline.storage"),
     "pipeline.comparison": ("pipeline.look", "pipeline.output", "pipeline.plan", "pipeline.masks", "pipeline.storage"),
+    "pipeline.export": ("pipeline.output", "pipeline.plan", "pipeline.masks", "pipeline.storage"),
     "pipeline.explain": ("pipeline.look", "pipeline.masks", "pipeline.storage", "pipeline.work", "model"),
-    "pipeline.api": ("pipeline.look", "pipeline.masks", "pipeline.storage", "pipeline.work", "model"),
+    "pipeline.api": (
+        *("pipeline.look", "pipeline.output", "pipeline.plan", "pipeline.masks", "pipeline.storage"),
+        *("pipeline.work", "model"),
+    ),
     "pipeline.cluster": ("pipeline.work", "pipeline.plan", "pipeline.masks", "pipeline.storage"),
     "pipeline.run": tuple(f"pipeline.{room}" for room in ("cluster", "output", "work", "plan", "masks", "storage")),
 }
@@ -67,7 +71,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "PIL": ("pipeline/storage/",),
     "tifffile": ("pipeline/storage/tiff.py",),
     "imagecodecs": ("pipeline/storage/png.py",),
-    "torch": ("model/", "pipeline/masks/", "pipeline/work/device.py", "jobs/"),
+    "torch": ("model/", "pipeline/masks/", "pipeline/work/device.py", "pipeline/api/dataset.py", "jobs/"),
     "jinja2": ("pipeline/look/",),
     "matplotlib": ("pipeline/look/plots.py",),
     "tqdm": ("pipeline/progress.py",),
@@ -75,7 +79,7 @@ DOORS: dict[str, tuple[str, ...]] = {
 }
 """Package -> the files or folders through which it may come in. benchmarks/ takes what its peers take."""
 
-GLANCED = ("plan", "work", "cluster", "output", "look", "report", "comparison", "explain", "api", "run")
+GLANCED = ("plan", "work", "cluster", "output", "look", "report", "comparison", "explain", "export", "api", "run")
 """Rooms of `pipeline` with at most 14 files. The formats of storage/ and the kernels of masks/ are many."""
 
 FILES = sorted(path for room in ("model", "pipeline", "jobs", "benchmarks") for path in (ROOT / room).rglob("*.py"))
@@ -192,7 +196,7 @@ class Block(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, Block())
 paths = [path for room in ("model", "pipeline/masks") for path in pathlib.Path(room).rglob("*.py")]
-of_runs = ("finish", "planning", "report", "synthetic")
+of_runs = ("exports", "finish", "planning", "report", "synthetic")
 paths += [path for path in pathlib.Path("benchmarks").glob("*.py") if path.stem not in of_runs]
 for path in sorted(paths):
     importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))

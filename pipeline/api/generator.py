@@ -7,6 +7,7 @@ nor Hydra nor boto3.
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,8 +25,10 @@ from pipeline.api.recipes import recipe_named
 from pipeline.errors import ConfigError
 from pipeline.masks.warm_up import warm_up
 from pipeline.plain_values import to_settings
+from pipeline.progress import progress_on
 from pipeline.settings import ModelSettings, RunSettings
 from pipeline.work.device import Device
+from pipeline.work.released import with_released
 from pipeline.work.stopwatch import Stopwatch
 
 Image = npt.NDArray[np.uint8] | str | os.PathLike[str]
@@ -39,7 +42,8 @@ class MaskGenerator:
     """Segment Anything's masks of whole images, or of a prompt.
 
     model        tiny (bundled), vit_b, vit_l or vit_h
-    checkpoint   path of the weights; None takes the bundled ones, which exist only for tiny
+    checkpoint   path of the weights; None takes the bundled ones of tiny, and for another model the released file, once
+                 fetched into the user's cache folder
     recipe       sam (the released generator's defaults), sa1b (as SA-1B was made) or fast
     device       auto (a GPU where there is one), cpu, cuda or cuda:N
     precision    fp32 or bf16, of the image encoder
@@ -135,6 +139,7 @@ class MaskGenerator:
 
 
 def _loaded(settings: ModelSettings) -> Any:
+    settings = with_released(settings, progress_on(sys.stderr))
     try:
         checkpoint = None if settings.checkpoint is None else Path(settings.checkpoint).read_bytes()
         return load_segmenter(

@@ -24,7 +24,10 @@ def pixels_of(sampled: Sampled, store: Store, settings: OutputSettings) -> Pictu
     row, place = sampled.row, sampled.place
     if place is None:
         raise StorageError(sampled.why or "there are no bytes of it")
-    data = store.read(place.uri, offset=place.offset, length=place.length or None, limit=settings.max_bytes)
+    try:
+        data = place.read(store, limit=settings.max_bytes, of_any_version=True)
+    except InputError as error:
+        raise StorageError(error.reason) from error
     if hashlib.sha256(data).hexdigest() != row.sha256:
         raise StorageError(f"{place.uri} has changed since the masks were made")
     return _decoded(data, row, max_pixels=settings.max_pixels)

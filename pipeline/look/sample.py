@@ -13,11 +13,12 @@ from itertools import pairwise
 
 from pipeline.errors import ConfigError, StorageError
 from pipeline.output.committed import find_committed, planned_part, told
-from pipeline.output.labelled import ByteRange, images_of_chunk
+from pipeline.output.labelled import images_of_chunk
 from pipeline.plan.layout import part_name
 from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import Plan
 from pipeline.records import Chunk, ImageRow, Status
+from pipeline.storage.member_bytes import ByteRange
 from pipeline.storage.parts import Part
 from pipeline.storage.store import Store
 

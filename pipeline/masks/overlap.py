@@ -55,6 +55,20 @@ def pairwise_iou(counts_D: Sequence[str], counts_T: Sequence[str], hw: tuple[int
     return _pairwise(_insides_of(first), _boxes(first), _insides_of(second), _boxes(second))
 
 
+def containers(counts_N: Sequence[str], hw: tuple[int, int], *, inside: float, smaller: float) -> Integers:
+    """(N,): the place of the smallest mask that each lies in, -1 for none; of equally small ones the first.
+
+    inside, smaller  a mask lies in another if at least this share of its pixels is in it, and it has at most this share
+                     of the other's pixels. So parents are larger, and there are no circles
+
+    raises  ValueError as `pairwise_iou`
+    """
+    if not len(counts_N):
+        return np.zeros(0, np.int64)
+    masks = [filling(counts, hw) for counts in counts_N]
+    return _containers(_insides_of(masks), _boxes(masks), inside, smaller)
+
+
 def _insides_of(masks: Sequence[Rle]) -> Insides:
     ends = [mask.run_M.cumsum() for mask in masks]
     stops = [end_M[1::2] for end_M in ends]
@@ -107,6 +121,26 @@ def _pairwise(first: Insides, box_D4: Integers, second: Insides, box_T4: Integer
             if common:
                 iou_DT[d, t] = common / (area_D[d] + area_T[t] - common)
     return iou_DT
+
+
+@compiled
+def _containers(masks: Insides, box_N4: Integers, inside: float, smaller: float) -> Integers:
+    """Candidates are looked at from the smallest on, so that the first that holds is the answer."""
+    area_N = _areas(masks)
+    order_N = np.argsort(area_N, kind="mergesort")
+    parent_N = np.full(len(area_N), -1, np.int64)
+    for n in range(len(area_N)):
+        a = box_N4[n]
+        for other in order_N:
+            b = box_N4[other]
+            if area_N[n] > smaller * area_N[other] or not area_N[n]:
+                continue
+            if a[0] > b[2] or b[0] > a[2] or a[1] > b[3] or b[1] > a[3]:
+                continue
+            if _common(masks, n, masks, other) >= inside * area_N[n]:
+                parent_N[n] = other
+                break
+    return parent_N
 
 
 @compiled

@@ -22,24 +22,15 @@ from pipeline.plan.layout import part_uri
 from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import Plan
 from pipeline.plan.planning import load_plan
-from pipeline.records import Chunk, ImageRow, Member
+from pipeline.records import Chunk, ImageRow
 from pipeline.storage.images import decode_image
 from pipeline.storage.kinds import is_image, is_tar, sa_number
+from pipeline.storage.member_bytes import ByteRange
 from pipeline.storage.parts import read_part
 from pipeline.storage.store import Store
 from pipeline.storage.tars import EntryKind, scan_tar
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ByteRange:
-    """Bytes of an object; length 0 is all of it."""
-
-    uri: str
-    offset: int = 0
-    length: int = 0
-    etag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +81,9 @@ class LabelledImages:
         if image is None:
             raise StorageError(f"there is no image beside {self.entries[number].masks.uri}")
         try:
-            return decode_image(self._read(image), max_pixels=max_pixels).rgb_HW3
+            return decode_image(image.read(self.store), max_pixels=max_pixels).rgb_HW3
         except InputError as error:
             raise StorageError(f"{image.uri} at byte {image.offset}: {error.reason}") from error
-
-    def _read(self, place: ByteRange) -> bytes:
-        return self.store.read(place.uri, offset=place.offset, length=place.length or None, etag=place.etag)
 
     def _rows(self, uri: str) -> tuple[ImageRow, ...]:
         if self._part[0] != uri and self.plan is not None:
@@ -104,7 +92,7 @@ class LabelledImages:
 
     def _annotated(self, entry: LabelledImage) -> KnownMasks:
         try:
-            told: dict[str, Any] = json.loads(self._read(entry.masks))
+            told: dict[str, Any] = json.loads(entry.masks.read(self.store))
             masks: list[dict[str, Any]] = told["annotations"]
             counts = tuple(str(mask["segmentation"]["counts"]) for mask in masks)
             scores = tuple(float(mask.get("predicted_iou", 0.0)) for mask in masks)
@@ -196,11 +184,13 @@ def images_of_chunk(chunk: Chunk, plan: Plan, *, index: MemberIndex, out: str) -
     """
     part = ByteRange(part_uri(out, plan, chunk))
     members = index.read(chunk.shard, chunk.start, chunk.stop)
-    return [LabelledImage(member.image_id, _bytes_of(member), part, row) for row, member in enumerate(members)]
-
-
-def _bytes_of(member: Member) -> ByteRange | None:
-    return None if member.broken else ByteRange(member.uri, member.offset, member.length, member.etag)
+    kind, column = plan.planned(chunk.shard).shard.kind, plan.settings.image_column
+    return [
+        LabelledImage(
+            member.image_id, None if member.broken else ByteRange.of(member, kind=kind, column=column), part, row
+        )
+        for row, member in enumerate(members)
+    ]
 
 
 def _pairs(source: str, store: Store) -> Iterator[LabelledImage]:

@@ -15,9 +15,9 @@ from pipeline.errors import ConfigError
 from pipeline.records import Member, Shard
 from pipeline.storage.globs import covers
 from pipeline.storage.indexing import ShardKind
-from pipeline.storage.kinds import is_image, is_list, is_tar
+from pipeline.storage.kinds import is_image, is_list, is_parquet, is_tar, is_zip
 from pipeline.storage.lists import other_kind
-from pipeline.storage.shards import is_slug
+from pipeline.storage.shard_names import is_slug
 from pipeline.storage.uris import segments
 
 _EDITED = "nobody planned this, so somebody has edited it: put back what was written, or choose another out="
@@ -48,6 +48,10 @@ def _may_come_from(named: Sequence[str], parts: Sequence[str], shard: Shard) -> 
             return True
         case ShardKind.TAR:
             return is_tar(shard.uri)
+        case ShardKind.ZIP:
+            return is_zip(shard.uri)
+        case ShardKind.PARQUET:
+            return is_parquet(shard.uri)
         case ShardKind.LIST:  # those in folders are no shards
             return len(named) == len(parts) and (is_list(shard.uri) or is_image(shard.uri))
         case _:
@@ -57,7 +61,7 @@ def _may_come_from(named: Sequence[str], parts: Sequence[str], shard: Shard) -> 
 def bounded(member: Member, shard: Shard, *, mixed_lists: bool) -> Member:
     """The member, which is broken if it is a line of a list that may not name what it names.
 
-    raises  ConfigError if it lies outside its folder or tar
+    raises  ConfigError if it lies outside its folder, tar, zip or Parquet file
     """
     if member.broken:
         return member

@@ -12,7 +12,7 @@ from pipeline.errors import ContractError
 from pipeline.plan.plan import Plan
 from pipeline.records import Chunk
 from pipeline.settings import Format
-from pipeline.storage.shards import is_slug
+from pipeline.storage.shard_names import is_slug
 
 PART_SUFFIX: Mapping[Format, str] = MappingProxyType({Format.PARQUET: ".parquet", Format.COCO_RLE: ".tar"})
 

@@ -46,6 +46,8 @@ class OutputSettings:
     mixed_lists: bool
     checkpoint_notes: tuple[str, ...] = ()
     """What of the checkpoint's file is not in the model, by looking at it. A plan says it if there is any."""
+    image_column: str | None = None
+    """In a plan only if it was asked for."""
 
     @classmethod
     def of(cls, settings: Settings, *, weights_sha256: str, checkpoint_notes: tuple[str, ...] = ()) -> OutputSettings:
@@ -62,6 +64,7 @@ class OutputSettings:
             max_bytes=settings.run.max_bytes,
             mixed_lists=settings.run.mixed_lists,
             checkpoint_notes=checkpoint_notes,
+            image_column=settings.run.image_column,
         )
 
     def named(self, *, version: int = PLAN_VERSION) -> dict[str, Any]:
@@ -75,6 +78,8 @@ class OutputSettings:
             named["model.checkpoint_notes"] = list(self.checkpoint_notes)
         for name in ("images_per_chunk", "max_pixels", "threads_per_worker", "max_bytes", "mixed_lists"):
             named[f"run.{name}"] = getattr(self, name)
+        if self.image_column is not None:
+            named["run.image_column"] = self.image_column
         return named if version > 3 else {name: named[name] for name in named if name not in _SINCE_VERSION_4}
 
     @classmethod
@@ -94,10 +99,11 @@ class OutputSettings:
             max_bytes=named.get("run.max_bytes", RunSettings.max_bytes),
             mixed_lists=named.get("run.mixed_lists", RunSettings.mixed_lists),
             checkpoint_notes=tuple(named.get("model.checkpoint_notes", ())),
+            image_column=named.get("run.image_column"),
         )
 
 
-FROZEN = frozenset(OutputSettings.of(Settings(), weights_sha256="").named())
+FROZEN = frozenset(OutputSettings.of(Settings(), weights_sha256="").named()) | {"run.image_column"}
 """The names of the settings that stand in a plan, where everybody can read them."""
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -28,6 +28,7 @@ from pipeline.plan.scan import index_shards
 from pipeline.plan.versions import Versions, versions_here
 from pipeline.records import Shard
 from pipeline.storage.ignored import IgnoredEntries
+from pipeline.storage.indexing import ShardIndex
 from pipeline.storage.kinds import IMAGE_EXTENSIONS
 from pipeline.storage.members import IndexPiece, without_numbers
 from pipeline.storage.shards import ShardSource, find_shards, spellings
@@ -103,7 +104,7 @@ def _plan_source(settings: OutputSettings, *, out: str, store: Store, say: Say) 
         writer = _Writer(out, store, pool)
         drafts: list[_Draft] = []
         total = 0
-        for source, index in zip(sources, index_shards(sources, store, mixed_lists=settings.mixed_lists), strict=True):
+        for source, index in zip(sources, _indexes(sources, store, settings), strict=True):
             pieces = tuple(writer.write(source.name, piece) for piece in index.pieces)
             drafts.append(_Draft(source, first_ordinal=total, ignored_count=index.ignored_count, pieces=pieces))
             ignored.add(index.ignored)
@@ -141,6 +142,10 @@ class _News:
         if time.monotonic() - self._last >= SECONDS_BETWEEN_NEWS:
             self._last = time.monotonic()
             self._say(f"planning: {standing}")
+
+
+def _indexes(sources: Sequence[ShardSource], store: Store, settings: OutputSettings) -> Iterator[ShardIndex]:
+    return index_shards(sources, store, mixed_lists=settings.mixed_lists, image_column=settings.image_column)
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +220,8 @@ def _resumed(plan: Plan, asked: OutputSettings, *, out: str) -> Plan:
         asked = replace(asked, source=plan.settings.source)
     asked = replace(asked, checkpoint_notes=plan.settings.checkpoint_notes)
     before, now = (settings.named(version=plan.version) for settings in (plan.settings, asked))
-    changed = [f"{name} {before[name]!r} -> {now[name]!r}" for name in before if before[name] != now[name]]
+    pairs = {name: (before.get(name), now.get(name)) for name in before | now}
+    changed = [f"{name} {then!r} -> {asked_now!r}" for name, (then, asked_now) in pairs.items() if then != asked_now]
     if changed:
         raise ConfigError(
             f"{out} was planned with other settings: {', '.join(changed)}. "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -21,6 +21,7 @@ from pipeline.storage.shards import ShardSource, index_shard
 from pipeline.storage.store import Store
 from pipeline.storage.uris import is_s3
 
+IndexShard = Callable[[ShardSource, Store], ShardIndex]
 SHARDS_WORTH_PROCESSES = 32
 """Fewer are done before a second process has imported what it needs."""
 MOST_PROCESSES = 8
@@ -29,28 +30,31 @@ GROUP = 8
 """Shards that a process takes at a time; those in an object store it reads all at once."""
 
 
-def index_shards(shards: Sequence[ShardSource], store: Store, *, mixed_lists: bool = False) -> Iterator[ShardIndex]:
+def index_shards(
+    shards: Sequence[ShardSource], store: Store, *, mixed_lists: bool = False, image_column: str | None = None
+) -> Iterator[ShardIndex]:
     """The index of each shard, in order.
 
     raises  what `index_shard` raises; RunError if a process died
     """
+    index = partial(index_shard, mixed_lists=mixed_lists, image_column=image_column)
     if len(shards) < SHARDS_WORTH_PROCESSES:
         with ThreadPoolExecutor(GROUP) as threads:
-            yield from threads.map(partial(index_shard, mixed_lists=mixed_lists), shards, [store] * len(shards))
+            yield from threads.map(index, shards, [store] * len(shards))
         return
     groups = [shards[first : first + GROUP] for first in range(0, len(shards), GROUP)]
     with _processes() as pool:
         try:
-            for indexes in pool.map(partial(_index_group, mixed_lists=mixed_lists), groups, [store] * len(groups)):
+            for indexes in pool.map(partial(_index_group, index), groups, [store] * len(groups)):
                 yield from indexes
         except BrokenProcessPool as error:
             raise RunError("a process that read tar headers was killed (out of memory?); repeat the command") from error
 
 
-def _index_group(shards: Sequence[ShardSource], store: Store, *, mixed_lists: bool) -> list[ShardIndex]:
+def _index_group(index: IndexShard, shards: Sequence[ShardSource], store: Store) -> list[ShardIndex]:
     in_a_store = any(is_s3(shard.uri) for shard in shards)
     with ThreadPoolExecutor(GROUP if in_a_store else 1) as threads:
-        return list(threads.map(partial(index_shard, mixed_lists=mixed_lists), shards, [store] * len(shards)))
+        return list(threads.map(index, shards, [store] * len(shards)))
 
 
 @contextmanager

@@ -59,6 +59,9 @@ class _Told:
     def show_finish(self, counted: int, parts: int) -> None:
         self._progress.show_finish(counted, parts)
 
+    def show_fetch(self, name: str, done: int, size: int) -> None:
+        self._progress.show_fetch(name, done, size)
+
     def say(self, sentence: str, event: Event = Event.NOTE, *, chunk: str = "", node: str = "") -> None:
         self._progress.say(sentence, event, chunk=chunk, node=node)
 

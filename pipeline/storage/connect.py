@@ -6,7 +6,7 @@ store.py states the promises; local.py and s3.py keep them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, BinaryIO
 
@@ -85,6 +85,10 @@ class RoutedStore:
         """See `Store`."""
         return self._backend(uri).replace(uri, data, etag=etag)
 
+    def put_stream(self, uri: str, pieces: Iterable[bytes]) -> ObjectInfo:
+        """See `Store`."""
+        return self._backend(uri).put_stream(uri, pieces)
+
     def delete(self, uri: str) -> None:
         """See `Store`."""
         self._backend(uri).delete(uri)
@@ -103,6 +107,10 @@ class DryStore(RoutedStore):
     def replace(self, uri: str, data: bytes, *, etag: str) -> ObjectInfo | None:
         """See `Store`."""
         return ObjectInfo(uri, len(data), "")
+
+    def put_stream(self, uri: str, pieces: Iterable[bytes]) -> ObjectInfo:
+        """See `Store`."""
+        return ObjectInfo(uri, sum(map(len, pieces)), "")
 
     def delete(self, uri: str) -> None:
         """See `Store`."""

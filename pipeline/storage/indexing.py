@@ -29,6 +29,10 @@ class ShardKind(StrEnum):
     """Every image below a folder or prefix, or every image that a glob matches."""
     TAR = "tar"
     """The images in an uncompressed tar."""
+    ZIP = "zip"
+    """The images in a zip file."""
+    PARQUET = "parquet"
+    """The images in a column of a Parquet file."""
     LIST = "list"
     """The images whose URIs a text or JSONL file names; also one image by itself."""
 

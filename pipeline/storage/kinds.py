@@ -1,4 +1,5 @@
-"""What a file is by its name: image, tar, list, compressed archive, or nothing of ours; and which image of SA-1B.
+"""What a file is by its name: image, tar, zip, list, Parquet file, an archive that is not read, or none of these; and
+which image of SA-1B.
 
 Owns the extensions and the form of SA-1B's names. Opens nothing.
 """
@@ -17,7 +18,7 @@ _SA_NAME = re.compile(r"sa_([0-9]{1,16})(?:\.[^./]*)?")
 _ARCHIVES = (
     *(f".tar.{end}" for end in ("gz", "z", "bz2", "xz", "lz", "lzma", "lzo", "zst", "lz4", "br")),
     *(".tgz", ".taz", ".tbz", ".tbz2", ".tz2", ".txz", ".tlz", ".tzst"),
-    *(".zip", ".7z", ".rar"),
+    *(".7z", ".rar"),
 )
 """Compressed tars by the suffixes that GNU tar knows (its manual, --auto-compress) and two newer ones; and others."""
 
@@ -33,6 +34,14 @@ def is_archive(uri: str) -> bool:
 
 def is_tar(uri: str) -> bool:
     return extension(uri) == ".tar" and not _is_resource_fork(uri)
+
+
+def is_zip(name: str) -> bool:
+    return extension(name) == ".zip" and not _is_resource_fork(name)
+
+
+def is_parquet(name: str) -> bool:
+    return extension(name) == ".parquet"
 
 
 def is_image(name: str) -> bool:

@@ -12,7 +12,7 @@ import re
 import stat
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -104,13 +104,24 @@ class LocalStore:
         """See `Store`. Of two that replace the same file at the same moment, both may be told so; the last stays."""
         path = local_path(uri)
         with suppress(NotFoundError, ChangedError), _translated(uri):
-            with _temporary(path, data) as temporary:
+            with _temporary(path, [data]) as temporary:
                 _check_etag(uri, os.stat(path), etag)
                 status = os.stat(temporary)
                 os.replace(temporary, path)
             _sync_folder(os.path.dirname(path))
             return ObjectInfo(local_uri(path), *_size_and_etag(uri, status))
         return None
+
+    def put_stream(self, uri: str, pieces: Iterable[bytes]) -> ObjectInfo:
+        """See `Store`."""
+        path = local_path(uri)
+        with _translated(uri):
+            _make_folders(os.path.dirname(path))
+            with _temporary(path, pieces) as temporary:
+                status = os.stat(temporary)
+                os.replace(temporary, path)
+            _sync_folder(os.path.dirname(path))
+        return ObjectInfo(local_uri(path), *_size_and_etag(uri, status))
 
     def delete(self, uri: str) -> None:
         """See `Store`."""
@@ -129,7 +140,7 @@ def is_unmounted(uri: str) -> bool:
 
 def _link_new(path: str, data: bytes) -> os.stat_result | None:
     """Write a temporary file and give it its final name. What it is then, or None if that name is taken."""
-    with _temporary(path, data) as temporary:
+    with _temporary(path, [data]) as temporary:
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -147,12 +158,12 @@ def _link_new(path: str, data: bytes) -> os.stat_result | None:
 
 
 @contextmanager
-def _temporary(path: str, data: bytes) -> Generator[str]:
+def _temporary(path: str, pieces: Iterable[bytes]) -> Generator[str]:
     """The path of a file beside `path` with these bytes, on the disk; its name is gone afterwards."""
     temporary = os.path.join(os.path.dirname(path), f".tmp-{uuid.uuid4().hex}")
     try:
         with open(temporary, "xb") as file:
-            file.write(data)
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         yield temporary

@@ -17,20 +17,22 @@ import io
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, BinaryIO, TypeVar, cast
 
 from botocore.exceptions import ClientError
 
-from pipeline.errors import ConfigError, NotFoundError
+from pipeline.errors import ConfigError, NotFoundError, StorageError
 from pipeline.settings import StoreSettings
 from pipeline.storage.globs import literal_head
 from pipeline.storage.retry import Patience, Transient
 from pipeline.storage.s3_errors import making_client, status_of, translated
 from pipeline.storage.s3_identity import is_unsigned, set_identity
 from pipeline.storage.s3_listing import list_keys, take_contents
+from pipeline.storage.s3_multipart import Upload, in_parts
 from pipeline.storage.s3_stream import ResumingBody
 from pipeline.storage.store import ObjectInfo, check_size
 from pipeline.storage.uris import absolute, split_s3, split_s3_object
@@ -108,6 +110,23 @@ class S3Store:
             return self._put(uri, data, IfMatch=f'"{etag}"')
         except NotFoundError:
             return None
+
+    def put_stream(self, uri: str, pieces: Iterable[bytes]) -> ObjectInfo:
+        """See `Store`. What fits one part is one put; more is a multipart upload, which is there when it is whole."""
+        parts = in_parts(pieces)
+        first, second = next(parts, b""), next(parts, None)
+        if second is None:
+            put = self._put(uri, first)
+            if put is None:
+                raise StorageError(f"{uri}: the store refused an unconditional write; repeat the command")
+            return put
+        upload = Upload(
+            _where(uri),
+            client=self._connected,
+            call=lambda act: self._call(uri, act),
+            with_md5=self._settings.endpoint_url is not None,
+        )
+        return ObjectInfo(uri, *upload.put(chain((first, second), parts)))
 
     def _put(self, uri: str, data: bytes, **condition: str) -> ObjectInfo | None:
         """The object if this call has put it; None if another writer's object does not meet the condition."""

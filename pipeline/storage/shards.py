@@ -1,41 +1,48 @@
-"""What `source` names: finding the shards, and whether they are still there.
+"""What `source` names: finding the shards.
 
-Owns the words folder, tar and list, the canonical spelling of a source, and the names of shards. A folder is listed
-once: the images in it are noted on the way, those in tars and lists are indexing.py's.
+Owns the words folder, tar, zip, Parquet file and list, and the canonical spelling of a source. A folder is listed once:
+the images in it are noted on the way. Those in tars and lists are indexing.py's, those in zips zips.py's, those in
+Parquet files image_tables.py's.
 """
 
 from __future__ import annotations
 
-import hashlib
-import posixpath
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from pipeline.errors import ConfigError, ContractError, DeniedError, NotFoundError
-from pipeline.records import Ignored, Shard
-from pipeline.storage.globs import fixed_part, glob_matches, has_wildcard, is_glob, split_glob
+from pipeline.errors import ConfigError, ContractError, NotFoundError
+from pipeline.records import Ignored
+from pipeline.storage.globs import glob_matches, is_glob, split_glob
 from pipeline.storage.ignored import IgnoredEntries, is_hidden
+from pipeline.storage.image_tables import index_rows
 from pipeline.storage.indexing import ShardIndex, ShardKind, index_list, index_tar
-from pipeline.storage.kinds import IMAGE_EXTENSIONS, extension, is_archive, is_image, is_list, is_tar
-from pipeline.storage.local import is_unmounted
+from pipeline.storage.kinds import (
+    IMAGE_EXTENSIONS,
+    extension,
+    is_archive,
+    is_image,
+    is_list,
+    is_parquet,
+    is_tar,
+    is_zip,
+)
 from pipeline.storage.members import FoundMember, IndexBuilder
+from pipeline.storage.presence import is_there
+from pipeline.storage.shard_names import shard_names
 from pipeline.storage.store import ObjectInfo, Store
 from pipeline.storage.uris import (
     absolute,
-    base_name,
-    is_s3,
     join,
     relative_key,
     sort_key,
 )
+from pipeline.storage.zips import index_zip
 
-_KNOWN = "a folder or s3:// prefix of images, a .tar, a .txt or .jsonl list of URIs, or one image"
+_KNOWN = "a folder or s3:// prefix of images, a .tar, a .zip, a .parquet, a .txt or .jsonl list of URIs, or one image"
 UNREADABLE = "unreadable folder"
-_LONGEST_NAME = 80
+
 _TOLD_EVERY = 10_000
 
 Place = tuple[str, ShardKind]
@@ -86,7 +93,7 @@ def find_shards(source: str, store: Store, *, listed: Told = _tell_nobody) -> Fo
     beside = IgnoredEntries()
     found = {place: index for part in filter(None, named) for place, index in _shards_at(part, store, listed, beside)}
     ordered = sorted(found, key=lambda place: (sort_key(place[0]), place[1]))
-    names = zip(_names(ordered), ordered, strict=True)
+    names = zip(shard_names([uri for uri, _ in ordered]), ordered, strict=True)
     shards = [ShardSource(name, *place, index=found[place]) for name, place in names]
     return FoundSource(whole if is_one else separate[0], shards, beside.counted())
 
@@ -102,10 +109,13 @@ def spellings(source: str) -> tuple[str, ...]:
     return whole, ",".join(sorted({absolute(part.strip()) for part in source.split(",") if part.strip()}))
 
 
-def index_shard(shard: ShardSource, store: Store, *, mixed_lists: bool = False) -> ShardIndex:
+def index_shard(
+    shard: ShardSource, store: Store, *, mixed_lists: bool = False, image_column: str | None = None
+) -> ShardIndex:
     """Every image in the shard.
 
-    mixed_lists  whether a list may name objects of the other kind (see lists.other_kind)
+    mixed_lists   whether a list may name objects of the other kind (see lists.other_kind)
+    image_column  of Parquet files; None finds it
 
     raises  ConfigError if the shard cannot be used at all (a compressed tar, a list that is none); StorageError
     """
@@ -114,35 +124,14 @@ def index_shard(shard: ShardSource, store: Store, *, mixed_lists: bool = False) 
     match shard.kind:
         case ShardKind.TAR:
             return index_tar(shard.uri, store)
+        case ShardKind.ZIP:
+            return ShardIndex(*index_zip(shard.uri, store))
+        case ShardKind.PARQUET:
+            return ShardIndex(index_rows(shard.uri, store, column=image_column), ())
         case ShardKind.LIST:
             return index_list(shard.uri, store, mixed=mixed_lists)
         case ShardKind.FOLDER:
             raise ContractError(f"{shard.uri}: a folder is indexed when it is found")
-
-
-def is_there(uri: str, store: Store) -> bool:
-    """An object, or a folder or prefix that shows something."""
-    try:
-        store.head(uri)
-    except (NotFoundError, DeniedError):
-        try:
-            return next(iter(store.list(uri, unreadable=lambda _folder: None)), None) is not None
-        except (NotFoundError, DeniedError):
-            return False
-    return True
-
-
-def shard_is_there(shard: Shard, member_uri: str, store: Store) -> bool:
-    """Whether the place where the member at `member_uri` was planned still shows anything at all.
-
-    A list may name places that no longer exist; of these only an empty folder is taken for a place out of reach.
-    """
-    if shard.kind == ShardKind.LIST:
-        return is_s3(member_uri) or not is_unmounted(member_uri)
-    is_pattern = has_wildcard(shard.uri) and not member_uri.startswith(f"{shard.uri}/")
-    if shard.kind == ShardKind.FOLDER and is_pattern:
-        return next(glob_matches(shard.uri, store), None) is not None
-    return is_there(shard.uri, store)
 
 
 def _shards_at(
@@ -181,39 +170,52 @@ def _no_shard(uri: str, others: Sequence[Ignored]) -> ConfigError:
     if not others:
         return ConfigError(f"source: nothing is at {uri}; check the name. It may be {_KNOWN}")
     return ConfigError(
-        f"source: {uri} holds no image and no .tar (but {', '.join(each.first for each in others[:3])}); images end in "
-        f"{', '.join(sorted(IMAGE_EXTENSIONS))}"
+        f"source: {uri} holds no image, no .tar and no .zip (but {', '.join(each.first for each in others[:3])}); "
+        f"images end in {', '.join(sorted(IMAGE_EXTENSIONS))}"
     )
 
 
 def _shards_in_folder(
     uri: str, store: Store, listed: Told, beside: IgnoredEntries
 ) -> Iterator[tuple[Place, ShardIndex | None]]:
-    """The tars below a folder, and the folder itself if loose images lie there as well."""
+    """The tars and zips below a folder, and the folder itself if loose images lie there as well. Where there is none of
+    these, its Parquet files: beside images they are tables about them.
+    """
     images, ignored = IndexBuilder(), IgnoredEntries()
-    archives: list[str] = []
+    archives, parquets = list[str](), list[str]()
+    holds_archives = False
     for info in store.list(uri, unreadable=partial(ignored.note, kind=UNREADABLE)):
         key = relative_key(uri, info.uri)
         if is_hidden(key):
             ignored.note(key)
         elif is_image(key):
             _note(images, key, info, listed)
-        elif is_tar(key):
-            yield (info.uri, ShardKind.TAR), None
-        elif is_archive(key):
-            archives.append(key)
+        elif is_tar(key) or is_zip(key):
+            holds_archives = True
+            yield (info.uri, ShardKind.TAR if is_tar(key) else ShardKind.ZIP), None
+        elif is_parquet(key) or is_archive(key):
+            (parquets if is_parquet(key) else archives).append(key)
         else:
             ignored.note(key)
+    if len(images) or holds_archives:
+        for key in parquets:
+            ignored.note(key)
+    else:
+        yield from (((join(uri, key), ShardKind.PARQUET), None) for key in parquets)
     counted = ignored.counted()
+    _refuse(archives, uri)
+    if len(images):
+        yield (uri, ShardKind.FOLDER), ShardIndex(images.finish(), counted)
+    else:
+        beside.add(counted)
+
+
+def _refuse(archives: Sequence[str], uri: str) -> None:
     if archives:
         raise ConfigError(
             f"source: {uri} holds {len(archives)} archives that cannot be read ({', '.join(archives[:3])}); unpack "
             f"them, move them away, or name what is meant by a glob, such as {uri}/*.tar"
         )
-    if len(images):
-        yield (uri, ShardKind.FOLDER), ShardIndex(images.finish(), counted)
-    else:
-        beside.add(counted)
 
 
 def _shards_of_glob(
@@ -259,6 +261,10 @@ def _note(images: IndexBuilder, key: str, info: ObjectInfo, listed: Told) -> Non
 def _file_kind(uri: str) -> ShardKind | None:
     if is_tar(uri):
         return ShardKind.TAR
+    if is_zip(uri):
+        return ShardKind.ZIP
+    if is_parquet(uri):
+        return ShardKind.PARQUET
     return ShardKind.LIST if is_list(uri) or is_image(uri) else None
 
 
@@ -266,30 +272,7 @@ def _known_kind(uri: str, kind: ShardKind | None) -> ShardKind:
     if kind is not None:
         return kind
     if is_archive(uri):
-        raise ConfigError(f"source: {uri} is compressed; images do not shrink, so unpack it to a plain .tar first")
+        raise ConfigError(
+            f"source: {uri} is compressed as a whole; images do not shrink, so unpack it to a plain .tar first"
+        )
     raise ConfigError(f"source: {uri} is of no known kind; it may be {_KNOWN}")
-
-
-def _names(shards: Iterable[Place]) -> list[str]:
-    """Slugs of the base names; where two shards would share one (in any case), all of them get a hash of the URI."""
-    uris = [uri for uri, _ in shards]
-    slugs = [_slug(uri) for uri in uris]
-    counts = Counter(slug.casefold() for slug in slugs)
-    return [
-        slug if counts[slug.casefold()] == 1 else f"{slug}-{hashlib.sha256(sort_key(uri)).hexdigest()[:8]}"
-        for slug, uri in zip(slugs, uris, strict=True)
-    ]
-
-
-def is_slug(name: str) -> bool:
-    """Whether it has the form of a shard's name, which makes it safe in a path."""
-    return re.fullmatch(rf"[A-Za-z0-9_-]{{1,{_LONGEST_NAME + len('-01234567')}}}", name) is not None
-
-
-def _slug(uri: str) -> str:
-    name = base_name(uri)
-    stem = posixpath.splitext(name)[0] if _file_kind(uri) else name
-    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", stem)[:_LONGEST_NAME].strip("-")  # `is_slug` knows this form
-    if not slug and has_wildcard(uri):
-        return _slug(fixed_part(uri))
-    return slug or "shard"

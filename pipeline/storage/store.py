@@ -5,7 +5,7 @@ Owns the promises that both backends keep. Does not know images, parts or plans.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import BinaryIO, NamedTuple, Protocol
 
@@ -66,6 +66,14 @@ class Store(Protocol):
         """Put other bytes in the place of the object with this etag, whole and durable. Readers see one or the other.
 
         The new object; None, and nothing done, if it is not the old one any more.
+        """
+        ...
+
+    def put_stream(self, uri: str, pieces: Iterable[bytes]) -> ObjectInfo:
+        """Put an object of these bytes, one piece after the other, whole and durable, in place of any that is there.
+
+        For what is larger than memory: little more than one piece is held. If a piece is not to be had (an exception of
+        `pieces`), nothing has changed. Of two that write the same object at once the last stays.
         """
         ...
 

@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -33,8 +33,9 @@ from pipeline.plan.plan import Plan, PlannedShard, canonical_json
 from pipeline.plan.versions import Versions, versions_here
 from pipeline.records import Attempt, Chunk, ChunkReport, Funnel, ImageMasks, ImageRow, Member, Stage, Status
 from pipeline.storage.images import DecodedImage, decode_image
+from pipeline.storage.member_bytes import ByteRange
 from pipeline.storage.parts import write_part
-from pipeline.storage.store import Store, check_size
+from pipeline.storage.store import Store
 from pipeline.texts import redacted
 from pipeline.work.earlier_part import EarlierPart, earlier_part
 from pipeline.work.prefetch import prefetch
@@ -173,6 +174,8 @@ def _load(
             raise SourceError(f"{error}; then repeat the command", concerned(planned.shard)) from error
         except (NotFoundError, ChangedError, TooManyBytesError) as error:
             yield _unread(member, error, context.plan.settings.max_bytes)
+        except InputError as error:
+            yield Loaded(member, status=error.status, error=error.reason)
         else:
             if attempt.careful:
                 mark(member.ordinal)
@@ -191,17 +194,18 @@ def _unread(member: Member, error: NotFoundError | ChangedError | TooManyBytesEr
 
 
 def _read(member: Member, planned: PlannedShard, context: WorkerContext) -> bytes:
-    """raises  NotFoundError, ChangedError, TooManyBytesError for the image alone; what else it raises, for its chunk"""
-    length, limit = member.length or None, context.plan.settings.max_bytes
-    check_size(member.uri, member.length, limit)
+    """raises  NotFoundError, ChangedError, TooManyBytesError, InputError for the image alone; what else it raises, for
+    its chunk
+    """
+    settings = context.plan.settings
+    place = ByteRange.of(member, kind=planned.shard.kind, column=settings.image_column)
     try:
-        # The limit is for a line of a list, or what was an empty file when it was planned: their length is not known.
-        return context.store.read(member.uri, offset=member.offset, length=length, etag=member.etag, limit=limit)
+        return place.read(context.store, limit=settings.max_bytes)
     except ChangedError:
         etag = context.source.etag_of_changed(planned, member)
         if etag is None:
             raise
-        return context.store.read(member.uri, offset=member.offset, length=length, etag=etag)
+        return replace(place, etag=etag).read(context.store)
 
 
 def _decode(member: Member, data: bytes, *, max_pixels: int) -> Loaded:

@@ -15,7 +15,7 @@ from pipeline.plan.plan import PlannedShard
 from pipeline.records import Chunk, ImageRow, Member, Shard, Status
 from pipeline.storage.indexing import ShardKind, index_tar
 from pipeline.storage.members import read_members
-from pipeline.storage.shards import shard_is_there
+from pipeline.storage.presence import shard_is_there
 from pipeline.storage.store import Store
 
 WITNESSES = 16

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.reference.official import OfficialSegmenter, segment_anything
+from model.load import BUNDLED
 from pipeline import MaskGenerator
 from pipeline.api.masks import OutputMode, released
 from pipeline.errors import ConfigError
@@ -141,7 +142,7 @@ def test_sa1b_is_the_recipe_of_the_paper() -> None:
     ("arguments", "sentence"),
     [
         ({"model": "vit_x"}, "there is no model named 'vit_x'; choose one of tiny, vit_b"),
-        ({"model": "vit_b"}, "model vit_b comes without weights"),
+        ({"model": "vit_b", "checkpoint": BUNDLED["tiny"]}, "the checkpoint is not a vit_b"),
         ({"checkpoint": "nowhere.pth"}, "checkpoint=nowhere.pth cannot be read as a file: No such file"),
         ({"recipe": "sa1"}, "there is no recipe 'sa1'; choose one of fast, sa1b, sam"),
         ({"device": "gpu"}, "model.device='gpu' is no device"),

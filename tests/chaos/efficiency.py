@@ -75,6 +75,9 @@ class Clock:
         if not self.all_ready and standing.workers_ready == SLOTS:
             self.all_ready, self.images_then = time.monotonic(), standing.images_done
 
+    def show_fetch(self, name: str, done: int, size: int) -> None:
+        return
+
     def show_finish(self, counted: int, parts: int) -> None:
         return
 

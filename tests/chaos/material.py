@@ -19,7 +19,7 @@ from pipeline.storage.parts import Part, read_part
 from pipeline.work.chunk import WorkerContext, process_chunk
 from pipeline.work.weights import weights_from_settings
 from tests.chaos.storm import Storm
-from tests.fakes_run import POISON_RGB, TAR_PIT_RGB, drawn_image, fake_weights
+from tests.fakes_run import POISON_RGB, TAR_PIT_RGB, Notes, drawn_image, fake_weights
 
 IMAGES_PER_TAR = 400
 
@@ -61,7 +61,9 @@ class Material:
 def undisturbed(settings: Settings, storm: Storm, poisoned: frozenset[str]) -> dict[str, bytes]:
     """The parts by name: every chunk done once, in this process, without Ray and without faults."""
     store = connect(settings.store)
-    weights = weights_from_settings(settings, store) if storm.real_model else fake_weights(settings, store)
+    weights = (
+        weights_from_settings(settings, store, progress=Notes()) if storm.real_model else fake_weights(settings, store)
+    )
     output_settings = OutputSettings.of(settings, weights_sha256=weights.sha256)
     plan = create_or_load_plan(output_settings, out=settings.out, store=store).plan
     generate = weights.load(store, plan.settings.recipe, threads=settings.run.threads_per_worker)

@@ -44,6 +44,10 @@ def _failed(number: int) -> ImageRow:
     return ImageRow(number, f"im{number}.png", f"/in/im{number}.png", status, reason)
 
 
+def drawn_masks(hw: tuple[int, int], count: int, dice: np.random.Generator) -> tuple[Mask, ...]:
+    return tuple(_described(_shape(hw, dice), dice) for _ in range(count))
+
+
 def _drawn(number: int, dice: np.random.Generator) -> ImageRow:
     height, width = map(int, dice.integers(30, 140, 2))
     masks = [_shape((height, width), dice) for _ in range(dice.integers(0, 13))]

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from pipeline.look.sample import Sample, Sampled
-from pipeline.output.labelled import ByteRange
 from pipeline.records import ImageRow, Mask, Status
+from pipeline.storage.member_bytes import ByteRange
 from pipeline.storage.store import Store
 from tests.fakes_run import as_png, write_folder
 from tests.masks.oracle import encode_mask

@@ -152,7 +152,7 @@ def test_errors_become_exit_codes_with_a_sentence(
     [
         (["out=o"], "source= is missing"),
         (["source=s"], "out= is missing"),
-        (["source=nowhere", "out=o", "model=vit_b"], "model vit_b comes without weights"),
+        (["source=nowhere", "out=o", "model=vit_b", "run=cluster"], "model=vit_b needs model.checkpoint where several"),
         (["source=nowhere", "out=o", "model.checkpoint=gone.pth"], "model.checkpoint=gone.pth cannot be read"),
         (["source=nowhere", "out=o", "model=vit_x"], "vit_x"),
         (["source=nowhere", "out=o", "model.name=vit_b"], "write model=vit_b instead of model.name=vit_b"),

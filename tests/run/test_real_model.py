@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,9 @@ from tests.small_runs import parts_of, with_run
 
 
 def run(settings: Settings) -> Outcome:
-    return run_settings(settings, progress=Notes(), find_weights=weights_from_settings, stop=StopFlag())
+    return run_settings(
+        settings, progress=Notes(), find_weights=partial(weights_from_settings, progress=Notes()), stop=StopFlag()
+    )
 
 
 @pytest.fixture

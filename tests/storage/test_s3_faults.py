@@ -5,6 +5,7 @@ Each test sees in the proxy's log that the harm was done, and how often the stor
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -182,3 +183,25 @@ def test_patience_ends_at_the_deadline(proxy: FaultProxy, uri: str) -> None:
     proxy.harm("PUT", *[SLOW_DOWN] * 50)
     with pytest.raises(StorageError, match=r"503 SlowDown \(\d+ tries in"):
         store.put_if_absent(uri, b"")
+
+
+def test_an_upload_in_parts_outlives_a_failed_part_and_a_lost_answer_to_its_end(
+    s3_store: S3Store, proxy: FaultProxy, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour of upload must not be lost to the one answer that says that it is done."""
+    monkeypatch.setattr("pipeline.storage.s3_multipart.PART_BYTES", 5 * 2**20)
+
+    def pieces() -> Iterator[bytes]:
+        yield from [BODY] * 11  # by now the upload has begun
+        proxy.harm("PUT", SLOW_DOWN)
+        proxy.harm("POST", Break.LOST_ANSWER)
+        yield BODY
+
+    info = s3_store.put_stream(uri, pieces())
+    assert [line for line in proxy.seen if line.startswith("POST")] == [
+        "POST passed",
+        f"POST {Break.LOST_ANSWER}",
+        "POST passed",
+    ]
+    assert info == s3_store.head(uri)
+    assert s3_store.read(uri) == BODY * 12

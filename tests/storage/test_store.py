@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -172,3 +172,38 @@ def test_listing_is_recursive_in_byte_order_without_neighbours(place: Place) -> 
     wanted = [place / name for name in sorted(names, key=str.encode)]
     assert [info.uri for info in place.store.list(place / "images")] == wanted
     assert [info.uri for info in place.store.list(place / "images/")] == wanted
+
+
+def test_a_stream_becomes_one_object_in_the_place_of_an_earlier_one(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is larger than memory is written piece by piece; on S3 in parts, of which readers see none."""
+    monkeypatch.setattr("pipeline.storage.s3_multipart.PART_BYTES", 5 * 2**20)
+    uri = place / NAME
+    assert place.store.put_stream(uri, iter(())).size == 0
+    assert place.store.read(uri) == b""
+    for pieces in ([BODY], [BODY] * 12, [BODY * 5], [BODY * 11, b"", b"end"]):
+        info = place.store.put_stream(uri, iter(pieces))
+        assert info == place.store.head(uri)
+        assert place.store.read(uri, etag=info.etag) == b"".join(pieces)
+
+
+def test_a_stream_that_breaks_off_leaves_the_earlier_object_alone(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a file must never count."""
+    monkeypatch.setattr("pipeline.storage.s3_multipart.PART_BYTES", 5 * 2**20)
+    uri = place / NAME
+
+    def broken() -> Iterator[bytes]:
+        yield BODY * 11
+        raise NotFoundError("a piece is gone")
+
+    with pytest.raises(NotFoundError, match="a piece is gone"):
+        place.store.put_stream(uri, broken())
+    assert list(place.store.list(place.base)) == []
+    place.store.put_if_absent(uri, b"first")
+    with pytest.raises(NotFoundError, match="a piece is gone"):
+        place.store.put_stream(uri, broken())
+    assert place.store.read(uri) == b"first"
+    assert [info.uri for info in place.store.list(place.base)] == [uri]

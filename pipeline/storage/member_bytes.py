@@ -1,0 +1,58 @@
+"""Where the bytes of an image lie, and how they are read: a whole object, a range, an entry of a zip, a row of a table.
+
+Owns the way from a shard's kind to the reader of its members.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from pipeline.records import Member
+from pipeline.storage.image_tables import image_tables
+from pipeline.storage.indexing import ShardKind
+from pipeline.storage.store import ObjectInfo, Store, check_size
+from pipeline.storage.zips import ZipEntry, read_entry
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """Bytes of an object; length 0 is all of it.
+
+    kind    of the shard: in a zip the range is an entry called `name`, behind its header, which begins at `offset`; in
+            a Parquet file `offset` is the number of a row and `length` the size of the file
+    column  of a Parquet file, if the run was told which
+    """
+
+    uri: str
+    offset: int = 0
+    length: int = 0
+    etag: str = ""
+    kind: str = ""
+    name: str = ""
+    column: str | None = None
+
+    @classmethod
+    def of(cls, member: Member, *, kind: str, column: str | None) -> ByteRange:
+        return cls(member.uri, member.offset, member.length, member.etag, kind, member.key, column)
+
+    def read(self, store: Store, *, limit: int = sys.maxsize, of_any_version: bool = False) -> bytes:
+        """of_any_version  also of an object that was written anew since; whoever asks checks the bytes
+
+        raises  InputError if a zip or a table has no sound bytes there; TooManyBytesError above `limit`
+                what `Store.read` raises, ChangedError if the object has another etag by now
+        """
+        etag = "" if of_any_version else self.etag
+        match self.kind:
+            case ShardKind.PARQUET:
+                table = ObjectInfo(self.uri, self.length, etag)
+                return image_tables(store, self.column).read(table, self.offset, limit=limit)
+            case ShardKind.ZIP:
+                entry = ZipEntry(self.uri, etag, self.offset, self.length, self.name)
+                return read_entry(entry, store, limit=limit)
+            case _:
+                check_size(self.uri, self.length, limit)
+                # The limit is for a line of a list, or what was an empty file when it was planned: their length is not
+                # known.
+                length = self.length or None
+                return store.read(self.uri, offset=self.offset, length=length, etag=etag, limit=limit)
