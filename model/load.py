@@ -62,8 +62,7 @@ def read_checkpoint(name: str, checkpoint: bytes | None) -> bytes:
         return checkpoint
     if name not in BUNDLED:
         raise CheckpointError(
-            f"model {name} comes without weights: set model.checkpoint to its file "
-            "(the .pth that its authors released, or the model.safetensors of the same model on Hugging Face)"
+            f"model {name} comes without weights: set model.checkpoint to its file (docs/models.md says where it is)"
         )
     try:
         return BUNDLED[name].read_bytes()
