@@ -69,6 +69,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "botocore": ("pipeline/storage/",),
     "pyarrow": ("pipeline/storage/",),
     "PIL": ("pipeline/storage/",),
+    "pi_heif": ("pipeline/storage/images.py",),
     "tifffile": ("pipeline/storage/tiff.py",),
     "imagecodecs": ("pipeline/storage/png.py",),
     "torch": ("model/", "pipeline/masks/", "pipeline/work/device.py", "pipeline/api/dataset.py", "jobs/"),

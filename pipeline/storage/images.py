@@ -1,7 +1,7 @@
 """Bytes to pixels, by one policy for every image file.
 
 Owns the policy. The pixels are right, or the row says why there are none:
-- the kind is told by the first bytes, not by the name: JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF;
+- the kind is told by the first bytes, not by the name (signatures.py has the kinds);
 - the header is read first, and an image larger than max_pixels, or a TIFF with such a tile, is not decoded;
 - pixels are 8-bit RGB: palettes are looked up, CMYK and YCbCr converted without colour profiles, alpha dropped and not
   blended, other depths scaled by the rule in depth.py;
@@ -23,12 +23,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from pi_heif import HeifImageFile  # pyright: ignore[reportMissingTypeStubs]
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
     ExifTags,
     GifImagePlugin,
     Image,
+    Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
@@ -38,6 +40,7 @@ from PIL import (
 from pipeline.errors import InputError
 from pipeline.records import Status
 from pipeline.storage import jpeg, png, signatures, tiff
+from pipeline.storage.depth import integers_to_8_bits
 
 # H height, W width after the orientation was applied
 
@@ -49,7 +52,10 @@ _OPENERS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
     signatures.TIFF: TiffImagePlugin.TiffImageFile,
     signatures.GIF: GifImagePlugin.GifImageFile,
     signatures.AVIF: AvifImagePlugin.AvifImageFile,
+    signatures.HEIC: HeifImageFile,
+    signatures.JPEG_2000: Jpeg2KImagePlugin.Jpeg2KImageFile,
 }
+_END_OF_CODESTREAM = b"\xff\xd9"
 _TIFFFILE = logging.getLogger("tifffile")
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -104,6 +110,23 @@ def _decode_plain(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
         return DecodedImage(_pixels(image, rest), before if rest == 1 else rest)
 
 
+def _decode_jpeg_2000(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
+    """Pillow gives deep grey in 16 bits, whatever its depth, and of deep colours the high 8 bits.
+
+    Of a file that was cut it makes a blurred image, so the end must be there: its two bytes stand nowhere else in a
+    codestream (ISO/IEC 15444-1, annex A).
+    """
+    if _END_OF_CODESTREAM not in data:
+        raise InputError(Status.UNREADABLE, f"a {kind} that is cut: it has no end")
+    with _OPENERS[kind](io.BytesIO(data)) as image:
+        _check_size(*image.size, max_pixels)
+        image.load()
+        if not image.mode.startswith("I"):
+            return DecodedImage(_pixels(image, 1), 1)
+        levels_HW1 = integers_to_8_bits(np.asarray(image)[..., None], bits=16, judged=1)
+    return DecodedImage(np.repeat(levels_HW1, 3, axis=2), 1)
+
+
 def _decode_png(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
     data = png.without_metadata(data)
     if not png.is_deep(data):
@@ -152,7 +175,12 @@ def _decode_tiff(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
     return DecodedImage(_pixels(tiff.decode_samples(data, layout), orientation), orientation)
 
 
-_DECODERS = {signatures.PNG: _decode_png, signatures.JPEG: _decode_jpeg, signatures.TIFF: _decode_tiff}
+_DECODERS = {
+    signatures.PNG: _decode_png,
+    signatures.JPEG: _decode_jpeg,
+    signatures.TIFF: _decode_tiff,
+    signatures.JPEG_2000: _decode_jpeg_2000,
+}
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

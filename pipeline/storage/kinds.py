@@ -9,7 +9,10 @@ from __future__ import annotations
 import re
 
 IMAGE_EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"}
+    (
+        *(".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"),
+        *(".heic", ".heif", ".jp2", ".jpx", ".jpf", ".j2k", ".j2c"),
+    )
 )
 _LIST_EXTENSIONS = frozenset({".txt", ".jsonl"})
 MAX_SA_NUMBER = 2**52

@@ -8,7 +8,9 @@ from __future__ import annotations
 from pipeline.errors import InputError
 from pipeline.records import Status
 
-JPEG, PNG, WEBP, BMP, TIFF, GIF, AVIF = "JPEG", "PNG", "WebP", "BMP", "TIFF", "GIF", "AVIF"
+JPEG, PNG, WEBP, BMP, TIFF, GIF, AVIF, HEIC = "JPEG", "PNG", "WebP", "BMP", "TIFF", "GIF", "AVIF", "HEIC"
+JPEG_2000 = "JPEG 2000"
+_READ = f"{JPEG}, {PNG}, {WEBP}, {BMP}, {TIFF}, {GIF}, {AVIF}, {HEIC} or {JPEG_2000}"
 
 _BEGINNINGS = (
     (b"\xff\xd8\xff", JPEG),
@@ -20,11 +22,11 @@ _BEGINNINGS = (
     (b"MM\0+", TIFF),
     (b"GIF87a", GIF),
     (b"GIF89a", GIF),
+    (b"\0\0\0\x0cjP  \r\n", JPEG_2000),
+    (b"\xff\x4f\xff\x51", JPEG_2000),  # a codestream by itself
 )
 # Pictures and papers that are found under image names, and that no decoder here reads.
 _FOREIGN = (
-    (b"\0\0\0\x0cjP  \r\n", "a JPEG 2000 image"),
-    (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
     (b"\0\0\0\x0cJXL \r\n", "a JPEG XL image"),
     (b"\xff\x0a", "a JPEG XL image"),
     (b"8BPS", "a Photoshop document"),
@@ -51,7 +53,7 @@ _TEXTS = (
 
 
 def kind_of(data: bytes) -> str:
-    """One of the seven kinds above, which `data` claims to be.
+    """One of the kinds above, which `data` claims to be.
 
     raises  InputError with UNREADABLE, naming what else it is, if that is known
     """
@@ -60,25 +62,26 @@ def kind_of(data: bytes) -> str:
         return kind
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return WEBP
-    if data[4:8] == b"ftyp" and _is_avif(data):
-        return AVIF
+    if data[4:8] == b"ftyp" and (kind := _media_kind(data)):
+        return kind
     foreign = _foreign_name(data)
     if foreign is not None:
-        raise InputError(Status.UNREADABLE, f"{foreign}; images are JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF")
-    raise InputError(Status.UNREADABLE, "no JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF")
+        raise InputError(Status.UNREADABLE, f"{foreign}; images are {_READ}")
+    raise InputError(Status.UNREADABLE, f"no {_READ}")
 
 
-def _is_avif(data: bytes) -> bool:
-    """By the brands of the first box: the major one at 8, after a version the compatible ones from 16."""
+def _media_kind(data: bytes) -> str:
+    """AVIF, HEIC or nothing, by the brands of the first box: one at 8, and after a version more of them from 16 on."""
     end = min(int.from_bytes(data[:4], "big"), 1024)
     brands = {data[8:12], *(data[at : at + 4] for at in range(16, end, 4))}
-    return not brands.isdisjoint((b"avif", b"avis"))
+    if not brands.isdisjoint((b"avif", b"avis")):
+        return AVIF
+    return "" if brands.isdisjoint((b"heic", b"heix", b"heim", b"heis")) else HEIC
 
 
 def _foreign_name(data: bytes) -> str | None:
     if data[4:8] == b"ftyp":
-        heif = data[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
-        return "a HEIC image" if heif else "a video or another ISO media file"
+        return "a video or another ISO media file"
     if data[128:132] == b"DICM":
         return "a DICOM image"
     text = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip().lower()

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -34,7 +35,10 @@ def noise(width: int = 9, height: int = 7) -> npt.NDArray[np.uint8]:
 def encode(image: Image.Image | npt.NDArray[Any], kind: str = "PNG", **options: Any) -> bytes:
     sink = io.BytesIO()
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    picture.save(sink, kind, **options)
+    if kind == "HEIC":  # not by Pillow, in which the writer would have to be registered for all
+        pillow_heif.from_pillow(picture).save(sink, **{"quality": 90, "chroma": 444} | options)
+    else:
+        picture.save(sink, kind, **options)
     return sink.getvalue()
 
 

@@ -204,7 +204,7 @@ def test_avif_is_read_whatever_its_name() -> None:
     assert refusal(data, max_pixels=32 * 24 - 1).status is Status.TOO_LARGE
 
 
-@pytest.mark.parametrize("name", ["a.jfif", "a.JPE", "b/c.avif", "d.jpg", "e.tiff"])
+@pytest.mark.parametrize("name", ["a.jfif", "a.JPE", "b/c.avif", "d.jpg", "e.tiff", "IMG_1.HEIC", "tile.jp2"])
 def test_the_names_of_what_is_read_are_names_of_images(name: str) -> None:
     """A browser saves .jfif, and old cameras .jpe; by name alone they were no images."""
     assert is_image(name)
@@ -213,9 +213,9 @@ def test_the_names_of_what_is_read_are_names_of_images(name: str) -> None:
 @pytest.mark.parametrize(
     ("data", "name"),
     [
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "a HEIC image"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "a HEIC that cannot be decoded"),
         (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(40), "a video"),
-        (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40), "a JPEG 2000 image"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40), "a JPEG 2000 that is cut"),
         (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(40), "a JPEG XL image"),
         (b"8BPS\0\1" + bytes(40), "a Photoshop document"),
         (b"\n <!DOCTYPE html><title>404</title>", "an HTML page"),
@@ -227,7 +227,7 @@ def test_the_names_of_what_is_read_are_names_of_images(name: str) -> None:
     ],
 )
 def test_what_is_not_read_is_called_by_its_name(data: bytes, name: str) -> None:
-    """The owner of a folder of phone pictures must learn that they are HEIC."""
+    """The owner of a folder of layered documents must learn that they are none of the pictures that are read."""
     error = refusal(data)
     assert error.status is Status.UNREADABLE
     assert error.reason.startswith(name)
