@@ -18,18 +18,8 @@ from pipeline.settings import Settings, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.store import Store
 from tests.fakes_run import drawn_image, write_folder, write_tar
-from tests.s3_server import running_server
+from tests.s3_server import S3_ENVIRONMENT, running_server
 from tests.small_runs import run, small_run, with_run
-
-S3_ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": "test",
-    "AWS_SECRET_ACCESS_KEY": "test",
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_EC2_METADATA_DISABLED": "true",
-    "AWS_CONFIG_FILE": "/dev/null",
-    "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-}
-
 
 # Float sums depend on the number of threads; and on few busy cores threads of one small product wait for each other.
 torch.set_num_threads(1)

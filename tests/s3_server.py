@@ -16,6 +16,15 @@ from pathlib import Path
 from typing import Any
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
+S3_ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": "/dev/null",
+    "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+}
+"""What its clients must have in their environment: credentials, and nothing of this machine's own."""
 
 
 def one_writer_at_a_time(application: Application) -> Application:

@@ -10,11 +10,14 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+NOTICED_S = 0.2
+"""A signal that comes while Python is about to wait does not end the wait: its handler is called after so long."""
 
 
 def in_threads(act: Callable[[T], R], items: Sequence[T], *, threads: int) -> Generator[R]:
@@ -38,9 +41,17 @@ def in_threads(act: Callable[[T], R], items: Sequence[T], *, threads: int) -> Ge
         threading.Thread(target=work, name="in threads", daemon=True).start()
     try:
         for _ in items:
-            yield done.get().result()
+            yield _next_of(done).result()
     finally:
         stopped.set()
+
+
+def _next_of(done: SimpleQueue[Future[R]]) -> Future[R]:
+    while True:
+        try:
+            return done.get(timeout=NOTICED_S)
+        except Empty:
+            continue
 
 
 @contextmanager

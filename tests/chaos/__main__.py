@@ -10,23 +10,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
-import torch
 from boto3.session import Session
 
 from tests.chaos.efficiency import efficiency
 from tests.chaos.elastic import elastic
 from tests.chaos.journals import journals
 from tests.chaos.machines import Bucket, gone, one_bad
-from tests.chaos.memory import memory
 from tests.chaos.outage import outage
 from tests.chaos.run import Findings, chaos
 from tests.chaos.shortage import shortage
 from tests.chaos.storm import STORMS, Storm
 from tests.chaos.weather import HARMS, Weather, weather
-from tests.conftest import S3_ENVIRONMENT
-from tests.s3_server import running_server
+from tests.s3_server import S3_ENVIRONMENT, running_server
 
 ALL = ("long", "real", "elastic", "one-bad", "gone", "shortage", "outage", "memory", "efficiency", "journals")
 
@@ -48,29 +47,31 @@ def report(name: str, storm: Storm, found: Findings, sky: Weather) -> Iterator[s
 
 
 def main(names: list[str]) -> int:
-    torch.set_num_threads(1)
     os.environ.update(S3_ENVIRONMENT)
     code = 0
-    with running_server() as endpoint:
+    with ExitStack() as stack:
+        endpoint = cache(lambda: stack.enter_context(running_server()))
         for name in names or ALL:
             logs = Path(tempfile.mkdtemp(prefix=f"chaos-{name}-"))
             match name:
                 case "elastic":
                     lines, problems = _elastic(logs)
                 case "one-bad" | "gone":
-                    lines, problems = _machines(name, endpoint, logs)
+                    lines, problems = _machines(name, endpoint(), logs)
                 case "shortage":
                     lines, problems = shortage(logs)
                 case "outage":
-                    lines, problems = outage(logs, endpoint)
+                    lines, problems = outage(logs, endpoint())
                 case "memory":
+                    from tests.chaos.memory import memory  # with torch, which takes three seconds to import
+
                     lines, problems = memory(logs, images=2000)
                 case "journals":
                     lines, problems = journals()
                 case "efficiency":
                     lines, problems = efficiency()
                 case _:
-                    lines, problems = _storm(name, endpoint, logs)
+                    lines, problems = _storm(name, endpoint(), logs)
             sys.stdout.write("\n".join([*lines, f"  logs     {logs}"]) + "\n")
             sys.stdout.flush()
             code = code or int(bool(problems))

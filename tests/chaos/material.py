@@ -16,8 +16,9 @@ from pipeline.records import Attempt
 from pipeline.settings import Format, Settings
 from pipeline.storage.connect import connect
 from pipeline.storage.parts import Part, read_part
+from pipeline.storage.store import Store
 from pipeline.work.chunk import WorkerContext, process_chunk
-from pipeline.work.weights import weights_from_settings
+from pipeline.work.loading import Weights
 from tests.chaos.storm import Storm
 from tests.fakes_run import POISON_RGB, TAR_PIT_RGB, Notes, drawn_image, fake_weights
 
@@ -61,9 +62,7 @@ class Material:
 def undisturbed(settings: Settings, storm: Storm, poisoned: frozenset[str]) -> dict[str, bytes]:
     """The parts by name: every chunk done once, in this process, without Ray and without faults."""
     store = connect(settings.store)
-    weights = (
-        weights_from_settings(settings, store, progress=Notes()) if storm.real_model else fake_weights(settings, store)
-    )
+    weights = real_weights(settings, store) if storm.real_model else fake_weights(settings, store)
     output_settings = OutputSettings.of(settings, weights_sha256=weights.sha256)
     plan = create_or_load_plan(output_settings, out=settings.out, store=store).plan
     generate = weights.load(store, plan.settings.recipe, threads=settings.run.threads_per_worker)
@@ -77,6 +76,13 @@ def undisturbed(settings: Settings, storm: Storm, poisoned: frozenset[str]) -> d
         }
         process_chunk(Attempt(chunk, crashed=crashed), context)
     return parts_of(settings, [part_name(plan, chunk) for chunk in plan.chunks()])
+
+
+def real_weights(settings: Settings, store: Store) -> Weights:
+    """With torch, which takes three seconds to import."""
+    from pipeline.work.weights import weights_from_settings
+
+    return weights_from_settings(settings, store, progress=Notes())
 
 
 def parts_of(settings: Settings, expected: list[str] | None = None) -> dict[str, bytes]:

@@ -34,7 +34,9 @@ class Nodes:
 
     def __init__(self, *, count: int, cpus: int) -> None:
         self._cpus = cpus
-        head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+        # Neither an autoscaler nor lines of workers on a terminal: processes that nobody here would listen to.
+        unheard = {"include_dashboard": False, "no_monitor": True, "include_log_monitor": False}
+        head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, **unheard}
         self._cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         for _ in range(count):
             self.add()

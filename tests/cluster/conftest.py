@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cluster.private_ray import private_environment
-from pipeline.masks.warm_up import warm_up
+from tests.compiled import compile_here, lend
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "cluster.md").read_text()
@@ -62,13 +62,10 @@ class TwoNodes:
         os.kill(at_work[0], signal.SIGKILL)
 
     def lend_compiled(self) -> None:
-        """Put beside the sources of a worker that is starting what this machine has compiled of the same sources: ten
-        seconds less."""
+        """To the packages of workers that are starting."""
         for _, _, package in self.workers():
-            cache = package / "pipeline" / "masks" / "__pycache__"
-            if cache.exists() and not any(cache.glob("*.nbi")):
-                for compiled in (ROOT / "pipeline" / "masks" / "__pycache__").glob("*.nb?"):
-                    shutil.copy(compiled, cache)
+            with suppress(OSError):  # it is not unpacked yet
+                lend(package)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +86,7 @@ def two_nodes() -> Iterator[TwoNodes]:
     head += [f"--temp-dir={folder}/head", f"--metrics-export-port={metrics}", f"--dashboard-agent-listen-port={agent}"]
     node += [f"--temp-dir={folder}/node", f"--metrics-export-port={node_metrics}"]
     node += [f"--dashboard-agent-listen-port={node_agent}"]
-    warm_up()  # so that this process has what `lend_compiled` lends
+    compile_here()
     with ThreadPoolExecutor() as threads:
         # A job may come before the node: that it is used when it joins is part of what is tested.
         head_up = threads.submit(start, head, env)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from pycocotools import mask as coco_mask
 
 from benchmarks.reference.official import OfficialSegmenter, build_official, segment_anything
@@ -53,6 +56,40 @@ OPTIONS: list[tuple[tuple[int, int], Options]] = [
     ((2, 3), {"points_per_side": 3, "stability_score_thresh": 0.0}),
     ((420, 384), {"points_per_side": 7, "min_mask_region_area": 100, "pred_iou_thresh": 0.85}),
 ]
+
+
+@contextmanager
+def asked_once(sam: Any) -> Generator[None]:
+    """The released network answers what it was asked before, to the bit, with what it answered: two generators that ask
+    it the same cost it once. What differs in a bit is computed."""
+    parts = (sam.image_encoder, sam.mask_decoder)
+    for part in parts:
+        part.forward = remembering(part.forward)
+    try:
+        yield
+    finally:
+        for part in parts:
+            del part.forward
+
+
+def remembering(forward: Callable[..., Any]) -> Callable[..., Any]:
+    known: dict[Any, Any] = {}
+
+    def remembered(*tensors: Any, **named: Any) -> Any:
+        key = *map(identity, tensors), *((name, identity(value)) for name, value in sorted(named.items()))
+        if key not in known:
+            known[key] = forward(*tensors, **named)
+        return known[key]
+
+    return remembered
+
+
+def identity(value: Any) -> Any:
+    """Equal for equal bits. An expanded tensor is hashed without its repetitions."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    once = value[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in value.stride())]
+    return value.dtype, value.shape, once.contiguous().numpy().tobytes()
 
 
 def official_masks(sam: Any, image_HW3: npt.NDArray[np.uint8], options: Options) -> list[Options]:
@@ -135,8 +172,9 @@ def wild(mini_sam: Any) -> dict[int, Pair]:
     pairs: dict[int, Pair] = {}
     for number in WILD:
         image_HW3, (hw, options) = wild_image(number), OPTIONS[number]
-        [ours] = generate_masks([image_HW3], OfficialSegmenter(mini_sam), Recipe(**options))
-        pairs[number] = Pair(hw, ours, official_masks(mini_sam, image_HW3, options))
+        with asked_once(mini_sam):
+            [ours] = generate_masks([image_HW3], OfficialSegmenter(mini_sam), Recipe(**options))
+            pairs[number] = Pair(hw, ours, official_masks(mini_sam, image_HW3, options))
     return pairs
 
 
@@ -195,8 +233,9 @@ def test_the_bundled_model_gives_the_released_generators_masks(
     segmenter, official = trained
     options = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.6, **options}
     image_HW3 = draw_scene(0, HELD_OUT_FROM + 77, size_hw=hw).rgb_HW3
-    expected = official_masks(official, image_HW3, options)
-    [alone] = generate_masks([image_HW3], OfficialSegmenter(official), Recipe(**options))
+    with asked_once(official):
+        expected = official_masks(official, image_HW3, options)
+        [alone] = generate_masks([image_HW3], OfficialSegmenter(official), Recipe(**options))
     assert columns_of_ours(alone.masks) == columns_of_theirs(expected)
     [together] = generate_masks([image_HW3], segmenter, Recipe(**options))
     assert_equal(together.masks, expected, hw)

@@ -112,14 +112,15 @@ def test_nothing_but_the_plan_is_written_and_a_run_takes_it_up(
 ):
     """The parts are those of a run that nobody tried before."""
     notes = Notes()
-    estimate = tried(with_run(settings, dry_images=6), notes)
+    settings = with_run(settings, dry_images=6, max_workers=2)
+    estimate = tried(settings, notes)
     assert files_in(settings.out) == {"plan.json", "members"}
     assert estimate.tried == 6
     assert estimate.to_do == ToDo(images_planned=13, images=13, chunks=5, reads=0, writes=0)
     assert estimate.workers == 2
     assert estimate.images_per_s > 0
     assert notes.standings[-1].images_total == 6
-    outcome = run(with_run(settings, dry_images=6))
+    outcome = run(settings)
     assert outcome.manifest is not None
     assert outcome.found_chunks == 0
     assert parts_of(settings.out) == parts_of(finished[0].out)

@@ -99,7 +99,7 @@ def names_of(settings: Settings) -> Counter[str]:
 def slow(request: pytest.FixtureRequest, settings: Settings, cluster: str, tmp_path: Path) -> Settings:
     """Twelve chunks of one image each, on the shared Ray session, by two workers; on disk or, if asked, on S3."""
     images = {f"im{number:02d}.png": drawn_image(number) for number in range(IMAGES)}
-    settings = with_run(settings, images_per_chunk=1, address=cluster)
+    settings = with_run(settings, images_per_chunk=1, max_workers=2, address=cluster)
     if getattr(request, "param", "disk") == "disk":
         return replace(settings, source=str(write_folder(tmp_path / "slow", images)))
     bucket = request.getfixturevalue("s3_bucket")

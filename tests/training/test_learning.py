@@ -20,7 +20,9 @@ from model.training.loop import Training, view_settings
 from model.training.settings import LossSettings, TrainSettings
 from tests.training.conftest import SMALL
 
-LEARNING = replace(SMALL, steps=40, batch=4, points_per_image=3, follow_up_share=0.1, warm_up_steps=10)
+LEARNING = replace(
+    SMALL, steps=20, batch=4, points_per_image=3, follow_up_share=0.1, learning_rate=2e-3, warm_up_steps=5
+)
 
 
 def held_out_loss(training: Training, batches: list[Batch]) -> dict[str, float]:
@@ -36,7 +38,7 @@ def held_out_loss(training: Training, batches: list[Batch]) -> dict[str, float]:
 
 
 def test_a_short_training_lowers_the_loss_on_scenes_it_has_not_seen() -> None:
-    """A minute of one slow core, from nothing. Seen: 0.82 of the loss, 0.86 of the masks', 0.77 of the dense.
+    """Half a minute of one slow core, from nothing. Seen: 0.83 of the loss, 0.86 of the masks', 0.79 of the dense.
 
     The steps are fixed and not the time, so that a slow machine takes longer and learns as much.
     """
@@ -53,9 +55,12 @@ def test_a_short_training_lowers_the_loss_on_scenes_it_has_not_seen() -> None:
     assert after["dense"] < 0.82 * before["dense"]
 
 
+GOES_ON_FOR = 2
+"""Steps after the interruption. A state that is not kept shows in the first: moments and averages in its update, the
+position in the data and in the schedule in what it sees."""
 KILLED = replace(
     SMALL,
-    steps=6,
+    steps=20,
     replicas=2,
     points_per_image=1,
     follow_up_share=0.5,
@@ -105,12 +110,13 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights_to_the_bit(tmp_p
         process.send_signal(signal.SIGKILL)
         process.wait()
     resumed = Training.resume(checkpoint, KILLED)
-    assert 2 <= resumed.progress.step < KILLED.steps
+    assert 2 <= resumed.progress.step <= KILLED.steps - GOES_ON_FOR
+    end = resumed.progress.step + GOES_ON_FOR
     straight = Training(KILLED)
     source = straight.source
-    batches = [source.make(number) for number in range(KILLED.steps)]
+    batches = [source.make(number) for number in range(end)]
     for training in (straight, resumed):
-        for number in range(training.progress.step, KILLED.steps):
+        for number in range(training.progress.step, end):
             training.step(batches[number])
     for key, value in straight.learner.state_dict().items():
         assert torch.equal(value, resumed.learner.state_dict()[key]), key
