@@ -70,8 +70,8 @@ def encoder(config: SamConfig) -> dict[str, Work]:
     blocks = config.depth
     window_attention = _self_attention(padded, config.window, config) * (blocks - wide)
     # LayerNorm and the residual sum, twice; GELU over four times the channels.
-    between = passes(N * C, reads=6, writes=4) + passes(config.mlp_ratio * N * C, reads=1, writes=1)
-    mlp = linear(N, C, config.mlp_ratio * C) + linear(N, config.mlp_ratio * C, C)
+    between = passes(N * C, reads=6, writes=4) + passes(config.mlp_channels * N, reads=1, writes=1)
+    mlp = linear(N, C, config.mlp_channels) + linear(N, config.mlp_channels, C)
     return {
         "patches": linear(N, 3 * config.patch**2, C) + passes(N * C, reads=2, writes=1),
         "projections": (linear(padded, C, 4 * C) * (blocks - wide)) + (linear(N, C, 4 * C) * wide),

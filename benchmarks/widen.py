@@ -41,6 +41,8 @@ def widened(small: Sam, config: SamConfig) -> Sam:
     raises  ValueError if `config` is smaller than the small model anywhere, or its decoder has other layers or heads
     """
     own = small.config
+    if not isinstance(own, SamConfig):
+        raise ValueError(f"{own.name} has no ViT to widen")
     less = [size for size in SIZES if getattr(config, size) < getattr(own, size)]
     if less or (config.decoder_depth, config.decoder_heads) != (own.decoder_depth, own.decoder_heads):
         raise ValueError(f"{config.name} is no wider {own.name}: {', '.join(less) or 'another decoder'}")

@@ -32,7 +32,7 @@ from pipeline.settings import ModelSettings, Recipe, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.uris import absolute
 from pipeline.work.released import with_released
-from pipeline.work.weights import checkpoint_sha256, load_model
+from pipeline.work.weights import checked_weights, load_model
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def evaluate_scenes(job: EvaluateJob) -> dict[str, Any]:
     store, model = connect(job.store), with_released(job.model, progress_on(sys.stderr))
     if model.checkpoint is not None:
         model = replace(model, checkpoint=absolute(model.checkpoint))
-    sha256 = checkpoint_sha256(model, store)
+    sha256 = checked_weights(model, store).sha256
     test = SceneTest(
         draw=partial(held_out_scene, size_hw=(job.scene_side, job.scene_side)),
         load=partial(load_model, model, sha256, store),

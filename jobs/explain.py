@@ -29,7 +29,7 @@ from pipeline.storage.uris import absolute, base_name
 from pipeline.texts import printable
 from pipeline.work.device import fix_torch
 from pipeline.work.released import with_released
-from pipeline.work.weights import checkpoint_sha256, load_model
+from pipeline.work.weights import checked_weights, load_model
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _segmenter(model: ModelSettings, store: Store) -> Segmenter[Any]:
     if model.checkpoint is not None:
         model = replace(model, checkpoint=absolute(model.checkpoint))
     try:
-        return load_model(model, checkpoint_sha256(model, store), store)
+        return load_model(model, checked_weights(model, store).sha256, store)
     except StorageError as error:
         raise ConfigError(f"model.checkpoint={model.checkpoint} cannot be read: {error}") from error
 

@@ -137,7 +137,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(config.embed_dim, eps=1e-6)
         self.attn = Attention(config.embed_dim, config.heads, window or config.grid_side)
         self.norm2 = nn.LayerNorm(config.embed_dim, eps=1e-6)
-        self.mlp = MLP(config.embed_dim, config.mlp_ratio * config.embed_dim)
+        self.mlp = MLP(config.embed_dim, config.mlp_channels)
 
     def forward(self, x_BggC: Tensor) -> Tensor:
         x_BggC = x_BggC + self.attn(self.norm1(x_BggC))

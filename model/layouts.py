@@ -6,12 +6,14 @@ The released layout is that of the .pth files of Segment Anything; the other is 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from math import isqrt
+from typing import Any
 
 from torch import Tensor
 
-from model.config import CONFIGS, SamConfig
+from model.config import MODELS, ModelConfig, SamConfig, TinyVitConfig
 
 # (released, Hugging Face); the patterns are applied in order, each wherever it matches.
 _RENAMES = [
@@ -101,22 +103,33 @@ def _last_head_layers(released: Mapping[str, Tensor]) -> dict[str, int]:
     return last
 
 
-def infer_config(released: Mapping[str, Tensor]) -> SamConfig:
+def infer_config(released: Mapping[str, Tensor], *, expected: ModelConfig | None = None) -> ModelConfig:
     """Read every size off the tensors' shapes. Decoder heads cannot be seen in a shape; all releases have 8.
 
+    expected  has the sizes of a TinyViT that no shape shows: the input's side, and the strides
     raises  KeyError or ValueError-like errors are the caller's to turn into a sentence: a needed tensor is absent
     """
+    if "image_encoder.patch_embed.seq.0.c.weight" in released:
+        sizes = _tiny_vit_sizes(released, expected)
+    else:
+        sizes = _vit_sizes(released)
+    same = [
+        name
+        for name, config in MODELS.items()
+        if replace(config, name="custom", decoder_depth=sizes.decoder_depth) == sizes
+    ]
+    return replace(sizes, name=same[0]) if same else sizes
+
+
+def _vit_sizes(released: Mapping[str, Tensor]) -> SamConfig:
     embed_dim, _, patch, _ = released["image_encoder.patch_embed.proj.weight"].shape
     grid = released["image_encoder.pos_embed"].shape[1]
-    depth = 1 + max(int(name.split(".")[2]) for name in released if name.startswith("image_encoder.blocks."))
+    depth = _count(released, r"image_encoder\.blocks\.(\d+)\.")
     tables = [released[f"image_encoder.blocks.{index}.attn.rel_pos_h"] for index in range(depth)]
     sides = [(len(table) + 1) // 2 for table in tables]
     windows = {side for side in sides if side != grid}
-    heads_of_iou = [
-        name for name in released if re.fullmatch(r"mask_decoder\.iou_prediction_head\.layers\.\d+\.weight", name)
-    ]
-    decoder_layers = {name.split(".")[3] for name in released if name.startswith("mask_decoder.transformer.layers.")}
-    sizes = SamConfig(
+    hidden = len(released["image_encoder.blocks.0.mlp.lin1.bias"])
+    return SamConfig(
         name="custom",
         embed_dim=embed_dim,
         depth=depth,
@@ -125,17 +138,44 @@ def infer_config(released: Mapping[str, Tensor]) -> SamConfig:
         input_side=grid * patch,
         patch=patch,
         window=windows.pop() if windows else 0,
-        mlp_ratio=len(released["image_encoder.blocks.0.mlp.lin1.bias"]) // embed_dim,
-        decoder_dim=released["mask_decoder.iou_token.weight"].shape[1],
-        decoder_depth=len(decoder_layers),
-        decoder_mlp=len(released["mask_decoder.transformer.layers.0.mlp.lin1.bias"]),
-        iou_head_depth=len(heads_of_iou),
-        iou_head_dim=len(released["mask_decoder.iou_prediction_head.layers.0.bias"]),
-        multimask_outputs=len(released["mask_decoder.mask_tokens.weight"]) - 1,
+        mlp_dim=None if hidden == 4 * embed_dim else hidden,
+        **_decoder_sizes(released),
     )
-    same = [
-        name
-        for name, config in CONFIGS.items()
-        if replace(config, name="custom", decoder_depth=len(decoder_layers)) == sizes
-    ]
-    return replace(sizes, name=same[0]) if same else sizes
+
+
+def _tiny_vit_sizes(released: Mapping[str, Tensor], expected: ModelConfig | None) -> TinyVitConfig:
+    like = expected if isinstance(expected, TinyVitConfig) else MODELS["mobile_sam"]
+    if not isinstance(like, TinyVitConfig):
+        raise TypeError("mobile_sam has no TinyViT")
+    stage = "image_encoder.layers.{}.blocks.0."
+    convolution = released[stage.format(0) + "conv1.c.weight"]
+    biases = [released[stage.format(index) + "attn.attention_biases"] for index in (1, 2, 3)]
+    norms = [released[stage.format(index) + "attn.norm.weight"] for index in (1, 2, 3)]
+    hidden, first = convolution.shape[:2]
+    depths = [_count(released, rf"image_encoder\.layers\.{index}\.blocks\.(\d+)\.") for index in range(4)]
+    return replace(
+        like,
+        name="custom",
+        dims=(first, *(len(norm) for norm in norms)),
+        depths=tuple(depths),
+        heads=tuple(len(table) for table in biases),
+        windows=tuple(isqrt(table.shape[1]) for table in biases),
+        expansion=hidden // first,
+        **_decoder_sizes(released),
+    )
+
+
+def _decoder_sizes(released: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {
+        "decoder_dim": released["mask_decoder.iou_token.weight"].shape[1],
+        "decoder_depth": _count(released, r"mask_decoder\.transformer\.layers\.(\d+)\."),
+        "decoder_mlp": len(released["mask_decoder.transformer.layers.0.mlp.lin1.bias"]),
+        "iou_head_depth": _count(released, r"mask_decoder\.iou_prediction_head\.layers\.(\d+)\."),
+        "iou_head_dim": len(released["mask_decoder.iou_prediction_head.layers.0.bias"]),
+        "multimask_outputs": len(released["mask_decoder.mask_tokens.weight"]) - 1,
+    }
+
+
+def _count(names: Iterable[str], pattern: str) -> int:
+    """How many there are of what the pattern numbers from 0."""
+    return 1 + max((int(match[1]) for name in names if (match := re.match(pattern, name))), default=-1)

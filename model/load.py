@@ -1,34 +1,54 @@
 """Checkpoint bytes -> a checked model, on its device and in its precision, ready to run.
 
-Reads the released .pth layout, Hugging Face's safetensors (or .bin) layout and the bundled weights. Nothing in a
-checkpoint is executed.
+Reads the released .pth layout, Hugging Face's safetensors (or .bin) layout and the bundled weights, also where a
+trainer wrapped them. Nothing in a checkpoint is executed, and no tensor is left out but by its exact name.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import pickle
-import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from model.config import CONFIGS, SamConfig
+from model.config import MODELS, ModelConfig
+from model.extras import without_extras
+from model.foreign import foreign
 from model.layouts import from_hugging_face, infer_config, is_hugging_face
+from model.opening import CheckpointError, open_checkpoint
 from model.sam import Sam
 from model.segmenter import TorchSegmenter
-from model.wrapped import SAFETENSORS_FILE, TORCH_FILE, is_table, wrapping
+from model.wrapped import take_off
+
+__all__ = ["CheckedWeights", "CheckpointError", "check_weights", "load_sam", "load_segmenter", "resolve_device"]
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Names of `model.precision`, and what the encoder's matrix products are computed in."""
 BUNDLED = {"tiny": Path(__file__).parent / "weights" / "tiny.safetensors"}
 
 
-class CheckpointError(ValueError):
-    """The weights cannot be used; the message says what differs and what to do."""
+@dataclass(frozen=True)
+class CheckedWeights:
+    """What a checkpoint is, once its keys and shapes are known to fit.
+
+    sha256  hex digest of the file's bytes
+    notes   what was taken off or dropped to find the model in it, one sentence each
+    """
+
+    sha256: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A checkpoint's tensors under their released names, the sizes that they fit, and what was left out."""
+
+    tensors: dict[str, Tensor]
+    config: ModelConfig
+    notes: tuple[str, ...]
 
 
 def read_checkpoint(name: str, checkpoint: bytes | None) -> bytes:
@@ -36,14 +56,13 @@ def read_checkpoint(name: str, checkpoint: bytes | None) -> bytes:
 
     raises  CheckpointError if `name` is unknown, or has no bundled weights and none were given
     """
-    if name not in CONFIGS:
-        raise CheckpointError(f"there is no model named {name!r}; choose one of {', '.join(CONFIGS)}")
+    if name not in MODELS:
+        raise CheckpointError(f"there is no model named {name!r}; choose one of {', '.join(MODELS)}")
     if checkpoint is not None:
         return checkpoint
     if name not in BUNDLED:
         raise CheckpointError(
-            f"model {name} comes without weights: set model.checkpoint to its file "
-            "(the .pth of facebookresearch/segment-anything or the model.safetensors of the same model on Hugging Face)"
+            f"model {name} comes without weights: set model.checkpoint to its file (docs/models.md says where it is)"
         )
     try:
         return BUNDLED[name].read_bytes()
@@ -51,14 +70,14 @@ def read_checkpoint(name: str, checkpoint: bytes | None) -> bytes:
         raise CheckpointError(f"{BUNDLED[name]} is missing from this installation; install Maskmill again") from error
 
 
-def checked_sha256(name: str, checkpoint: bytes | None = None) -> str:
-    """Hex digest of the checkpoint file's bytes, once its keys and shapes are known to fit `name`.
+def check_weights(name: str, checkpoint: bytes | None = None) -> CheckedWeights:
+    """Whether the checkpoint fits `name`.
 
     raises  CheckpointError as `load_segmenter` does; no model is built
     """
     data = read_checkpoint(name, checkpoint)
-    _checked_tensors(data, CONFIGS[name])
-    return hashlib.sha256(data).hexdigest()
+    notes = _checked(data, MODELS[name]).notes
+    return CheckedWeights(hashlib.sha256(data).hexdigest(), notes)
 
 
 def load_segmenter(
@@ -73,7 +92,7 @@ def load_segmenter(
     encoder_dtype = PRECISIONS[precision]
     data = read_checkpoint(name, checkpoint)
     target = resolve_device(device)
-    sam = load_sam(data, expected=CONFIGS[name]).to(target)
+    sam = load_sam(data, expected=MODELS[name]).to(target)
     # TF32 drops 13 bits of every product; float32 here means float32.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
@@ -98,26 +117,29 @@ def resolve_device(device: str) -> torch.device:
     return target
 
 
-def load_sam(data: bytes, *, expected: SamConfig | None = None) -> Sam:
+def load_sam(data: bytes, *, expected: ModelConfig | None = None) -> Sam:
     """A float32 Sam on the CPU from a checkpoint's bytes, its sizes read off the tensors.
 
     expected  the sizes that the caller asked for; decoder depths 2 and 3 are both accepted
     raises    CheckpointError naming every key or shape that differs
     """
-    released, config = _checked_tensors(data, expected)
-    sam = Sam(config)
-    sam.load_state_dict({name: tensor.float() for name, tensor in released.items()})
+    checked = _checked(data, expected)
+    sam = Sam(checked.config)
+    sam.load_state_dict({name: tensor.float() for name, tensor in checked.tensors.items()})
     return sam.eval()
 
 
-def _checked_tensors(data: bytes, expected: SamConfig | None) -> tuple[dict[str, Tensor], SamConfig]:
-    """The checkpoint's tensors under their released names, and the sizes that they fit."""
-    tensors = _read_tensors(data)
-    released = from_hugging_face(tensors) if is_hugging_face(tensors) else tensors
+def _checked(data: bytes, expected: ModelConfig | None) -> _Checked:
+    bare = take_off(open_checkpoint(data))
+    if what := foreign(bare.tensors, known=MODELS):
+        raise CheckpointError(what)
+    released = from_hugging_face(bare.tensors) if is_hugging_face(bare.tensors) else bare.tensors
     config = _config_of(released, expected)
-    _check_keys(released, _wanted(config))
-    _check_finite(released)
-    return released, config
+    wanted = _wanted(config)
+    tensors, dropped = without_extras(released, config, wanted=wanted)
+    _check_keys(tensors, wanted)
+    _check_finite(tensors)
+    return _Checked(tensors, config, (*bare.notes, *dropped))
 
 
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:
@@ -132,53 +154,15 @@ def _check_finite(tensors: Mapping[str, Tensor]) -> None:
             )
 
 
-def _wanted(config: SamConfig) -> dict[str, Tensor]:
+def _wanted(config: ModelConfig) -> dict[str, Tensor]:
     """Names and shapes of a model of these sizes, without its memory."""
     with torch.device("meta"):
         return Sam(config).state_dict()
 
 
-def _read_tensors(data: bytes) -> dict[str, Tensor]:
-    is_torch_file = zipfile.is_zipfile(io.BytesIO(data)) or data[:2] == b"\x80\x02"
-    content = _read_torch(data) if is_torch_file else _read_safetensors(data)
-    opened = TORCH_FILE if is_torch_file else SAFETENSORS_FILE
-    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
-        content, opened = content["model"], f"{opened}['model']"
-    if around := wrapping(content, opened=opened):
-        raise CheckpointError(around)
-    if not is_table(content):
-        raise CheckpointError("the checkpoint is not a table of named tensors; give the model's state dict")
-    return dict(content)
-
-
-def _read_torch(data: bytes) -> object:
+def _config_of(released: Mapping[str, Tensor], expected: ModelConfig | None) -> ModelConfig:
     try:
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            "the checkpoint holds pickled code beside its tensors, or is damaged, and was not opened; "
-            "save only the model's state dict, convert it to safetensors, or fetch it again"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"the checkpoint is damaged or cut short ({error}); fetch it again") from error
-
-
-def _read_safetensors(data: bytes) -> dict[str, Tensor]:
-    # Imported here so that model/ imports on a bare machine that brings its own .pth.
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        return load(data)
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"the checkpoint is neither a torch .pth nor a safetensors file, or it is cut short ({error})"
-        ) from error
-
-
-def _config_of(released: Mapping[str, Tensor], expected: SamConfig | None) -> SamConfig:
-    try:
-        config = infer_config(released)
+        config = infer_config(released, expected=expected)
     except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError, RuntimeError) as error:
         if expected is not None and any(name in _wanted(expected) for name in released):
             _check_keys(released, _wanted(expected))
@@ -186,16 +170,22 @@ def _config_of(released: Mapping[str, Tensor], expected: SamConfig | None) -> Sa
             f"the checkpoint is not Segment Anything: {error} is missing or of another kind "
             f"(it has {len(released)} tensors, for example {', '.join(sorted(released)[:3])})"
         ) from error
-    if expected is not None:
-        wrong = [
-            f"{size}={getattr(config, size)} instead of {getattr(expected, size)}"
-            for size in SamConfig.__dataclass_fields__
-            if size not in ("name", "decoder_depth") and getattr(config, size) != getattr(expected, size)
-        ]
-        if wrong:
-            fits = f"; it fits model={config.name}" if config.name in CONFIGS else ""
-            raise CheckpointError(f"the checkpoint is not a {expected.name}: {', '.join(wrong)}{fits}")
-    return config
+    if expected is None:
+        return config
+    if wrong := _differing(config, expected):
+        fits = f"; it fits model={config.name}" if config.name in MODELS else ""
+        raise CheckpointError(f"the checkpoint is not a {expected.name}: {', '.join(wrong)}{fits}")
+    return replace(config, name=expected.name)
+
+
+def _differing(config: ModelConfig, expected: ModelConfig) -> list[str]:
+    if type(config) is not type(expected):
+        return ["it has an image encoder of another family"]
+    return [
+        f"{size.name}={getattr(config, size.name)} instead of {getattr(expected, size.name)}"
+        for size in fields(expected)
+        if size.name not in ("name", "decoder_depth") and getattr(config, size.name) != getattr(expected, size.name)
+    ]
 
 
 def _check_keys(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.config import SamConfig
+from model.config import ModelConfig
 from model.image_encoder import LayerNorm2d
 
 
@@ -54,7 +54,7 @@ class TokenMLP(nn.Module):
 class TwoWayLayer(nn.Module):
     """Attention among the tokens, from tokens to image, an MLP of the tokens; then attention from image to tokens."""
 
-    def __init__(self, config: SamConfig, *, first: bool) -> None:
+    def __init__(self, config: ModelConfig, *, first: bool) -> None:
         super().__init__()
         C, heads = config.decoder_dim, config.decoder_heads
         self.first = first
@@ -86,7 +86,7 @@ class TwoWayLayer(nn.Module):
 class TwoWayTransformer(nn.Module):
     """`decoder_depth` two-way layers and a final attention from tokens to image."""
 
-    def __init__(self, config: SamConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         C = config.decoder_dim
         self.layers = nn.ModuleList(TwoWayLayer(config, first=i == 0) for i in range(config.decoder_depth))
@@ -122,7 +122,7 @@ class HeadMLP(nn.Module):
 class MaskDecoder(nn.Module):
     """Output 0 is the single mask, the others are the ambiguity-aware three."""
 
-    def __init__(self, config: SamConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         C, outputs = config.decoder_dim, config.multimask_outputs + 1
         self.transformer = TwoWayTransformer(config)

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from model.config import SamConfig
+from model.config import ModelConfig
 from model.image_encoder import LayerNorm2d
 
 BACKGROUND, FOREGROUND, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = range(4)
@@ -36,7 +36,7 @@ class FourierPositions(nn.Module):
 class PromptEncoder(nn.Module):
     """Sparse tokens for points and boxes, a dense map for masks."""
 
-    def __init__(self, config: SamConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         C = config.decoder_dim
         self.input_side, self.grid_side = config.input_side, config.grid_side
@@ -72,7 +72,7 @@ class PromptEncoder(nn.Module):
 
         points      (coords_PK2, labels_PK): label 1 foreground, 0 background, -1 padding
         boxes_P4    XYXY
-        masks_P1hw  mask logits of an earlier answer, `SamConfig.mask_side` square
+        masks_P1hw  mask logits of an earlier answer, `ModelConfig.mask_side` square
         returns     sparse_PTC (T tokens, 0 without points and boxes), dense_PCgg
         """
         parts: list[Tensor] = []

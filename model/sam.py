@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.config import CONFIGS, SamConfig
+from model.config import CONFIGS, ModelConfig, SamConfig, TinyVitConfig
 from model.image_encoder import ImageEncoder
 from model.mask_decoder import MaskDecoder
 from model.prompt_encoder import PromptEncoder
+from model.tiny_vit import TinyVit
 
 __all__ = ["CONFIGS", "Sam", "SamConfig"]
 
@@ -24,10 +25,10 @@ class Sam(nn.Module):
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def __init__(self, config: SamConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.image_encoder = ImageEncoder(config)
+        self.image_encoder = _encoder(config)
         self.prompt_encoder = PromptEncoder(config)
         self.mask_decoder = MaskDecoder(config)
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).reshape(3, 1, 1), persistent=False)
@@ -38,3 +39,12 @@ class Sam(nn.Module):
         standard = (images_B3HW - self.pixel_mean) / self.pixel_std
         H, W = standard.shape[-2:]
         return F.pad(standard, (0, self.config.input_side - W, 0, self.config.input_side - H))
+
+
+def _encoder(config: ModelConfig) -> nn.Module:
+    """The image encoder of the config's family."""
+    if isinstance(config, TinyVitConfig):
+        return TinyVit(config)
+    if isinstance(config, SamConfig):
+        return ImageEncoder(config)
+    raise TypeError(f"{type(config).__name__} is no family of models")

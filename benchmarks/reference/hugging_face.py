@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import SamConfig, SamModel
+from transformers import SamConfig as HuggingFaceConfig
+from transformers import SamModel
 
+from model.config import SamConfig
 from model.layouts import to_hugging_face
 from model.sam import Sam
 
@@ -13,8 +15,10 @@ from model.sam import Sam
 def hugging_face(sam: Sam) -> Any:
     """transformers' SamModel of the same sizes and weights."""
     c = sam.config
+    if not isinstance(c, SamConfig):
+        raise TypeError(f"transformers has no {c.name}")
     model = SamModel(
-        SamConfig(
+        HuggingFaceConfig(
             vision_config={
                 "hidden_size": c.embed_dim,
                 "num_hidden_layers": c.depth,
@@ -25,7 +29,7 @@ def hugging_face(sam: Sam) -> Any:
                 "window_size": c.window,
                 "output_channels": c.decoder_dim,
                 "num_pos_feats": c.decoder_dim // 2,
-                "mlp_dim": c.mlp_ratio * c.embed_dim,
+                "mlp_dim": c.mlp_channels,
             },
             prompt_encoder_config={
                 "hidden_size": c.decoder_dim,

@@ -109,7 +109,7 @@ def build_official(config: SamConfig, *, modeling: Any = _modeling) -> Any:
             depth=config.depth,
             embed_dim=config.embed_dim,
             img_size=config.input_side,
-            mlp_ratio=config.mlp_ratio,
+            mlp_ratio=(config.mlp_channels + 0.5) / config.embed_dim,
             norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
             num_heads=config.heads,
             patch_size=config.patch,
@@ -216,6 +216,12 @@ def calibrated_official(config: SamConfig, image_HW3: npt.NDArray[np.uint8], *, 
     cast(Any, torch).manual_seed(seed)
     sam = build_official(config)
     sam.image_encoder.pos_embed.copy_(_waves(config))
+    calibrate(sam, image_HW3)
+    return sam
+
+
+def calibrate(sam: Any, image_HW3: npt.NDArray[np.uint8]) -> None:
+    """Steps 2 and 3 of `calibrated_official`, in a model with any encoder."""
     decoder = sam.mask_decoder
     for part in (decoder.transformer, decoder.output_hypernetworks_mlps):
         for parameter in part.parameters():
@@ -235,7 +241,6 @@ def calibrated_official(config: SamConfig, image_HW3: npt.NDArray[np.uint8], *, 
         # Output 0 of the network is the single-mask answer, which is not asked for here.
         logits_Phw, predicted_iou_P = answer.logits_PMhw[:, output], answer.predicted_iou_PM[:, output]
         _rescale_output(decoder, output + 1, logits_Phw.contiguous(), predicted_iou_P.contiguous())
-    return sam
 
 
 def _waves(config: SamConfig) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from model.image_encoder import Block
+from model.image_encoder import Block, ImageEncoder
 from model.sam import Sam, SamConfig
 from model.training.dense import DenseHead
 
@@ -27,7 +27,7 @@ class Learner(nn.Module):
         self.sam = Sam(config)
         self.dense = DenseHead(config)
         self.drops: list[DropPath] = []
-        blocks = [cast(Block, block) for block in self.sam.image_encoder.blocks]
+        blocks = [cast(Block, block) for block in cast(ImageEncoder, self.sam.image_encoder).blocks]
         for index, block in enumerate(blocks if drop_path else []):
             for branch in (block.attn, block.mlp):
                 self.drops.append(DropPath(drop_path * index / max(1, len(blocks) - 1)))

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from model.config import CONFIGS, ModelConfig
 from model.load import load_sam, resolve_device
-from model.sam import CONFIGS, Sam, SamConfig
+from model.sam import Sam
 from model.training.batches import Batch, TrainingBatches, ViewSettings, held_out_batches, prefetched, split_batch
 from model.training.evaluate import Evaluation, outputs_and_truths, summarise
 from model.training.forward import Step, batch_loss
@@ -231,7 +232,7 @@ class Means:
         return f"{done}: {', '.join(parts)}, {rate:.1f} images/s"
 
 
-def view_settings(settings: TrainSettings, config: SamConfig) -> ViewSettings:
+def view_settings(settings: TrainSettings, config: ModelConfig) -> ViewSettings:
     """Views for a model of these sizes; a thing's least size counts cells of the model's own grid."""
     return ViewSettings(
         config.input_side, config.mask_side, settings.points_per_image, settings.min_cells, settings.whole_share

@@ -134,6 +134,8 @@ def _sealed(text: bytes) -> bytes:
 def card(plan: Plan, counts: CardCounts) -> bytes:
     settings = plan.settings
     about = {"model": settings.model_name, "weights, sha256": settings.weights_sha256}
+    if settings.checkpoint_notes:
+        about |= {"left out of the checkpoint": "; ".join(settings.checkpoint_notes)}
     about |= {"encoder's precision": str(settings.precision)}
     about |= {name: str(value) for name, value in settings.named().items() if name.startswith("recipe.")}
     failed = ", ".join(f"{count:,} {status}" for status, count in counts.failures.items())

@@ -44,11 +44,13 @@ class OutputSettings:
     threads_per_worker: int
     max_bytes: int
     mixed_lists: bool
+    checkpoint_notes: tuple[str, ...] = ()
+    """What of the checkpoint's file is not in the model, by looking at it. A plan says it if there is any."""
     image_column: str | None = None
     """In a plan only if it was asked for."""
 
     @classmethod
-    def of(cls, settings: Settings, *, weights_sha256: str) -> OutputSettings:
+    def of(cls, settings: Settings, *, weights_sha256: str, checkpoint_notes: tuple[str, ...] = ()) -> OutputSettings:
         return cls(
             source=settings.source,
             format=settings.format,
@@ -61,6 +63,7 @@ class OutputSettings:
             threads_per_worker=settings.run.threads_per_worker,
             max_bytes=settings.run.max_bytes,
             mixed_lists=settings.run.mixed_lists,
+            checkpoint_notes=checkpoint_notes,
             image_column=settings.run.image_column,
         )
 
@@ -71,6 +74,8 @@ class OutputSettings:
             named[f"recipe.{name}"] = str(value) if isinstance(value, StrEnum) else value
         named |= {"model.name": self.model_name, "model.precision": str(self.precision)}
         named["model.weights_sha256"] = self.weights_sha256
+        if self.checkpoint_notes:
+            named["model.checkpoint_notes"] = list(self.checkpoint_notes)
         for name in ("images_per_chunk", "max_pixels", "threads_per_worker", "max_bytes", "mixed_lists"):
             named[f"run.{name}"] = getattr(self, name)
         if self.image_column is not None:
@@ -93,6 +98,7 @@ class OutputSettings:
             threads_per_worker=named["run.threads_per_worker"],
             max_bytes=named.get("run.max_bytes", RunSettings.max_bytes),
             mixed_lists=named.get("run.mixed_lists", RunSettings.mixed_lists),
+            checkpoint_notes=tuple(named.get("model.checkpoint_notes", ())),
             image_column=named.get("run.image_column"),
         )
 

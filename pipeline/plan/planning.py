@@ -211,12 +211,14 @@ class _Draft:
 def _resumed(plan: Plan, asked: OutputSettings, *, out: str) -> Plan:
     """The plan, with the settings of the command where it is too old to have its own.
 
-    Sources are compared by their names. What lies there now does not matter: the plan has its members.
+    Sources are compared by their names. What lies there now does not matter: the plan has its members. Notes on the
+    checkpoint follow from its hash, which is compared; another version may word them otherwise.
 
     raises  ConfigError if it was made with other settings
     """
     if plan.settings.source in spellings(asked.source):
         asked = replace(asked, source=plan.settings.source)
+    asked = replace(asked, checkpoint_notes=plan.settings.checkpoint_notes)
     before, now = (settings.named(version=plan.version) for settings in (plan.settings, asked))
     pairs = {name: (before.get(name), now.get(name)) for name in before | now}
     changed = [f"{name} {then!r} -> {asked_now!r}" for name, (then, asked_now) in pairs.items() if then != asked_now]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pipeline.plan.plan import Plan
 from pipeline.plan.versions import differing
 
-_FIRST = ("model.name", "model.precision", "model.weights_sha256")
+_FIRST = ("model.name", "model.precision", "model.weights_sha256", "model.checkpoint_notes")
 
 
 def provenance(plan: Plan, made_by: Mapping[str, int]) -> dict[str, str]:
@@ -18,7 +18,7 @@ def provenance(plan: Plan, made_by: Mapping[str, int]) -> dict[str, str]:
     """
     named = plan.settings.named(version=plan.version)
     order = [*_FIRST, *(name for name in named if name.startswith("recipe.")), *named]
-    said = {name: _word(named[name]) for name in dict.fromkeys(order)}
+    said = {name: _word(named[name]) for name in dict.fromkeys(order) if name in named}
     said |= {f"version of {name}": version for name, version in plan.versions}
     others = _others(plan, made_by)
     if others:

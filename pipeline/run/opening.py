@@ -73,7 +73,9 @@ def plan_run(settings: Settings, out: str, store: Store, weights: Weights, progr
 
     raises  ConfigError if the source cannot be planned or the plan is another one's; StorageError
     """
-    output_settings = OutputSettings.of(settings, weights_sha256=weights.sha256)
+    output_settings = OutputSettings.of(settings, weights_sha256=weights.sha256, checkpoint_notes=weights.notes)
+    for note in weights.notes:
+        progress.say(f"left out of the checkpoint: {note}")
     try:
         planned = create_or_load_plan(output_settings, out=out, store=store, say=progress.say)
     except (NotFoundError, DeniedError) as error:

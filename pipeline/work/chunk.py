@@ -271,10 +271,16 @@ def part_metadata(plan: Plan, versions: Versions, funnel: Funnel, earlier: Earli
         "model_name": plan.settings.model_name,
         "model_precision": str(plan.settings.precision),
         "weights_sha256": plan.settings.weights_sha256,
+        **_notes(plan.settings.checkpoint_notes),
         "plan_sha256": plan.sha256,
         "funnel": json.dumps(asdict(funnel), separators=(",", ":")),
         **_versions(plan, versions, earlier),
     }
+
+
+def _notes(checkpoint_notes: tuple[str, ...]) -> dict[str, str]:
+    """Most checkpoints are used as they are, and their parts say nothing of it."""
+    return {"checkpoint_notes": canonical_json(checkpoint_notes).decode()} if checkpoint_notes else {}
 
 
 def _versions(plan: Plan, versions: Versions, earlier: EarlierPart | None) -> dict[str, str]:

@@ -27,10 +27,15 @@ class LoadGenerator(Protocol):
 
 @dataclass(frozen=True)
 class Weights:
-    """What the model is (`sha256`, part of the plan) and how a worker gets it."""
+    """What the model is and how a worker gets it.
+
+    sha256  of the checkpoint; part of the plan
+    notes   what of its file is not in the model, one sentence each; part of the plan if there are any
+    """
 
     sha256: str
     load: LoadGenerator
+    notes: tuple[str, ...] = ()
 
 
 FindWeights = Callable[[Settings, Store], Weights]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from model.load import CheckpointError, checked_sha256, load_segmenter
+from model.load import CheckedWeights, CheckpointError, check_weights, load_segmenter
 from model.segmenter import TorchSegmenter
 from pipeline.errors import ConfigError, DeniedError, NotFoundError
 from pipeline.masks.warm_up import warm_up
@@ -31,8 +31,9 @@ def weights_from_settings(settings: Settings, store: Store, *, progress: Progres
     if is_by_name(settings.model) and settings.run.address != "local":
         raise ConfigError(on_a_cluster(settings.model.name))
     model = with_released(settings.model, progress)
-    sha256 = checkpoint_sha256(model, store)
-    return Weights(sha256=sha256, load=partial(load_generator, model, sha256))
+    checked = checked_weights(model, store)
+    load = partial(load_generator, model, checked.sha256)
+    return Weights(sha256=checked.sha256, load=load, notes=checked.notes)
 
 
 def load_generator(
@@ -69,10 +70,10 @@ def load_model(model: ModelSettings, sha256: str, store: Store, shared: Path | N
     return segmenter
 
 
-def checkpoint_sha256(model: ModelSettings, store: Store) -> str:
+def checked_weights(model: ModelSettings, store: Store) -> CheckedWeights:
     """What the weights are, checked without making a model of them. Raises ConfigError if they cannot be used."""
     try:
-        return checked_sha256(model.name, _read(model, store))
+        return check_weights(model.name, _read(model, store))
     except CheckpointError as error:
         raise ConfigError(_about(model, error)) from error
     except DeniedError as error:

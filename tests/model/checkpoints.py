@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from functools import cache
 
 import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from model.config import CONFIGS, SamConfig
+from model.config import CONFIGS, ModelConfig
 from model.sam import Sam
 
 TINY = CONFIGS["tiny"]
 
 
-def released_state(config: SamConfig = TINY) -> dict[str, Tensor]:
+def released_state(config: ModelConfig = TINY) -> dict[str, Tensor]:
+    """Anew each time: a test may write into it."""
+    return {name: tensor.clone() for name, tensor in _state(config).items()}
+
+
+@cache
+def _state(config: ModelConfig) -> dict[str, Tensor]:
     torch.manual_seed(3)
     return Sam(config).state_dict()
 

@@ -93,6 +93,14 @@ def test_the_hub_sorts_by_size(settings: Settings, store: Store, images: int, ca
     assert text.count("No image failed.") == 2
 
 
+def test_the_card_says_what_was_left_out_of_the_checkpoint(settings: Settings, store: Store):
+    """Whoever makes the masks again must know which part of the file the model was."""
+    plan = context_of(settings, store).plan
+    assert "left out of the checkpoint" not in card(plan, CardCounts(1, 5, 1, 1, {})).decode()
+    noted = replace(plan, settings=replace(plan.settings, checkpoint_notes=("one", "two")))
+    assert "| left out of the checkpoint | `one; two` |" in card(noted, CardCounts(1, 5, 1, 1, {})).decode()
+
+
 def test_equal_runs_have_equal_cards(settings: Settings, tmp_path: Path, store: Store):
     """Nothing in it depends on where OUT is, or on the day."""
     cards: list[str] = []

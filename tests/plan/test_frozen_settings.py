@@ -69,7 +69,7 @@ def changed_settings() -> dict[str, OutputSettings]:
     of_run = ("images_per_chunk", "max_pixels", "threads_per_worker", "max_bytes", "mixed_lists", "image_column")
     typed |= {name: f"run.{name}" for name in of_run}
     for f in fields(OutputSettings):
-        if f.name not in ("source", "recipe"):
+        if f.name not in ("source", "recipe", "checkpoint_notes"):
             changed[typed.get(f.name, f.name)] = replace(settings, **{f.name: another(getattr(settings, f.name))})
     return changed
 
@@ -87,6 +87,16 @@ def test_every_setting_that_shapes_the_output_is_hashed_and_refused_on_resume(
     assert other.settings_sha256 != plan.settings_sha256
     with pytest.raises(ConfigError, match=rf"planned with other settings: {re.escape(name)} [^,]* -> [^,]*\. Resume"):
         create_or_load_plan(changed, out=settings.out, store=store)
+
+
+def test_notes_on_a_checkpoint_stay_in_the_plan_and_change_none_without(settings: Settings, store: Store):
+    """They follow from the file, so they are not compared; a plan of a file without any keeps its hash."""
+    notes = ("prefix 'module.' of the keys",)
+    asked = replace(shape_of(settings), checkpoint_notes=notes)
+    plan = create_or_load_plan(asked, out=settings.out, store=store).plan
+    assert plan.settings.named()["model.checkpoint_notes"] == list(notes)
+    assert "model.checkpoint_notes" not in shape_of(settings).named()
+    assert make(settings, store) == plan
 
 
 @pytest.mark.parametrize("name", ["images", "one, two"])

@@ -14,10 +14,10 @@ from PIL import ExifTags, Image
 from pipeline.errors import ContractError
 from pipeline.plan.layout import part_uri
 from pipeline.plan.plan import Plan
-from pipeline.records import Attempt, ImageMasks, Stage
+from pipeline.records import Attempt, Funnel, ImageMasks, Stage
 from pipeline.settings import Settings
 from pipeline.storage.store import Store
-from pipeline.work.chunk import process_chunk
+from pipeline.work.chunk import part_metadata, process_chunk
 from pipeline.work.device import Image_HW3
 from pipeline.work.stopwatch import Stopwatch
 from tests.fakes_run import drawn_image, write_folder
@@ -89,6 +89,9 @@ def test_metadata_says_how_and_not_where_or_when(settings: Settings, store: Stor
     assert funnel["kept"] == report.masks
     assert funnel["candidates"] == 48
     assert not any(str(settings.out) in value for value in metadata.values())
+    assert "checkpoint_notes" not in metadata
+    noted = replace(context.plan, settings=replace(context.plan.settings, checkpoint_notes=("one", "two")))
+    assert json.loads(part_metadata(noted, {}, Funnel())["checkpoint_notes"]) == ["one", "two"]
 
 
 def test_the_second_writer_of_a_chunk_changes_nothing(settings: Settings, store: Store):

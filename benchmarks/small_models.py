@@ -1,0 +1,95 @@
+"""CPU seconds and memory of the small models on one image: `python -m benchmarks.small_models [PEER ...]`.
+
+Each peer has one process with one thread, one after the other. Weights are random and calibrated on the image
+(reference/official.py), the same for both peers of MobileSAM: they tell of time and not of quality. Loading and
+calibration are not counted, nor is a first small image.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from benchmarks.cases import Image_HW3
+from benchmarks.reference.mobile import build_mobile, mobile_sam
+from benchmarks.reference.official import calibrate, calibrated_official
+from model.config import MODELS, SamConfig
+from model.sam import Sam
+from model.segmenter import TorchSegmenter
+from model.training.scenes import held_out_scene
+from pipeline.masks.generator import generate_masks
+from pipeline.settings import Recipe
+
+IMAGE_HW = (683, 1024)
+_CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+"""Of Linux."""
+PEERS = ("mobile_sam", "mobile_sam released", "slimsam_77", "slimsam_50", "vit_b")
+
+Masks = Callable[[Image_HW3], int]
+"""How many masks an image has."""
+
+
+def measure(peer: str) -> dict[str, Any]:
+    """In this process, which must be fresh: its peak memory is told."""
+    cast(Any, torch).set_num_threads(1)
+    image_HW3 = held_out_scene(77, size_hw=IMAGE_HW).rgb_HW3
+    masks = _released(image_HW3) if peer.endswith(" released") else _ours(peer, image_HW3)
+    masks(held_out_scene(78, size_hw=(64, 64)).rgb_HW3)
+    _CLEAR_REFS.write_text("5")  # the peak so far, of the calibration, is forgotten
+    before = time.process_time()
+    found = masks(image_HW3)
+    seconds = time.process_time() - before
+    return {"peer": peer, "cpu_s": round(seconds, 2), "masks": found, "peak_mib": _peak_mib()}
+
+
+def _peak_mib() -> int:
+    (line,) = (line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) // 1024
+
+
+def _released(image_HW3: Image_HW3) -> Masks:
+    generator = mobile_sam.SamAutomaticMaskGenerator(_calibrated_mobile(image_HW3), output_mode="coco_rle")
+    return lambda image_HW3: len(generator.generate(image_HW3))
+
+
+def _ours(name: str, image_HW3: Image_HW3) -> Masks:
+    config = MODELS[name]
+    if isinstance(config, SamConfig):
+        released = calibrated_official(config, image_HW3, seed=0)
+    else:
+        released = _calibrated_mobile(image_HW3)
+    sam, state = Sam(config), released.state_dict()
+    sam.load_state_dict({key: state[key] for key in sam.state_dict()})
+    segmenter = TorchSegmenter(sam, weights_sha256="")
+    generate = partial(generate_masks, segmenter=segmenter, recipe=Recipe())
+    return lambda image_HW3: len(generate([image_HW3])[0].masks)
+
+
+def _calibrated_mobile(image_HW3: Image_HW3) -> Any:
+    cast(Any, torch).manual_seed(0)
+    released = build_mobile()
+    calibrate(released, image_HW3)
+    return released
+
+
+def main(peers: list[str]) -> None:
+    for peer in peers or PEERS:
+        command = [sys.executable, "-c", "import sys; from benchmarks.small_models import one; one(sys.argv[1])", peer]
+        sys.stdout.write(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        sys.stdout.flush()
+
+
+def one(peer: str) -> None:
+    sys.stdout.write(json.dumps(measure(peer)) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
