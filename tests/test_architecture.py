@@ -199,8 +199,9 @@ class Block(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Block())
 paths = [path for room in ("model", "pipeline/masks") for path in pathlib.Path(room).rglob("*.py")]
 of_runs = ("exports", "finish", "planning", "report", "synthetic")
+of_peers = ("small_models",)
 paths = [path for path in paths if path.stem not in ("on_gpu", "gpu_kernels")]  # where there is a GPU, there is Triton
-paths += [path for path in pathlib.Path("benchmarks").glob("*.py") if path.stem not in of_runs]
+paths += [path for path in pathlib.Path("benchmarks").glob("*.py") if path.stem not in of_runs + of_peers]
 for path in sorted(paths):
     importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
 assert "cv2" in sys.modules and "torch" in sys.modules

@@ -24,7 +24,7 @@ from benchmarks.parity import parse as parse_parity
 from benchmarks.peers import PEERS, Setup
 from benchmarks.weights import find_weights
 from benchmarks.widen import repeated_blocks, widened
-from model.config import CONFIGS
+from model.config import CONFIGS, SamConfig
 from model.load import BUNDLED, load_sam
 from model.point_decoder import Predictions
 from model.segmenter import TorchSegmenter
@@ -95,14 +95,13 @@ def test_a_released_encoder_under_bf16_finds_nearly_the_same_masks(tmp_path: Pat
 def _widened_answers(**sizes: Any) -> tuple[Predictions, Predictions]:
     """The bundled model's candidates for a few points, and those of the same model widened; same grid and windows."""
     small = load_sam(BUNDLED["tiny"].read_bytes())
+    assert isinstance(small.config, SamConfig)
+    wide = replace(small.config, name="wide", decoder_dim=256, **sizes)
     image_HW3 = drawn_image("tiny", 77, (96, 128))
     points_xy_P2 = np.array([[20.0, 30.0], [64.0, 48.0], [100.0, 80.0]])
     one, other = (
         segmenter.decode(segmenter.encode([image_HW3])[0], points_xy_P2, pred_iou_thresh=-math.inf)
-        for segmenter in (
-            TorchSegmenter(sam, weights_sha256="")
-            for sam in (small, widened(small, replace(small.config, name="wide", decoder_dim=256, **sizes)))
-        )
+        for segmenter in (TorchSegmenter(sam, weights_sha256="") for sam in (small, widened(small, wide)))
     )
     assert one.logits_PMhw.abs().max() > 5
     return one, other

@@ -33,7 +33,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 def photographs_on(path: Path) -> int:
     """Pictures of images, which are JPEG; charts are not."""
-    return sum(image["src"].startswith("data:image/jpeg") for image in Tags(path.read_text()).all("img"))
+    return sum((image["src"] or "").startswith("data:image/jpeg") for image in Tags(path.read_text()).all("img"))
 
 
 def test_the_command_says_what_differs_and_leaves_both_outputs_as_they_are(
