@@ -144,7 +144,7 @@ def test_the_command_puts_a_copy_into_s3_once(
     [
         ((), "say which model: name=...; there are vit_b, vit_l, vit_h"),
         (("name=vit_x",), "there is no released file of name=vit_x; there are vit_b"),
-        (("name=tiny", "to=/dev/null/weights"), "to=/dev/null/weights cannot be written"),
+        (("name=tiny", "to=/dev/null/weights"), "/dev/null is to be a folder"),
     ],
 )
 @pytest.mark.usefixtures("released")
