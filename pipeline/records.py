@@ -61,7 +61,8 @@ class Stage(StrEnum):
 class Member:
     """One image inside a shard, as planned.
 
-    `offset` and `length` are bytes within the object at `uri`; a whole object has offset 0.
+    `offset` and `length` are bytes within the object at `uri`; a whole object has offset 0. In zips and Parquet files
+    they mean what storage/member_bytes.py says.
     `broken` says why the shard has no usable bytes here (the rest of a cut tar, say). It is empty for real images.
     """
 
@@ -86,7 +87,8 @@ class Ignored:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One entry of the source: a folder or prefix, a tar, or a list. `name` is unique in the run and safe in a path."""
+    """One entry of the source: a folder or prefix, a tar, a zip, a Parquet file, or a list. `name` is unique in the run
+    and safe in a path."""
 
     name: str
     uri: str

@@ -91,9 +91,10 @@ class ModelSettings:
     """Which weights, and where they run."""
 
     name: str = "tiny"
-    """tiny (bundled), vit_b, vit_l or vit_h."""
+    """tiny (bundled), mobile_sam, tiny_sam, slimsam_50, slimsam_77, vit_b, vit_l or vit_h (docs/models.md)."""
     checkpoint: str | None = None
-    """Path or s3:// URI of the weights. null takes the bundled ones, which exist only for `tiny`."""
+    """Path or s3:// URI of the weights. null takes the bundled ones of `tiny`, and on one machine the released files of
+    vit_b, vit_l and vit_h, which are fetched; the others have none."""
     device: str = "auto"
     """auto (cuda if there is one), cpu or cuda. The same run gives the same bytes on every machine of one device class.
     Another device class rounds float sums differently."""
@@ -182,7 +183,7 @@ class Settings:
     """One run."""
 
     source: str = ""
-    """What SHARD= names: folder, s3:// prefix, .tar, .parquet, .txt/.jsonl list; commas and globs name several."""
+    """What SHARD= names: folder, s3:// prefix, .tar, .zip, .parquet, .txt/.jsonl list. Commas and globs name more."""
     out: str = ""
     """Folder or s3:// prefix that the dataset is written to."""
     format: Format = Format.PARQUET

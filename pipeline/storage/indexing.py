@@ -1,7 +1,8 @@
 """The images of one shard: which they are and where their bytes lie.
 
 Owns the reading of a tar's headers and of a list's lines into a member index. Reads no pixels. The names of images
-are data: they are passed on and never used as paths. Folders are indexed in shards.py, while shards are found.
+are data: they are passed on and never used as paths. Folders are indexed in shards.py, while shards are found; zips in
+zips.py, Parquet files in image_tables.py.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class FoundMember(NamedTuple):
     """One image of a shard, in the shard's own order. A tuple, because there are millions of them.
 
     key     its name inside the shard; keys may repeat
-    offset  first byte in the object at `uri`
+    offset  first byte in the object at `uri`; of a zip or a Parquet file see member_bytes.py
     length  bytes; 0 means the whole object, whose size is not known yet (or no bytes at all, if `broken` is set)
     etag    the object's identity; "" if unknown
     broken  why there are no usable bytes here; "" for real members
