@@ -7,15 +7,14 @@ takes four names from timm, which is not a dependency of ours. A stand-in has th
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
 
 from benchmarks.reference.official import torchvision_stand_in
+from benchmarks.reference.stand_in import standing_in
 
 Anything = TypeVar("Anything")
 
@@ -51,17 +50,8 @@ def timm_stand_in() -> Generator[None]:
         "timm.models.layers": layers,
         "timm.models.registry": {"register_model": register_model},
     }
-    before = {name: sys.modules.get(name) for name in names}
-    for name, functions in names.items():
-        sys.modules[name] = ModuleType(name)
-        vars(sys.modules[name]).update(functions)
-    try:
+    with standing_in(names):
         yield
-    finally:
-        for name, module in before.items():
-            del sys.modules[name]
-            if module is not None:
-                sys.modules[name] = module
 
 
 with torchvision_stand_in(), timm_stand_in():

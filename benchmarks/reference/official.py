@@ -9,12 +9,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
-import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
@@ -22,6 +20,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from benchmarks.reference.stand_in import standing_in
 from model.config import SamConfig
 from model.point_decoder import Predictions
 from pipeline.masks.crops import grid_points
@@ -77,21 +76,15 @@ def torchvision_stand_in() -> Generator[None]:
     if importlib.util.find_spec("torchvision") is not None:
         yield
         return
-    names = {
+    names: dict[str, dict[str, Any]] = {
         "torchvision": {},
         "torchvision.ops": {},
         "torchvision.ops.boxes": {"batched_nms": batched_nms, "box_area": box_area},
         "torchvision.transforms": {},
         "torchvision.transforms.functional": {"resize": resize, "to_pil_image": to_pil_image},
     }
-    for name, functions in names.items():
-        sys.modules[name] = ModuleType(name)
-        vars(sys.modules[name]).update(functions)
-    try:
+    with standing_in(names):
         yield
-    finally:
-        for name in names:
-            del sys.modules[name]
 
 
 with torchvision_stand_in():
