@@ -42,8 +42,8 @@ class MaskGenerator:
     """Segment Anything's masks of whole images, or of a prompt.
 
     model        tiny (bundled), vit_b, vit_l, vit_h, or one of the small ones of docs/models.md
-    checkpoint   path of the weights, or hf://owner/name@revision/file of the Hugging Face Hub; None takes the bundled
-                 ones of tiny, and of vit_b, vit_l and vit_h the released file, once fetched into the user's cache folder
+    checkpoint   path of the weights, or hf://owner/name@revision/file of the Hugging Face Hub; None takes the ones
+                 bundled with tiny, and of vit_b, vit_l and vit_h the released file, once fetched into the user's cache
     recipe       sam (the released generator's defaults), sa1b (as SA-1B was made) or fast
     device       auto (a GPU where there is one), cpu, cuda or cuda:N
     precision    fp32 or bf16, of the image encoder
