@@ -33,6 +33,13 @@ def test_both_layouts_survive_a_round_trip_exactly(name: str) -> None:
     assert_same(load_sam(as_safetensors(to_hugging_face(state))).state_dict(), state)
 
 
+def test_loading_draws_no_numbers() -> None:
+    """The first values of a large model take seconds, and the checkpoint replaces every one of them."""
+    checkpoint, before = as_pth(released_state()), torch.random.get_rng_state()
+    assert_same(load_sam(checkpoint).state_dict(), released_state())
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 @pytest.fixture
 def tf32() -> Iterator[None]:
     """Somebody has switched it on before."""
