@@ -60,19 +60,6 @@ def test_a_loaded_model_multiplies_whole_float32() -> None:
     assert not torch.backends.cudnn.allow_tf32
 
 
-def test_hugging_face_names_are_those_of_transformers() -> None:
-    """Our table of names is only right if the library that owns the layout agrees, key by key."""
-    from transformers import SamConfig as HuggingFaceConfig
-    from transformers import SamModel
-
-    with torch.device("meta"):
-        theirs = SamModel(HuggingFaceConfig()).state_dict()
-        ours = to_hugging_face(Sam(CONFIGS["vit_b"]).state_dict())
-    assert {name: tensor.shape for name, tensor in ours.items()} == {
-        name: tensor.shape for name, tensor in theirs.items()
-    }
-
-
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "tiny_sam"])
 def test_sizes_are_read_off_the_tensors(name: str) -> None:
     """The file says what it is; nobody has to."""
