@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from model.config import MODELS, ModelConfig
 from model.extras import without_extras
+from model.first_values import without_first_values
 from model.foreign import foreign
 from model.layouts import from_hugging_face, infer_config, is_hugging_face
 from model.opening import CheckpointError, open_checkpoint
@@ -124,7 +125,8 @@ def load_sam(data: bytes, *, expected: ModelConfig | None = None) -> Sam:
     raises    CheckpointError naming every key or shape that differs
     """
     checked = _checked(data, expected)
-    sam = Sam(checked.config)
+    with without_first_values():
+        sam = Sam(checked.config)
     sam.load_state_dict({name: tensor.float() for name, tensor in checked.tensors.items()})
     return sam.eval()
 
@@ -156,7 +158,7 @@ def _check_finite(tensors: Mapping[str, Tensor]) -> None:
 
 def _wanted(config: ModelConfig) -> dict[str, Tensor]:
     """Names and shapes of a model of these sizes, without its memory."""
-    with torch.device("meta"):
+    with torch.device("meta"), without_first_values():
         return Sam(config).state_dict()
 
 

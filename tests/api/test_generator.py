@@ -179,11 +179,14 @@ def test_what_is_no_image_is_told_in_one_sentence(generator: MaskGenerator, imag
     assert sentence in str(caught.value)
 
 
-def test_it_brings_neither_ray_nor_hydra_nor_an_s3_client() -> None:
+def test_it_brings_neither_ray_nor_hydra_nor_an_s3_client_nor_the_compiler_of_torch() -> None:
+    """Some calls of torch import its compiler, sympy among it: 2 s of every start, for workers and drivers as well."""
     code = (
         "import sys, numpy; from pipeline import MaskGenerator\n"
         "MaskGenerator(points_per_side=1).generate(numpy.zeros((9, 9, 3), 'uint8'))\n"
-        "print(sorted({'ray', 'hydra', 'omegaconf', 'boto3', 'botocore', 'pyarrow'} & set(sys.modules)))"
+        "from pipeline.work.device import fix_torch; fix_torch(1)\n"
+        "unwanted = {'ray', 'hydra', 'omegaconf', 'boto3', 'botocore', 'pyarrow', 'sympy', 'torch._dynamo'}\n"
+        "print(sorted(unwanted & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
