@@ -7,14 +7,16 @@ whatever a cache may save and however often a kernel reads it: bytes by operator
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, Self
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
+from triton.runtime.interpreter import GridExecutor
 
 from tests.gpu.pretended import FREE
 
@@ -38,6 +40,20 @@ class Launches(TorchDispatchMode):
         self.of[name] += 1
         tensors = {id(each): each for each in tree_iter(values) if isinstance(each, Tensor)}
         self.bytes[name] += sum(each.numel() * each.element_size() for each in tensors.values())
+
+    def __enter__(self) -> Self:
+        launches = self
+
+        def counted(executor: Any, *args: Any, **options: Any) -> None:
+            launches.add(executor.fn.__name__, args, options)
+
+        self._patch = pytest.MonkeyPatch()
+        self._patch.setattr(GridExecutor, "__call__", counted)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._patch.undo()
+        super().__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, result = func._schema.name.removeprefix("aten::"), func(*args, **(kwargs or {}))
