@@ -7,7 +7,7 @@ is; a `Segmenter` is all it needs.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ from pipeline.records import Funnel, ImageMasks
 from pipeline.settings import Recipe
 
 CROPS_PER_ENCODE = 8
-"""Crops handed to the encoder at once, of one image or of several; bounds the embeddings that are alive."""
+"""Crops of an image handed to the encoder at once; bounds the embeddings that are alive. A GPU has its own number."""
 
 Image_HW3 = npt.NDArray[np.uint8]
 
@@ -61,8 +61,13 @@ def generate_masks(
               ContractError if an image is not (H, W, 3) uint8 with at least one pixel
     """
     found: list[list[Found]] = [[] for _ in images_HW3]
-    windows = [window for index, image_HW3 in enumerate(images_HW3) for window in _windows(index, image_HW3, recipe)]
-    searches = _searches(windows, segmenter, recipe, observer, crops_per_encode=crops_per_encode)
+    size = segmenter.crops_at_once or crops_per_encode
+    batches = (
+        windows[start : start + size]
+        for windows in (list(_windows(index, image_HW3, recipe)) for index, image_HW3 in enumerate(images_HW3))
+        for start in range(0, len(windows), size)
+    )
+    searches = _searches(batches, segmenter, recipe, observer)
     for image_index, search in _begun_before_waiting(searches):
         found[image_index].append(search)
     return [
@@ -74,16 +79,10 @@ def generate_masks(
 
 
 def _searches(
-    windows: Sequence[_Window],
-    segmenter: Segmenter[Encoded],
-    recipe: Recipe,
-    observer: Observer,
-    *,
-    crops_per_encode: int,
+    batches: Iterable[Sequence[_Window]], segmenter: Segmenter[Encoded], recipe: Recipe, observer: Observer
 ) -> Iterator[tuple[int, Generator[None, None, Found]]]:
     """The index of its image and the search of each crop; no encoding outlives its search."""
-    for start in range(0, len(windows), crops_per_encode):
-        batch = windows[start : start + crops_per_encode]
+    for batch in batches:
         encoded = list(segmenter.encode([window.pixels_HW3 for window in batch]))
         for window in batch:
             search = CropSearch(window.image_hw, window.crop, encoded.pop(0), segmenter, recipe, observer)
