@@ -1,4 +1,5 @@
-"""Where the bytes of an image lie, and how they are read: a whole object, a range, an entry of a zip, a row of a table.
+"""Where the bytes of an image lie, and how they are read: a whole object, a range, a place in a compressed tar, an
+entry of a zip, a row of a table.
 
 Owns the way from a shard's kind to the reader of its members.
 """
@@ -9,6 +10,7 @@ import sys
 from dataclasses import dataclass
 
 from pipeline.records import Member
+from pipeline.storage.compressed_tars import compressed_tars
 from pipeline.storage.image_tables import image_tables
 from pipeline.storage.indexing import ShardKind
 from pipeline.storage.store import ObjectInfo, Store, check_size
@@ -20,7 +22,8 @@ class ByteRange:
     """Bytes of an object; length 0 is all of it.
 
     kind    of the shard: in a zip the range is an entry called `name`, behind its header, which begins at `offset`; in
-            a Parquet file `offset` is the number of a row and `length` the size of the file
+            a Parquet file `offset` is the number of a row and `length` the size of the file; in a compressed tar the
+            range is one of the unpacked tar
     column  of a Parquet file, if the run was told which
     """
 
@@ -39,7 +42,8 @@ class ByteRange:
     def read(self, store: Store, *, limit: int = sys.maxsize, of_any_version: bool = False) -> bytes:
         """of_any_version  also of an object that was written anew since; whoever asks checks the bytes
 
-        raises  InputError if a zip or a table has no sound bytes there; TooManyBytesError above `limit`
+        raises  InputError if a compressed tar, a zip or a table has no sound bytes there
+                TooManyBytesError above `limit`
                 what `Store.read` raises, ChangedError if the object has another etag by now
         """
         etag = "" if of_any_version else self.etag
@@ -50,6 +54,10 @@ class ByteRange:
             case ShardKind.ZIP:
                 entry = ZipEntry(self.uri, etag, self.offset, self.length, self.name)
                 return read_entry(entry, store, limit=limit)
+            case ShardKind.COMPRESSED_TAR:
+                check_size(self.uri, self.length, limit)
+                tars = compressed_tars(store)
+                return tars.read(self.uri, etag=etag, offset=self.offset, length=self.length)
             case _:
                 check_size(self.uri, self.length, limit)
                 # The limit is for a line of a list, or what was an empty file when it was planned: their length is not
