@@ -18,6 +18,7 @@ import pytest
 from pipeline.errors import ChangedError, SourceError
 from pipeline.settings import StoreSettings
 from pipeline.storage.connect import connect
+from pipeline.storage.member_bytes import ByteRange
 from pipeline.storage.read_ahead import LONGEST, SMALL_GAP, Extent, ReadAhead
 from pipeline.work.chunk import WorkerContext
 from tests.fakes_run import drawn_image
@@ -89,6 +90,19 @@ def test_a_chunk_costs_few_requests_and_hardly_a_byte_more_than_its_shard(
     assert len(proxy.headers) == len(asked(proxy)) == requests
     end_of_parquet = 2**16  # what pyarrow takes at first
     assert sum(asked(proxy)) <= len(MAKE[name]()) * 1.1 + (end_of_parquet if requests > 1 else 0)
+
+
+@pytest.mark.parametrize(("name", "requests"), [("a.tar", 1), ("a.zip", 1), ("a.parquet", 2)])
+def test_an_image_from_the_middle_costs_a_request_or_two(
+    planned: Planned, proxy: FaultProxy, name: str, requests: int
+) -> None:
+    """Its place is in the member index; of a Parquet file its end says where the row group is."""
+    context = planned(name)
+    (shard,) = context.plan.shards
+    (member,) = context.index.read(shard.shard.name, 7, 8)
+    data = ByteRange.of(member, kind=shard.shard.kind, column=None).read(context.store)
+    assert hashlib.sha256(data).hexdigest() == HASHES[7]
+    assert len(proxy.headers) == len(asked(proxy)) == requests
 
 
 def test_a_line_that_breaks_and_a_busy_store_cost_a_request_each_and_nothing_else(
