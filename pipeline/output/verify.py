@@ -239,7 +239,7 @@ def _present(out: str, store: Store, found: Verification) -> set[str]:
 def _windows(planned: PlannedShard, images_per_chunk: int) -> Iterator[list[Chunk]]:
     """A shard's chunks, a few thousand images at a time."""
     chunks = planned.chunks(images_per_chunk)
-    while window := list(islice(chunks, max(1, WINDOW_IMAGES // images_per_chunk))):
+    while window := list(islice(chunks, max(1, WINDOW_IMAGES // planned.chunk_size(images_per_chunk)))):
         yield window
 
 
