@@ -28,6 +28,24 @@ os.environ["TRITON_INTERPRET"] = "1"
 torch.set_num_threads(1)
 
 
+DEAREST = (
+    "cluster/test_submit.py",
+    "run/test_chaos.py",
+    "run/test_generate.py",
+    "cluster/test_driver.py",
+    "test_wheel.py",
+    "training/test_learning.py",
+    "test_benchmarks.py",
+)
+"""Files of half a minute to two, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that no process is left alone with it at the end."""
+    rank = {Path(__file__).parent / name: number for number, name in enumerate(DEAREST)}
+    items.sort(key=lambda item: rank.get(item.path, len(DEAREST)))
+
+
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """The URL of a real S3 server process; credentials for it are in the environment while it runs."""
