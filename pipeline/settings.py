@@ -187,7 +187,7 @@ class Settings:
     """One run."""
 
     source: str = ""
-    """What SHARD= names: folder, s3:// prefix, .tar, .zip, .parquet, .txt/.jsonl list. Commas and globs name more."""
+    """What SHARD= names: folder or prefix, .tar(.gz), .zip, .parquet, .txt/.jsonl list. Commas and globs name more."""
     out: str = ""
     """Folder or s3:// prefix that the dataset is written to."""
     format: Format = Format.PARQUET

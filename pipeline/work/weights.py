@@ -11,13 +11,11 @@ from pathlib import Path
 from model.load import CheckedWeights, CheckpointError, check_weights, load_segmenter
 from model.segmenter import TorchSegmenter
 from pipeline.errors import ConfigError, DeniedError, NotFoundError
-from pipeline.masks.warm_up import warm_up
 from pipeline.progress import Progress
 from pipeline.settings import ModelSettings, Recipe, Settings
 from pipeline.storage.store import Store
 from pipeline.storage.uris import is_s3
 from pipeline.work.chunk import GenerateMasks
-from pipeline.work.device import Device, fix_torch
 from pipeline.work.loading import Weights
 from pipeline.work.node_cache import read_once
 from pipeline.work.released import is_fetched, on_a_cluster, with_weights_here
@@ -43,6 +41,10 @@ def load_generator(
 
     raises  as `load_model`
     """
+    # What a worker alone needs: numba among it, half a second of a driver.
+    from pipeline.masks.warm_up import warm_up
+    from pipeline.work.device import Device, fix_torch
+
     fix_torch(threads)
     segmenter = load_model(model, sha256, store, shared)
     warm_up()
