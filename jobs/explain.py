@@ -21,7 +21,7 @@ from pipeline.explain.explanation import explain
 from pipeline.explain.page import page
 from pipeline.masks.segmenter import Segmenter
 from pipeline.progress import progress_on
-from pipeline.settings import ModelSettings, Recipe, RunSettings, StoreSettings
+from pipeline.settings import Depth, ModelSettings, Recipe, RunSettings, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.images import decode_image
 from pipeline.storage.store import Store
@@ -45,6 +45,8 @@ class ExplainJob:
     """As run.max_pixels."""
     max_bytes: int = RunSettings.max_bytes
     """As run.max_bytes."""
+    depth: Depth = Depth.SCALE
+    """As image.depth."""
     threads: int = RunSettings.threads_per_worker
     """As run.threads_per_worker: sums, and so some masks, depend on it."""
     recipe: Recipe = field(default_factory=Recipe)
@@ -85,7 +87,7 @@ def _page_path(uri: str, asked: str) -> Path:
 def _pixels(uri: str, store: Store, job: ExplainJob) -> npt.NDArray[np.uint8]:
     """As a run decodes them."""
     try:
-        return decode_image(store.read(uri, limit=job.max_bytes), max_pixels=job.max_pixels).rgb_HW3
+        return decode_image(store.read(uri, limit=job.max_bytes), max_pixels=job.max_pixels, depth=job.depth).rgb_HW3
     except InputError as error:
         raise ConfigError(f"image={uri} cannot be used: {error.status}, {error.reason}") from error
     except StorageError as error:

@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError
 from pipeline.plan.bounds import check_shards
 from pipeline.plan.ids import annotation_stride
 from pipeline.records import Chunk, Ignored, Shard
-from pipeline.settings import CropRank, Format, Precision, Recipe, RunSettings, Settings
+from pipeline.settings import CropRank, Depth, Format, Precision, Recipe, RunSettings, Settings
 
 PLAN_VERSION = 4
 READABLE_VERSIONS = (2, 3, 4)
@@ -48,6 +48,8 @@ class OutputSettings:
     """What of the checkpoint's file is not in the model, by looking at it. A plan says it if there is any."""
     image_column: str | None = None
     """In a plan only if it was asked for."""
+    depth: Depth = Depth.SCALE
+    """In a plan only if it is another one."""
 
     @classmethod
     def of(cls, settings: Settings, *, weights_sha256: str, checkpoint_notes: tuple[str, ...] = ()) -> OutputSettings:
@@ -65,6 +67,7 @@ class OutputSettings:
             mixed_lists=settings.run.mixed_lists,
             checkpoint_notes=checkpoint_notes,
             image_column=settings.run.image_column,
+            depth=settings.image.depth,
         )
 
     def named(self, *, version: int = PLAN_VERSION) -> dict[str, Any]:
@@ -80,6 +83,8 @@ class OutputSettings:
             named[f"run.{name}"] = getattr(self, name)
         if self.image_column is not None:
             named["run.image_column"] = self.image_column
+        if self.depth is not Depth.SCALE:
+            named["image.depth"] = str(self.depth)
         return named if version > 3 else {name: named[name] for name in named if name not in _SINCE_VERSION_4}
 
     @classmethod
@@ -100,10 +105,11 @@ class OutputSettings:
             mixed_lists=named.get("run.mixed_lists", RunSettings.mixed_lists),
             checkpoint_notes=tuple(named.get("model.checkpoint_notes", ())),
             image_column=named.get("run.image_column"),
+            depth=Depth(named.get("image.depth", Depth.SCALE)),
         )
 
 
-FROZEN = frozenset(OutputSettings.of(Settings(), weights_sha256="").named()) | {"run.image_column"}
+FROZEN = frozenset(OutputSettings.of(Settings(), weights_sha256="").named()) | {"run.image_column", "image.depth"}
 """The names of the settings that stand in a plan, where everybody can read them."""
 
 

@@ -4,7 +4,7 @@ Owns the policy. The pixels are right, or the row says why there are none:
 - the kind is told by the first bytes, not by the name (signatures.py has the kinds);
 - the header is read first, and an image larger than max_pixels, or a TIFF with such a tile, is not decoded;
 - pixels are 8-bit RGB: palettes are looked up, CMYK and YCbCr converted without colour profiles, alpha dropped and not
-  blended, other depths scaled by the rule in depth.py;
+  blended, other depths brought to 8 bits by a rule of depth.py;
 - EXIF orientation is applied and recorded; of several frames the first counts;
 - metadata never costs an image: texts, profiles and EXIF that are damaged or huge are left out;
 - a JPEG without its end marker is an image if every row is there, and `note` says so.
@@ -39,6 +39,7 @@ from PIL import (
 
 from pipeline.errors import InputError
 from pipeline.records import Status
+from pipeline.settings import Depth
 from pipeline.storage import jpeg, png, signatures, tiff
 from pipeline.storage.depth import integers_to_8_bits
 
@@ -78,9 +79,10 @@ class DecodedImage:
     """What was odd about the file and cost no pixel; empty for a sound one."""
 
 
-def decode_image(data: bytes, *, max_pixels: int) -> DecodedImage:
+def decode_image(data: bytes, *, max_pixels: int, depth: Depth = Depth.SCALE) -> DecodedImage:
     """The image in `data`, by this file's policy; C-contiguous and writable.
 
+    depth   the rule for samples of more than 8 bits
     raises  InputError with UNREADABLE (no image, a damaged one, or one of a kind that is named) or TOO_LARGE (by the
             header, nothing decoded)
     """
@@ -89,7 +91,7 @@ def decode_image(data: bytes, *, max_pixels: int) -> DecodedImage:
     kind = signatures.kind_of(data)
     try:
         with _decoders_let_be():
-            return _DECODERS.get(kind, _decode_plain)(kind, data, max_pixels)
+            return _DECODERS.get(kind, _decode_plain)(kind, data, max_pixels, depth)
     except InputError:
         raise
     # Decoders meet damaged files with whatever their parsing runs into: OSError, SyntaxError, struct.error,
@@ -100,7 +102,7 @@ def decode_image(data: bytes, *, max_pixels: int) -> DecodedImage:
         ) from error
 
 
-def _decode_plain(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
+def _decode_plain(kind: str, data: bytes, max_pixels: int, _depth: Depth) -> DecodedImage:
     with _OPENERS[kind](io.BytesIO(data)) as image:
         _check_size(*image.size, max_pixels)
         # Pillow turns a TIFF itself while loading and forgets the tag; elsewhere the tag may come behind the pixels.
@@ -110,8 +112,8 @@ def _decode_plain(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
         return DecodedImage(_pixels(image, rest), before if rest == 1 else rest)
 
 
-def _decode_jpeg_2000(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
-    """Pillow gives deep grey in 16 bits, whatever its depth, and of deep colours the high 8 bits.
+def _decode_jpeg_2000(kind: str, data: bytes, max_pixels: int, depth: Depth) -> DecodedImage:
+    """Pillow gives deep grey in 16 bits, whatever its depth, and of deep colours the high 8 bits: no level is its own.
 
     Of a file that was cut it makes a blurred image, so the end must be there: its two bytes stand nowhere else in a
     codestream (ISO/IEC 15444-1, annex A).
@@ -123,21 +125,22 @@ def _decode_jpeg_2000(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
         image.load()
         if not image.mode.startswith("I"):
             return DecodedImage(_pixels(image, 1), 1)
-        levels_HW1 = integers_to_8_bits(np.asarray(image)[..., None], bits=16, judged=1)
+        rule = Depth.STRETCH if depth is Depth.STRETCH else Depth.SCALE
+        levels_HW1 = integers_to_8_bits(np.asarray(image)[..., None], bits=16, judged=1, rule=rule)
     return DecodedImage(np.repeat(levels_HW1, 3, axis=2), 1)
 
 
-def _decode_png(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
+def _decode_png(kind: str, data: bytes, max_pixels: int, depth: Depth) -> DecodedImage:
     data = png.without_metadata(data)
     if not png.is_deep(data):
-        return _decode_plain(kind, data, max_pixels)
+        return _decode_plain(kind, data, max_pixels, depth)
     with _OPENERS[kind](io.BytesIO(data)) as image:
         _check_size(*image.size, max_pixels)
         orientation = _orientation(image)
-    return DecodedImage(_pixels(png.decode_deep(data), orientation), orientation)
+    return DecodedImage(_pixels(png.decode_deep(data, depth), orientation), orientation)
 
 
-def _decode_jpeg(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
+def _decode_jpeg(kind: str, data: bytes, max_pixels: int, _depth: Depth) -> DecodedImage:
     try:
         image, orientation = _OPENERS[kind](io.BytesIO(data)), None
     except Exception:  # noqa: BLE001 - damaged EXIF may fail in any way; what else is damaged fails again
@@ -158,13 +161,13 @@ def _decode_jpeg(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
     return DecodedImage(pixels, orientation, note)
 
 
-def _decode_tiff(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
+def _decode_tiff(kind: str, data: bytes, max_pixels: int, depth: Depth) -> DecodedImage:
     layout = tiff.read_layout(data)
     _check_size(layout.width, layout.height, max_pixels)
     tiff.check_blocks(layout, max_pixels)
     if layout.is_small:
         try:
-            return _decode_plain(kind, data, max_pixels)
+            return _decode_plain(kind, data, max_pixels, depth)
         except (SyntaxError, ValueError):
             pass  # Pillow has no mode for it, or none for its planes
         except InputError:
@@ -172,7 +175,7 @@ def _decode_tiff(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
         except Exception as error:
             raise InputError(Status.UNREADABLE, f"{layout}: {type(error).__name__}: {error}") from error
     orientation = layout.orientation if layout.orientation in _UPRIGHT else 1
-    return DecodedImage(_pixels(tiff.decode_samples(data, layout), orientation), orientation)
+    return DecodedImage(_pixels(tiff.decode_samples(data, layout, depth), orientation), orientation)
 
 
 _DECODERS = {

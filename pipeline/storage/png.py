@@ -18,6 +18,7 @@ from PIL import Image
 
 from pipeline.errors import InputError
 from pipeline.records import Status
+from pipeline.settings import Depth
 from pipeline.storage.depth import integers_to_8_bits
 
 _SIGNATURE_LENGTH = 8
@@ -59,12 +60,12 @@ def is_deep(data: bytes) -> bool:
     return data[12:16] == b"IHDR" and data[24:25] == b"\x10"
 
 
-def decode_deep(data: bytes) -> Image.Image:
-    """A PNG of 16 bits a sample in 8-bit RGB, by the rule in depth.py; InputError or any exception if it is damaged."""
+def decode_deep(data: bytes, depth: Depth) -> Image.Image:
+    """A PNG of 16 bits a sample in 8-bit RGB, by that rule; InputError or any exception if it is damaged."""
     colours = 1 if data[25] in _GRAY_TYPES else 3
     samples = imagecodecs.png_decode(data)
     samples_HWS = samples.reshape(*samples.shape[:2], -1)[..., :colours]
-    levels_HWS = integers_to_8_bits(samples_HWS, bits=16, judged=colours)
+    levels_HWS = integers_to_8_bits(samples_HWS, bits=16, judged=colours, rule=depth)
     height, width = levels_HWS.shape[:2]
     return Image.frombytes("L" if colours == 1 else "RGB", (width, height), np.ascontiguousarray(levels_HWS).tobytes())
 

@@ -29,7 +29,7 @@ from pipeline.errors import (
 )
 from pipeline.plan.layout import part_uri
 from pipeline.plan.member_index import MemberIndex
-from pipeline.plan.plan import Plan, PlannedShard, canonical_json
+from pipeline.plan.plan import OutputSettings, Plan, PlannedShard, canonical_json
 from pipeline.plan.versions import Versions, versions_here
 from pipeline.records import Attempt, Chunk, ChunkReport, Funnel, ImageMasks, ImageRow, Member, Stage, Status
 from pipeline.storage.images import DecodedImage, decode_image
@@ -180,7 +180,7 @@ def _load(
             if attempt.careful:
                 mark(member.ordinal)
             with watch.stage(Stage.DECODE):
-                loaded = _decode(member, data, max_pixels=context.plan.settings.max_pixels)
+                loaded = _decode(member, data, context.plan.settings)
             del data  # or it would stay until the next file is read
             yield loaded
 
@@ -208,10 +208,10 @@ def _read(member: Member, planned: PlannedShard, context: WorkerContext) -> byte
         return replace(place, etag=etag).read(context.store)
 
 
-def _decode(member: Member, data: bytes, *, max_pixels: int) -> Loaded:
+def _decode(member: Member, data: bytes, settings: OutputSettings) -> Loaded:
     sha256 = hashlib.sha256(data).hexdigest()
     try:
-        image = decode_image(data, max_pixels=max_pixels)
+        image = decode_image(data, max_pixels=settings.max_pixels, depth=settings.depth)
     except InputError as error:
         return Loaded(
             member,
