@@ -95,6 +95,13 @@ class Recipe:
     appendix B."""
     max_area_fraction: float | None = None
     """Masks that cover this share of the image or more are dropped; null drops none. The paper: 0.95."""
+    point_grid: str | None = None
+    """A file of points for every crop, in place of points_per_side and its divisor: .npy, .csv or .json, path or s3://.
+    x and y are shares of the crop's sides. The plan keeps the hash of the points."""
+    roi: str | None = None
+    """A folder or s3:// prefix with a picture <name of the image>.png each: points on black pixels are not prompted."""
+    nodata: tuple[int, int, int] | None = None
+    """A colour, as [R,G,B] in 0..255: points on pixels of exactly this colour are not prompted."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ import torch
 
 from pipeline.errors import DeviceError
 from pipeline.masks.generator import CROPS_PER_ENCODE, generate_masks
+from pipeline.masks.points import EVERYTHING, Prompts
 from pipeline.masks.segmenter import Encoded, Predictions, Segmenter
 from pipeline.records import ImageMasks, Stage
 from pipeline.settings import Recipe
@@ -56,7 +57,7 @@ class Device(Generic[Encoded]):
         self._recipe = recipe
         self._turn = threading.Lock()
 
-    def generate(self, image_HW3: Image_HW3, watch: Stopwatch) -> ImageMasks:
+    def generate(self, image_HW3: Image_HW3, watch: Stopwatch, prompts: Prompts = EVERYTHING, /) -> ImageMasks:
         """The image's masks; with half the points and crops at once, and half again, while memory is short.
 
         watch   gets `compute` (the device's part), `turn` (waiting for it) and `rle` (all the rest); `halved` counts.
@@ -70,7 +71,7 @@ class Device(Generic[Encoded]):
             try:
                 with watch.stage(Stage.RLE):
                     recipe = replace(self._recipe, points_per_batch=points)
-                    [result] = generate_masks([image_HW3], segmenter, recipe, crops_per_encode=crops)
+                    [result] = generate_masks([image_HW3], segmenter, recipe, prompts=[prompts], crops_per_encode=crops)
                 launched = watch.seconds[Stage.COMPUTE] - launched
                 watch.move(max(0.0, clock.seconds() - launched), source=Stage.RLE, target=Stage.COMPUTE)
                 return result
