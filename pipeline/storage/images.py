@@ -22,7 +22,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from pi_heif import HeifImageFile  # pyright: ignore[reportMissingTypeStubs]
 from PIL import (
     AvifImagePlugin,
@@ -41,7 +40,7 @@ from pipeline.errors import InputError
 from pipeline.records import Status
 from pipeline.settings import Depth
 from pipeline.storage import jpeg, png, signatures, tiff
-from pipeline.storage.depth import integers_to_8_bits
+from pipeline.storage.depth import Levels, integers_to_8_bits
 
 # H height, W width after the orientation was applied
 
@@ -58,22 +57,25 @@ _OPENERS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
 }
 _END_OF_CODESTREAM = b"\xff\xd9"
 _TIFFFILE = logging.getLogger("tifffile")
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_STRIP = 1 << 22
+"""Pixels that are converted at once, so that beside the decoder's image there is little more than the result."""
+_AS_STORED: dict[int, Callable[[Levels], Levels]] = {
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: lambda upright: np.rot90(upright),
+    7: lambda upright: upright.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda upright: np.rot90(upright, -1),
 }
+"""An upright image, seen as a file of this EXIF orientation has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
     """Pixels as they are meant to be seen, and the EXIF orientation (1 to 8) that was undone to get there."""
 
-    rgb_HW3: npt.NDArray[np.uint8]
+    rgb_HW3: Levels
     exif_orientation: int
     note: str = ""
     """What was odd about the file and cost no pixel; empty for a sound one."""
@@ -127,7 +129,7 @@ def _decode_jpeg_2000(kind: str, data: bytes, max_pixels: int, depth: Depth) -> 
             return DecodedImage(_pixels(image, 1), 1)
         rule = Depth.STRETCH if depth is Depth.STRETCH else Depth.SCALE
         levels_HW1 = integers_to_8_bits(np.asarray(image)[..., None], bits=16, judged=1, rule=rule)
-    return DecodedImage(np.repeat(levels_HW1, 3, axis=2), 1)
+    return DecodedImage(_turned(levels_HW1, 1), 1)
 
 
 def _decode_png(kind: str, data: bytes, max_pixels: int, depth: Depth) -> DecodedImage:
@@ -137,7 +139,7 @@ def _decode_png(kind: str, data: bytes, max_pixels: int, depth: Depth) -> Decode
     with _OPENERS[kind](io.BytesIO(data)) as image:
         _check_size(*image.size, max_pixels)
         orientation = _orientation(image)
-    return DecodedImage(_pixels(png.decode_deep(data, depth), orientation), orientation)
+    return DecodedImage(_turned(png.decode_deep(data, depth), orientation), orientation)
 
 
 def _decode_jpeg(kind: str, data: bytes, max_pixels: int, _depth: Depth) -> DecodedImage:
@@ -174,8 +176,8 @@ def _decode_tiff(kind: str, data: bytes, max_pixels: int, depth: Depth) -> Decod
             raise
         except Exception as error:
             raise InputError(Status.UNREADABLE, f"{layout}: {type(error).__name__}: {error}") from error
-    orientation = layout.orientation if layout.orientation in _UPRIGHT else 1
-    return DecodedImage(_pixels(tiff.decode_samples(data, layout, depth), orientation), orientation)
+    orientation = layout.orientation if layout.orientation in _AS_STORED else 1
+    return DecodedImage(_turned(tiff.decode_samples(data, layout, depth), orientation), orientation)
 
 
 _DECODERS = {
@@ -200,7 +202,7 @@ def _orientation(image: Image.Image) -> int:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # noqa: BLE001 - damaged EXIF fails in as many ways as damaged pixels, and harms none of them
         return 1
-    return int(value) if value in _UPRIGHT else 1
+    return int(value) if value in _AS_STORED else 1
 
 
 def _exif_orientation(block: bytes) -> int:
@@ -209,16 +211,35 @@ def _exif_orientation(block: bytes) -> int:
     return _orientation(bearer)
 
 
-def _pixels(image: Image.Image, orientation: int) -> npt.NDArray[np.uint8]:
+def _pixels(image: Image.Image, orientation: int) -> Levels:
     """8-bit RGB, turned upright."""
     if image.mode.startswith("I") or image.mode == "F":
         raise InputError(Status.UNREADABLE, f"its samples are deeper than its header said (mode {image.mode})")
-    if image.mode in ("La", "RGBa"):
-        image = image.convert(image.mode.upper())
-    rgb = image.convert("RGB")
-    if orientation in _UPRIGHT:
-        rgb = rgb.transpose(_UPRIGHT[orientation])
-    return np.array(rgb, dtype=np.uint8, order="C")
+    width, height = image.size
+    upright_HW3, stored_HW3 = _room((height, width), orientation)
+    rows = max(1, _STRIP // width)
+    for top in range(0, height, rows):
+        strip = image if rows >= height else image.crop((0, top, width, min(top + rows, height)))
+        if strip.mode in ("La", "RGBa"):
+            strip = strip.convert(strip.mode.upper())
+        stored_HW3[top : top + rows] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
+    return upright_HW3
+
+
+def _turned(levels_HWS: Levels, orientation: int) -> Levels:
+    """8-bit RGB of grey or RGB levels, turned upright."""
+    if orientation == 1 and levels_HWS.shape[2] == 3 and levels_HWS.flags.c_contiguous and levels_HWS.flags.writeable:
+        return levels_HWS
+    upright_HW3, stored_HW3 = _room((levels_HWS.shape[0], levels_HWS.shape[1]), orientation)
+    stored_HW3[:] = levels_HWS
+    return upright_HW3
+
+
+def _room(stored_hw: tuple[int, int], orientation: int) -> tuple[Levels, Levels]:
+    """An upright image to be filled, and the same memory in the order of the file."""
+    height, width = stored_hw[::-1] if orientation >= 5 else stored_hw
+    upright_HW3 = np.empty((height, width, 3), np.uint8)
+    return upright_HW3, _AS_STORED.get(orientation, lambda upright: upright)(upright_HW3)
 
 
 class _Shared:

@@ -116,9 +116,10 @@ def check_blocks(layout: TiffLayout, max_pixels: int) -> None:
         raise InputError(Status.TOO_LARGE, f"{layout}: {needed} (run.max_pixels x {_MAX_SAMPLE_BYTES})", *size)
 
 
-def decode_samples(data: bytes, layout: TiffLayout, depth: Depth) -> Image.Image:
-    """The image in 8-bit RGB, not yet turned, read by tifffile; `data` is within the bounds of `check_blocks`.
+def decode_samples(data: bytes, layout: TiffLayout, depth: Depth) -> Levels:
+    """The image in 8-bit grey or RGB, (H, W, 1 or 3), not yet turned, read by tifffile.
 
+    data    within the bounds of `check_blocks`
     raises  InputError with UNREADABLE and what the file holds, if that has no colours here; others if it is damaged
     """
     colours = _colour_count(layout)
@@ -227,14 +228,18 @@ def _value_bits(layout: TiffLayout, colours_HWS: npt.NDArray[Any]) -> int:
     return bits
 
 
-def _to_rgb(levels_HWS: Levels, layout: TiffLayout, *, premultiplied: bool) -> Image.Image:
+def _to_rgb(levels_HWS: Levels, layout: TiffLayout, *, premultiplied: bool) -> Levels:
     mode = "CMYK" if layout.photometric == _CMYK else {1: "L", 3: "RGB"}[levels_HWS.shape[2] - premultiplied]
-    size = layout.width, layout.height
-    if premultiplied and mode in ("L", "RGB"):
-        image = Image.frombytes(mode + "a", size, levels_HWS.tobytes()).convert(mode + "A")
-    else:
-        image = Image.frombytes(mode, size, np.ascontiguousarray(levels_HWS[..., : len(mode)]).tobytes())
-    return image.convert("RGB")
+    divided = premultiplied and mode != "CMYK"
+    if mode != "CMYK" and not divided:
+        return levels_HWS[..., : len(mode)]
+    height, width = levels_HWS.shape[:2]
+    rgb_HW3 = np.empty((height, width, 3), np.uint8)
+    for row in range(height):
+        line = levels_HWS[row].tobytes() if divided else levels_HWS[row, :, :4].tobytes()
+        image = Image.frombytes(f"{mode}a" if divided else mode, (width, 1), line)
+        rgb_HW3[row] = np.asarray((image.convert(f"{mode}A") if divided else image).convert("RGB"))[0]
+    return rgb_HW3
 
 
 def _unread(layout: TiffLayout, reason: str) -> InputError:
