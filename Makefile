@@ -8,6 +8,7 @@ SHARD ?= jobs/sample/scenes.tar
 OUT ?= $(if $(findstring *,$(shard))$(findstring $(comma),$(shard))$(filter . .. /,$(shard)),\
   $(error name the output: OUT=...),out/$(basename $(notdir $(patsubst %/,%,$(shard)))))
 ARGS ?=
+FILES ?= 3
 comma := ,
 # As it was given: a dollar in it is no reference to a variable. Only what stands in this file is expanded.
 given = $(if $(filter file,$(origin $(1))),$($(1)),$(value $(1)))
@@ -57,14 +58,14 @@ explain: .venv/.run-ready  ## show every step from points to masks of IMAGE=...,
 export: .venv/.run-ready  ## write the output at OUT=... as FORM=sa1b|coco|... to TO=..., with settings as ARGS='export.images=true'
 	$(BIN)/python -m jobs.export $(call quoted,out,OUT) $(call quoted,to,TO) $(call quoted,form,FORM) $(ARGS)
 
-weights: .venv/.run-ready  ## fetch the released weights of MODEL=vit_b|vit_l|vit_h, and put them at TO=folder|s3://... if that is given
+weights: .venv/.run-ready  ## fetch the weights of MODEL=vit_b|vit_l|vit_h|hf://owner/name/file, and put them at TO=folder|s3://... if that is given
 	$(BIN)/python -m jobs.weights $(call quoted,name,MODEL) $(if $(value TO),$(call quoted,to,TO)) $(ARGS)
 
 verify: .venv/.run-ready  ## recount the output at OUT=... from its parts alone
 	$(BIN)/python -m jobs.verify $(call quoted,out,OUT) $(ARGS)
 
-test: .venv/.dev-ready  ## run the test suite, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: .venv/.dev-ready  ## run the test suite, FILES=3 files at a time
+	$(BIN)/python -m pytest -n $(FILES) --dist loadfile --no-loadscope-reorder
 
 browser:  ## install Debian's Chromium, with which `make test` looks at the pages; without it those tests are skipped
 	command -v chromium >/dev/null || { $(if $(filter 0,$(shell id -u)),,sudo) apt-get update -qq && \

@@ -31,7 +31,7 @@ from pipeline.storage.uris import absolute, base_name
 from pipeline.texts import printable
 from pipeline.work.device import fix_torch
 from pipeline.work.regions import Regions
-from pipeline.work.released import with_released
+from pipeline.work.released import with_weights_here
 from pipeline.work.weights import checked_weights, load_model
 
 
@@ -111,7 +111,7 @@ def _prompts(job: ExplainJob, uri: str, store: Store, image_HW3: npt.NDArray[np.
 
 
 def _segmenter(model: ModelSettings, store: Store) -> Segmenter[Any]:
-    model = with_released(model, progress_on(sys.stderr))
+    model = with_weights_here(model, progress_on(sys.stderr))
     if model.checkpoint is not None:
         model = replace(model, checkpoint=absolute(model.checkpoint))
     try:

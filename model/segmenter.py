@@ -17,7 +17,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from model.crop_batches import GPU_CROPS, batches_for
 from model.point_decoder import GPU_POINTS, PointDecoder, Predictions
+from model.precisions import PRECISIONS
 from model.resize import resize_bilinear
 from model.sam import Sam
 from model.shared_image import SharedImage
@@ -42,16 +44,17 @@ class TorchSegmenter:
     """A checked, evaluated Sam on one device.
 
     weights_sha256  names the checkpoint file it came from
-    encoder_dtype   what the image encoder's products are computed in; its norms and residuals stay float32
+    precision       one of PRECISIONS
     """
 
-    def __init__(self, sam: Sam, *, weights_sha256: str, encoder_dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, sam: Sam, *, weights_sha256: str, precision: str = "fp32") -> None:
         self.sam = sam.eval().requires_grad_(requires_grad=False)
         self.weights_sha256 = weights_sha256
         self._device = sam.pixel_mean.device
-        self._encoder_dtype = encoder_dtype
+        self._encoder_dtype = PRECISIONS[precision]
         with torch.inference_mode():
             self._decoder = PointDecoder(self.sam)
+            self._batches = batches_for(self.sam, self._decoder.share, precision)
 
     @property
     def name(self) -> str:
@@ -69,14 +72,28 @@ class TorchSegmenter:
     def points_at_once(self) -> int | None:
         return None if self._device.type == "cpu" else GPU_POINTS
 
+    @property
+    def crops_at_once(self) -> int | None:
+        return None if self._device.type == "cpu" else GPU_CROPS
+
+    def spare_memory(self) -> None:
+        """Give back what only saves time."""
+        if self._batches is not None:
+            self._batches.spare_memory()
+
     @torch.inference_mode()
     def encode(self, crops_HW3: Sequence[npt.NDArray[np.uint8]]) -> list[EncodedCrop]:
         """RGB crops of any sizes -> one encoding each.
 
-        Crops pass the encoder one by one, so that an encoding never depends on its neighbours (matrix products of
-        other shapes may round otherwise).
+        Crops pass the encoder one by one, or on a GPU in batches of fixed sizes, so that an encoding never depends on
+        its neighbours (matrix products of other shapes may round otherwise).
         """
-        return [self._encode_one(crop_HW3) for crop_HW3 in crops_HW3]
+        if self._batches is None:
+            return [self._encode_one(crop_HW3) for crop_HW3 in crops_HW3]
+        sizes = [(crop_HW3.shape[0], crop_HW3.shape[1]) for crop_HW3 in crops_HW3]
+        resized = [fit_into_square(crop_hw, self.input_side) for crop_hw in sizes]
+        shared = self._batches.encode(crops_HW3, resized)
+        return [EncodedCrop(*each) for each in zip(shared, sizes, resized, strict=True)]
 
     def _encode_one(self, crop_HW3: npt.NDArray[np.uint8]) -> EncodedCrop:
         crop_hw = crop_HW3.shape[0], crop_HW3.shape[1]

@@ -120,8 +120,9 @@ class ModelSettings:
     name: str = "tiny"
     """tiny (bundled), mobile_sam, tiny_sam, slimsam_50, slimsam_77, vit_b, vit_l or vit_h (docs/models.md)."""
     checkpoint: str | None = None
-    """Path or s3:// URI of the weights. null takes the bundled ones of `tiny`, and on one machine the released files of
-    vit_b, vit_l and vit_h, which are fetched; the others have none."""
+    """Path or s3:// URI of the weights, or hf://owner/name@revision/file of the Hugging Face Hub. null takes the ones
+    bundled with `tiny`, and the released files of vit_b, vit_l and vit_h. A run on one machine fetches these and the
+    Hub's; the other models have none."""
     device: str = "auto"
     """auto (cuda if there is one), cpu or cuda. The same run gives the same bytes on every machine of one device class.
     Another device class rounds float sums differently."""
@@ -210,7 +211,7 @@ class Settings:
     """One run."""
 
     source: str = ""
-    """What SHARD= names: folder, s3:// prefix, .tar, .zip, .parquet, .txt/.jsonl list. Commas and globs name more."""
+    """What SHARD= names: folder or prefix, .tar(.gz), .zip, .parquet, .txt/.jsonl list. Commas and globs name more."""
     out: str = ""
     """Folder or s3:// prefix that the dataset is written to."""
     format: Format = Format.PARQUET

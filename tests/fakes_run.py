@@ -9,11 +9,13 @@ from __future__ import annotations
 import io
 import os
 import signal
+import sys
 import tarfile
 import threading
 import time
 from collections.abc import Mapping
 from functools import partial
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
@@ -119,10 +121,24 @@ def take_memory() -> None:
     raise RuntimeError("nobody minded")
 
 
+class _NoPandas(MetaPathFinder):
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError(f"{fullname} is not imported here", name=fullname)
+
+
+def without_pandas() -> None:
+    """For processes of a run alone. pyarrow imports pandas, where there is one, to ask whether a list is a series of
+    it: half a second of every driver and worker, for an answer that is known."""
+    sys.meta_path.insert(0, _NoPandas())
+
+
 def load_fake(
     store: Store, recipe: Recipe, *, threads: int, shared: Path | None = None, seconds_per_image: float = 0.0
 ) -> GenerateMasks:
     """Fails on machines whose environment says FAKE_BROKEN_HERE."""
+    if Path(sys.argv[0]).name == "default_worker.py":  # and not a test that works without Ray
+        without_pandas()
     if os.environ.get("FAKE_BROKEN_HERE"):
         return load_broken(store, recipe, threads=threads, shared=shared)
     return FakeGenerator(recipe, seconds_per_image=seconds_per_image)

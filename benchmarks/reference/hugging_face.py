@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import SamConfig as HuggingFaceConfig
-from transformers import SamModel
-
 from model.config import SamConfig
 from model.layouts import to_hugging_face
 from model.sam import Sam
@@ -14,6 +11,10 @@ from model.sam import Sam
 
 def hugging_face(sam: Sam) -> Any:
     """transformers' SamModel of the same sizes and weights."""
+    # Here, because it takes some five seconds of CPU time to import.
+    from transformers import SamConfig as HuggingFaceConfig
+    from transformers import SamModel
+
     c = sam.config
     if not isinstance(c, SamConfig):
         raise TypeError(f"transformers has no {c.name}")

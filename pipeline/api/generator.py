@@ -31,7 +31,7 @@ from pipeline.plain_values import to_settings
 from pipeline.progress import progress_on
 from pipeline.settings import ModelSettings, RunSettings
 from pipeline.work.device import Device
-from pipeline.work.released import with_released
+from pipeline.work.released import with_weights_here
 from pipeline.work.stopwatch import Stopwatch
 
 Image = npt.NDArray[np.uint8] | str | os.PathLike[str]
@@ -45,8 +45,8 @@ class MaskGenerator:
     """Segment Anything's masks of whole images, or of a prompt.
 
     model        tiny (bundled), vit_b, vit_l, vit_h, or one of the small ones of docs/models.md
-    checkpoint   path of the weights; None takes the bundled ones of tiny, and of vit_b, vit_l and vit_h the released
-                 file, once fetched into the user's cache folder
+    checkpoint   path of the weights, or hf://owner/name@revision/file of the Hugging Face Hub; None takes the ones
+                 bundled with tiny, and of vit_b, vit_l and vit_h the released file, once fetched into the user's cache
     recipe       sam (the released generator's defaults), sa1b (as SA-1B was made) or fast
     device       auto (a GPU where there is one), cpu, cuda or cuda:N
     precision    fp32 or bf16, of the image encoder
@@ -149,7 +149,7 @@ class MaskGenerator:
 
 
 def _loaded(settings: ModelSettings) -> Any:
-    settings = with_released(settings, progress_on(sys.stderr))
+    settings = with_weights_here(settings, progress_on(sys.stderr))
     try:
         checkpoint = None if settings.checkpoint is None else Path(settings.checkpoint).read_bytes()
         return load_segmenter(

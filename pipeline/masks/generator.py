@@ -7,7 +7,7 @@ nothing of files, runs or which model it is; a `Segmenter` is all it needs.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ from pipeline.records import Funnel, ImageMasks
 from pipeline.settings import Recipe
 
 CROPS_PER_ENCODE = 8
-"""Crops handed to the encoder at once, of one image or of several; bounds the embeddings that are alive."""
+"""Crops of an image handed to the encoder at once; bounds the embeddings that are alive. A GPU has its own number."""
 
 Image_HW3 = npt.NDArray[np.uint8]
 
@@ -67,16 +67,16 @@ def generate_masks(
     """
     found: list[list[Found]] = [[] for _ in images_HW3]
     asked = [EVERYTHING] * len(images_HW3) if prompts is None else prompts
-    windows = [
-        window
-        for index, (image_HW3, of_image) in enumerate(zip(images_HW3, asked, strict=True))
-        for window in _windows(index, image_HW3, recipe, of_image)
-    ]
-    with_points = [window for window in windows if len(window.points_xy_P2)]
-    for window in windows:
-        if not len(window.points_xy_P2):
-            found[window.image_index].append(Found.nothing())
-    searches = _searches(with_points, segmenter, recipe, observer, crops_per_encode=crops_per_encode)
+    of_images = [[*_windows(*each, recipe)] for each in zip(range(len(images_HW3)), images_HW3, asked, strict=True)]
+    for index, windows in enumerate(of_images):
+        found[index] += [Found.nothing() for window in windows if not len(window.points_xy_P2)]
+    size = segmenter.crops_at_once or crops_per_encode
+    batches = (
+        windows[start : start + size]
+        for windows in ([window for window in every if len(window.points_xy_P2)] for every in of_images)
+        for start in range(0, len(windows), size)
+    )
+    searches = _searches(batches, segmenter, recipe, observer)
     for image_index, search in _begun_before_waiting(searches):
         found[image_index].append(search)
     return [
@@ -88,16 +88,10 @@ def generate_masks(
 
 
 def _searches(
-    windows: Sequence[_Window],
-    segmenter: Segmenter[Encoded],
-    recipe: Recipe,
-    observer: Observer,
-    *,
-    crops_per_encode: int,
+    batches: Iterable[Sequence[_Window]], segmenter: Segmenter[Encoded], recipe: Recipe, observer: Observer
 ) -> Iterator[tuple[int, Generator[None, None, Found]]]:
     """The index of its image and the search of each crop; no encoding outlives its search."""
-    for start in range(0, len(windows), crops_per_encode):
-        batch = windows[start : start + crops_per_encode]
+    for batch in batches:
         encoded = list(segmenter.encode([window.pixels_HW3 for window in batch]))
         for window in batch:
             search = CropSearch(
@@ -150,7 +144,7 @@ def _arrived(crops: Sequence[Found]) -> list[Candidates[Rle]]:
     return [crop.arrived() for crop in reversed(crops)][::-1]
 
 
-def _windows(image_index: int, image_HW3: Image_HW3, recipe: Recipe, prompts: Prompts) -> Iterator[_Window]:
+def _windows(image_index: int, image_HW3: Image_HW3, prompts: Prompts, recipe: Recipe) -> Iterator[_Window]:
     image_hw = _image_hw(image_HW3)
     check_region(recipe, prompts, image_hw)
     grids = grids_of(recipe, prompts)

@@ -20,6 +20,7 @@ from pipeline.plan.ids import annotation_stride
 from pipeline.plan.point_grid import PointGrid
 from pipeline.records import Chunk, Ignored, Shard
 from pipeline.settings import CropRank, Depth, Format, Precision, Recipe, RunSettings, Settings
+from pipeline.storage.indexing import ShardKind
 from pipeline.storage.uris import absolute
 
 PLAN_VERSION = 4
@@ -29,6 +30,13 @@ _ONLY_IF_ASKED_FOR = ("point_grid", "roi", "nodata")
 """Of a recipe; a plan without them is what it was before there were any."""
 _SINCE_VERSION_4 = ("run.max_bytes", "run.mixed_lists")
 """Settings that an older plan does not have, and leaves to the command that resumes it."""
+
+
+UNPACKED_BY = 8
+"""Chunks of a compressed tar, if `LARGEST_OF_COMPRESSED` allows. If every one of them begins anew, the tar is unpacked
+(1 + 2 + ... + 8) / 8 = 4.5 times in all."""
+LARGEST_OF_COMPRESSED = 1024
+"""Images of such a chunk, unless `run.images_per_chunk` is larger. A worker holds the masks of a chunk to its end."""
 
 
 @dataclass(frozen=True)
@@ -161,14 +169,21 @@ class PlannedShard:
     first_ordinal: int
     members_sha256: tuple[str, ...]
 
+    def chunk_size(self, images_per_chunk: int) -> int:
+        """How many images its chunks have, but for the last. Those of a compressed tar have more than asked for: each
+        is reached by unpacking all that comes before it."""
+        if self.shard.kind != ShardKind.COMPRESSED_TAR:
+            return images_per_chunk
+        return max(images_per_chunk, min(-(-self.shard.member_count // UNPACKED_BY), LARGEST_OF_COMPRESSED))
+
     def chunk_count(self, images_per_chunk: int) -> int:
-        return -(-self.shard.member_count // images_per_chunk)
+        return -(-self.shard.member_count // self.chunk_size(images_per_chunk))
 
     def chunks(self, images_per_chunk: int) -> Iterator[Chunk]:
         """In order."""
-        count = self.shard.member_count
-        for index, start in enumerate(range(0, count, images_per_chunk)):
-            yield Chunk(shard=self.shard.name, index=index, start=start, stop=min(start + images_per_chunk, count))
+        count, size = self.shard.member_count, self.chunk_size(images_per_chunk)
+        for index, start in enumerate(range(0, count, size)):
+            yield Chunk(shard=self.shard.name, index=index, start=start, stop=min(start + size, count))
 
 
 @dataclass(frozen=True)

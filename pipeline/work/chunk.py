@@ -30,17 +30,18 @@ from pipeline.masks.arrays import Points
 from pipeline.masks.points import EVERYTHING, Prompts, Region
 from pipeline.plan.layout import part_uri
 from pipeline.plan.member_index import MemberIndex
+from pipeline.plan.part_metadata import part_metadata
 from pipeline.plan.plan import OutputSettings, Plan, PlannedShard
 from pipeline.plan.point_grid import PointGrid
 from pipeline.plan.versions import Versions, versions_here
 from pipeline.records import Attempt, Chunk, ChunkReport, Funnel, ImageMasks, ImageRow, Member, Stage, Status
 from pipeline.storage.images import DecodedImage, decode_image
-from pipeline.storage.member_bytes import ByteRange
+from pipeline.storage.member_bytes import ByteRange, read_ahead
 from pipeline.storage.parts import write_part
+from pipeline.storage.read_ahead import ReadAhead
 from pipeline.storage.store import Store
 from pipeline.texts import redacted
 from pipeline.work.earlier_part import earlier_part
-from pipeline.work.part_metadata import part_metadata
 from pipeline.work.prefetch import prefetch
 from pipeline.work.regions import RegionFile, Regions
 from pipeline.work.source_check import SourceCheck, concerned
@@ -187,6 +188,7 @@ def _load(
     members: Sequence[Member], attempt: Attempt, context: WorkerContext, watch: Stopwatch, mark: Mark
 ) -> Generator[Loaded]:
     planned = context.plan.planned(attempt.chunk.shard)
+    ahead = read_ahead([_place(member, planned, context) for member in members], context.store)
     for member in members:
         if member.ordinal in attempt.crashed:
             yield Loaded(member, status=Status.CRASHED, error=attempt.crashed[member.ordinal])
@@ -198,7 +200,7 @@ def _load(
             mark(None)  # a store that does not answer is no image's fault
         try:
             with watch.stage(Stage.READ):
-                data = _read(member, planned, context)
+                data = _read(member, planned, context, ahead)
                 region = None if context.regions is None else context.regions.read(member.key)
         except OutOfReachError as error:
             raise SourceError(f"{error}; then repeat the command", concerned(planned.shard)) from error
@@ -223,19 +225,22 @@ def _unread(member: Member, error: NotFoundError | ChangedError | TooManyBytesEr
     return Loaded(member, status=status, error=str(error))
 
 
-def _read(member: Member, planned: PlannedShard, context: WorkerContext) -> bytes:
+def _place(member: Member, planned: PlannedShard, context: WorkerContext) -> ByteRange:
+    return ByteRange.of(member, kind=planned.shard.kind, column=context.plan.settings.image_column)
+
+
+def _read(member: Member, planned: PlannedShard, context: WorkerContext, ahead: ReadAhead) -> bytes:
     """raises  NotFoundError, ChangedError, TooManyBytesError, InputError for the image alone; what else it raises, for
     its chunk
     """
-    settings = context.plan.settings
-    place = ByteRange.of(member, kind=planned.shard.kind, column=settings.image_column)
+    place = _place(member, planned, context)
     try:
-        return place.read(context.store, limit=settings.max_bytes)
+        return place.read(context.store, limit=context.plan.settings.max_bytes, ahead=ahead)
     except ChangedError:
         etag = context.source.etag_of_changed(planned, member)
         if etag is None:
             raise
-        return replace(place, etag=etag).read(context.store)
+        return replace(place, etag=etag).read(context.store, ahead=ahead)
 
 
 def _decode(member: Member, data: bytes, region: RegionFile | None, settings: OutputSettings) -> Loaded:

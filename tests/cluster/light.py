@@ -26,6 +26,7 @@ from pipeline.settings import StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.work.chunk import WorkerContext, process_chunk
 from pipeline.work.stopwatch import Stopwatch
+from tests.fakes_run import without_pandas
 
 Image_HW3 = npt.NDArray[np.uint8]
 Meet = Callable[[Image_HW3], None]
@@ -56,6 +57,7 @@ class LightWorker:
         return ray.get_runtime_context().get_node_id()
 
     def start(self) -> None:
+        without_pandas()
         self._spec.start()
 
     def run(self, attempt: Attempt, journal: Any) -> ChunkReport:
