@@ -1,9 +1,9 @@
 """A loaded model as the generator uses it: crops in, candidates out.
 
-Owns the size to which a crop is resized, and the way from its pixels to the input square's for points. Knows of crops
-alone: neither the image around one, nor the grid of points, nor any threshold but the one it is handed.
+How a crop becomes the encoder's square is in `preprocess`. Knows of crops alone: neither the image around one, nor the
+grid of points, nor any threshold but the one it is handed.
 
-Legend: P points, H W pixels of a crop, S the square input's side, C channels, g embedding cells a side.
+Legend: P points, H W pixels of a crop, S the square input's side.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
+from model.mask_decoder import Embedded
 from model.point_decoder import GPU_POINTS, PointDecoder, Predictions
-from model.resize import resize_bilinear
+from model.preprocess import preprocess_of
 from model.sam import Sam
 from model.shared_image import SharedImage
 from model.transfers import sent
@@ -30,7 +30,7 @@ class EncodedCrop:
     """A crop as the decoder takes it.
 
     crop_hw     its own pixels
-    resized_hw  its pixels inside the input square
+    resized_hw  its pixels in the frame, the square to which low-resolution masks are enlarged first
     """
 
     image: SharedImage
@@ -50,6 +50,7 @@ class TorchSegmenter:
         self.weights_sha256 = weights_sha256
         self._device = sam.pixel_mean.device
         self._encoder_dtype = encoder_dtype
+        self.preprocess = preprocess_of(sam)
         with torch.inference_mode():
             self._decoder = PointDecoder(self.sam)
 
@@ -58,8 +59,8 @@ class TorchSegmenter:
         return self.sam.config.name
 
     @property
-    def input_side(self) -> int:
-        return self.sam.config.input_side
+    def frame_side(self) -> int:
+        return self.preprocess.frame_side
 
     @property
     def outputs_per_prompt(self) -> int:
@@ -80,21 +81,17 @@ class TorchSegmenter:
 
     def _encode_one(self, crop_HW3: npt.NDArray[np.uint8]) -> EncodedCrop:
         crop_hw = crop_HW3.shape[0], crop_HW3.shape[1]
-        return EncodedCrop(
-            self._decoder.share(self.embed(crop_HW3)), crop_hw, fit_into_square(crop_hw, self.input_side)
-        )
+        return EncodedCrop(self._decoder.share(*self.embed(crop_HW3)), crop_hw, self.preprocess.inside(crop_hw))
 
     @torch.inference_mode()
-    def embed(self, crop_HW3: npt.NDArray[np.uint8]) -> Tensor:
-        """(1, C, g, g) float32: an RGB crop of any size after the image encoder, before anything of the decoder."""
-        resized_hw = fit_into_square((crop_HW3.shape[0], crop_HW3.shape[1]), self.input_side)
-        pixels_HW3 = sent(np.ascontiguousarray(crop_HW3), self._device)
-        resized_1HW3 = resize_bilinear(pixels_HW3, *resized_hw)[None]
-        images_13SS = self.sam.normalise(resized_1HW3.permute(0, 3, 1, 2).contiguous())
+    def embed(self, crop_HW3: npt.NDArray[np.uint8]) -> Embedded:
+        """An RGB crop of any size after the image encoder in float32, before anything of its prompts."""
+        images_13SS = self.preprocess.square(crop_HW3)
         lower = self._encoder_dtype is not torch.float32
         with torch.autocast(self._device.type, self._encoder_dtype) if lower else nullcontext():
-            embedding_1Cgg = self.sam.image_encoder(images_13SS)
-        return embedding_1Cgg.float()
+            seen = self.sam.embed(images_13SS)
+        fine = None if seen.fine is None else (seen.fine[0].float(), seen.fine[1].float())
+        return Embedded(seen.embedding_1Cgg.float(), fine)
 
     @torch.inference_mode()
     def decode(
@@ -105,15 +102,6 @@ class TorchSegmenter:
         Of the masks with a predicted IoU > `pred_iou_thresh` there are logits, 0 on the cells that no pixel of the crop
         depends on. On a GPU their last bits depend on whether there are at least `point_decoder.GPU_BLOCK` points.
         """
-        scale_xy = np.array(
-            [crop.resized_hw[1] / crop.crop_hw[1], crop.resized_hw[0] / crop.crop_hw[0]], dtype=np.float64
-        )
-        coords_P2 = sent(points_xy_P2 * scale_xy, self._device)
-        inside = cells_inside(crop.resized_hw, input_side=self.input_side, grid_side=self.sam.config.grid_side)
+        coords_P2 = sent(self.preprocess.place(points_xy_P2, crop.crop_hw), self._device)
+        inside = cells_inside(crop.resized_hw, input_side=self.frame_side, grid_side=self.sam.config.grid_side)
         return self._decoder.decode(crop.image, coords_P2, pred_iou_thresh=pred_iou_thresh, cells_hw=inside)
-
-
-def fit_into_square(hw: tuple[int, int], side: int) -> tuple[int, int]:
-    """The size that makes the longer side `side` and keeps the aspect, halves rounded up, at least one pixel."""
-    scale = side / max(hw)
-    return max(1, int(hw[0] * scale + 0.5)), max(1, int(hw[1] * scale + 0.5))

@@ -32,7 +32,7 @@ class Predictions(Protocol):
 
     @property
     def logits_PMhw(self) -> torch.Tensor:
-        """float32 mask logits on the model's padded input square, at its low resolution; 0 is the boundary.
+        """float32 mask logits on the segmenter's frame, at its low resolution; 0 is the boundary.
 
         Those of masks that are not live may be anything.
         """
@@ -49,7 +49,7 @@ class EncodedCrop(Protocol):
 
     @property
     def resized_hw(self) -> tuple[int, int]:
-        """Pixels of the crop inside the model's input square (top left; the rest is padding)."""
+        """Pixels of the crop inside the frame (top left; the rest is padding)."""
         ...
 
 
@@ -61,8 +61,9 @@ class Segmenter(Protocol[Encoded]):
     """Segment Anything, as far as the generator needs to know."""
 
     @property
-    def input_side(self) -> int:
-        """The side in pixels of the model's square input."""
+    def frame_side(self) -> int:
+        """The side in pixels of the square to which low-resolution masks are enlarged first: in SAM 1 the input
+        square, in SAM 2 that of the masks themselves."""
         ...
 
     @property
@@ -90,7 +91,7 @@ class Segmenter(Protocol[Encoded]):
 def upscaling_of(predictions: Predictions, segmenter: Segmenter[Encoded], crop: Encoded) -> Upscaling:
     """How those logits become the crop's pixels."""
     h, w = predictions.logits_PMhw.shape[2:]
-    return Upscaling.between((h, w), input_side=segmenter.input_side, resized_hw=crop.resized_hw, crop_hw=crop.crop_hw)
+    return Upscaling.between((h, w), input_side=segmenter.frame_side, resized_hw=crop.resized_hw, crop_hw=crop.crop_hw)
 
 
 def cells_on_host(predictions: Predictions, upscaling: Upscaling) -> tuple[Integers, Floats]:

@@ -139,8 +139,8 @@ class _Turns(Generic[Encoded]):
     clock: _DeviceClock
 
     @property
-    def input_side(self) -> int:
-        return self.segmenter.input_side
+    def frame_side(self) -> int:
+        return self.segmenter.frame_side
 
     @property
     def outputs_per_prompt(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from model.segmenter import fit_into_square
+from model.preprocess import fit_into_square
 
 
 @pytest.mark.parametrize(
