@@ -9,19 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.reference.random_sam_2 import random_sam_2
 from model import sam2_layouts
 from model.config import MODELS, HieraConfig
 from model.load import CheckpointError, check_weights, load_sam
 from model.sam import Sam
 from tests.model.checkpoints import as_pth, as_safetensors, assert_same
-from tests.model.sam2 import SMALL, random_sam_2
+from tests.model.sam2 import SMALL
 
 PRESENCE = "sam_mask_decoder.pred_obj_score_head.layers.2.bias"
 
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, Tensor]:
-    return random_sam_2().state_dict()
+    return random_sam_2(SMALL, seed=7).state_dict()
 
 
 def empty(name: str) -> dict[str, Tensor]:
