@@ -59,7 +59,7 @@ explain: .venv/.run-ready  ## show every step from points to masks of IMAGE=...,
 export: .venv/.run-ready  ## write the output at OUT=... as FORM=sa1b|coco|... to TO=..., with settings as ARGS='export.images=true'
 	$(BIN)/python -m jobs.export $(call quoted,out,OUT) $(call quoted,to,TO) $(call quoted,form,FORM) $(ARGS)
 
-weights: .venv/.run-ready  ## fetch the released weights of MODEL=vit_b|vit_l|vit_h, and put them at TO=folder|s3://... if that is given
+weights: .venv/.run-ready  ## fetch the released weights of MODEL=vit_b|sam2.1_tiny|..., and put them at TO=folder|s3://... if that is given
 	$(BIN)/python -m jobs.weights $(call quoted,name,MODEL) $(if $(value TO),$(call quoted,to,TO)) $(ARGS)
 
 verify: .venv/.run-ready  ## recount the output at OUT=... from its parts alone

@@ -91,10 +91,10 @@ class ModelSettings:
     """Which weights, and where they run."""
 
     name: str = "tiny"
-    """tiny (bundled), mobile_sam, tiny_sam, slimsam_50, slimsam_77, vit_b, vit_l or vit_h (docs/models.md)."""
+    """tiny (bundled), vit_b, vit_l, vit_h, sam2.1_tiny, mobile_sam and others (docs/models.md)."""
     checkpoint: str | None = None
     """Path or s3:// URI of the weights. null takes the bundled ones of `tiny`, and on one machine the released files of
-    vit_b, vit_l and vit_h, which are fetched; the others have none."""
+    SAM 1 and SAM 2, which are fetched; the others have none."""
     device: str = "auto"
     """auto (cuda if there is one), cpu or cuda. The same run gives the same bytes on every machine of one device class.
     Another device class rounds float sums differently."""

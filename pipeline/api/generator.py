@@ -41,9 +41,9 @@ AT_ONCE = 2
 class MaskGenerator:
     """Segment Anything's masks of whole images, or of a prompt.
 
-    model        tiny (bundled), vit_b, vit_l, vit_h, or one of the small ones of docs/models.md
-    checkpoint   path of the weights; None takes the bundled ones of tiny, and of vit_b, vit_l and vit_h the released
-                 file, once fetched into the user's cache folder
+    model        tiny (bundled), vit_b, vit_l, vit_h, sam2.1_tiny, or another one of docs/models.md
+    checkpoint   path of the weights; None takes the bundled ones of tiny, and of SAM 1 and SAM 2 the released file,
+                 once fetched into the user's cache folder
     recipe       sam (the released generator's defaults), sa1b (as SA-1B was made) or fast
     device       auto (a GPU where there is one), cpu, cuda or cuda:N
     precision    fp32 or bf16, of the image encoder
@@ -79,8 +79,8 @@ class MaskGenerator:
         warm_up()
 
     def generate(self, image: Image) -> Masks:
-        """What `SamAutomaticMaskGenerator.generate` of segment_anything 1.0 returns, and for an image without masks an
-        empty list.
+        """What `SamAutomaticMaskGenerator.generate` of segment_anything 1.0 returns (with a SAM 2, what that of sam2
+        does), and for an image without masks an empty list.
 
         raises  ConfigError if the image is none; DeviceError if one point of one crop does not fit the memory
         """
@@ -119,7 +119,8 @@ class MaskGenerator:
         multimask: bool = True,  # noqa: FBT001, FBT002  # its place among the released predictor's arguments
         return_logits: bool = False,  # noqa: FBT001, FBT002
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """What `SamPredictor.predict` of segment_anything 1.0 returns, for the image of `set_image`.
+        """What `SamPredictor.predict` of segment_anything 1.0 returns (with a SAM 2, what that of sam2 does), for the
+        image of `set_image`.
 
         points         (K, 2): x, y in pixels of the image
         labels         (K,): 1 inside the object, 0 outside of it; needed with points
