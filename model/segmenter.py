@@ -8,6 +8,7 @@ Legend: P points, H W pixels of a crop, S the square input's side.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import torch
 from model.mask_decoder import Embedded
 from model.point_decoder import GPU_POINTS, PointDecoder, Predictions
 from model.preprocess import preprocess_of
+from model.refining import refined
 from model.sam import Sam
 from model.shared_image import SharedImage
 from model.transfers import sent
@@ -29,11 +31,13 @@ from model.upscaling import cells_inside
 class EncodedCrop:
     """A crop as the decoder takes it.
 
+    seen        before the work that its points share
     crop_hw     its own pixels
     resized_hw  its pixels in the frame, the square to which low-resolution masks are enlarged first
     """
 
     image: SharedImage
+    seen: Embedded
     crop_hw: tuple[int, int]
     resized_hw: tuple[int, int]
 
@@ -81,7 +85,8 @@ class TorchSegmenter:
 
     def _encode_one(self, crop_HW3: npt.NDArray[np.uint8]) -> EncodedCrop:
         crop_hw = crop_HW3.shape[0], crop_HW3.shape[1]
-        return EncodedCrop(self._decoder.share(*self.embed(crop_HW3)), crop_hw, self.preprocess.inside(crop_hw))
+        seen = self.embed(crop_HW3)
+        return EncodedCrop(self._decoder.share(*seen), seen, crop_hw, self.preprocess.inside(crop_hw))
 
     @torch.inference_mode()
     def embed(self, crop_HW3: npt.NDArray[np.uint8]) -> Embedded:
@@ -105,3 +110,14 @@ class TorchSegmenter:
         coords_P2 = sent(self.preprocess.place(points_xy_P2, crop.crop_hw), self._device)
         inside = cells_inside(crop.resized_hw, input_side=self.frame_side, grid_side=self.sam.config.grid_side)
         return self._decoder.decode(crop.image, coords_P2, pred_iou_thresh=pred_iou_thresh, cells_hw=inside)
+
+    @torch.inference_mode()
+    def decode_refined(
+        self, crop: EncodedCrop, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float
+    ) -> Predictions:
+        """As `decode`, with each mask's refined answer in its place (`refining`)."""
+        coords_P2 = sent(self.preprocess.place(points_xy_P2, crop.crop_hw), self._device)
+        whole = (self.sam.config.grid_side, self.sam.config.grid_side)
+        first = self._decoder.decode(crop.image, coords_P2, pred_iou_thresh=-math.inf, cells_hw=whole)
+        logits_PMhw, scores_PM = refined(self.sam, crop.seen, coords_P2, first.logits_PMhw)
+        return Predictions(scores_PM, scores_PM > pred_iou_thresh, logits_PMhw)

@@ -84,6 +84,9 @@ class Recipe:
     appendix B."""
     max_area_fraction: float | None = None
     """Masks that cover this share of the image or more are dropped; null drops none. The paper: 0.95."""
+    use_m2m: bool = False
+    """true gives each mask back to the model with its point, and takes the refined answer and its score instead: four
+    decodes of a point, three of them without shared work. An option of SAM 2's generator, under its name there."""
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ Legend: P points, M outputs a point, S = P M slots, N live ones, h w low-resolut
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from pipeline.errors import ContractError
 from pipeline.masks.arrays import Floats, Integers, Points
 from pipeline.masks.upscaling import Upscaling
 
@@ -86,6 +87,29 @@ class Segmenter(Protocol[Encoded]):
         A segmenter may skip the masks of candidates whose predicted IoU is not > pred_iou_thresh.
         """
         ...
+
+
+@runtime_checkable
+class Refining(Protocol):
+    """A `Segmenter` that can also give each mask back to its model."""
+
+    def decode_refined(self, crop: Any, points_xy_P2: Points, *, pred_iou_thresh: float) -> Predictions:
+        """As `decode`; but each of a point's masks is a prompt beside it, and the answer to both takes its place."""
+        ...
+
+
+def ask(
+    segmenter: Segmenter[Encoded], crop: Encoded, points_xy_P2: Points, *, pred_iou_thresh: float, refine: bool
+) -> Predictions:
+    """The answers to some points of a crop, as they come or refined.
+
+    raises  ContractError if this segmenter does not refine
+    """
+    if not refine:
+        return segmenter.decode(crop, points_xy_P2, pred_iou_thresh=pred_iou_thresh)
+    if not isinstance(segmenter, Refining):
+        raise ContractError(f"{type(segmenter).__name__} does not refine masks, which use_m2m asks for")
+    return segmenter.decode_refined(crop, points_xy_P2, pred_iou_thresh=pred_iou_thresh)
 
 
 def upscaling_of(predictions: Predictions, segmenter: Segmenter[Encoded], crop: Encoded) -> Upscaling:

@@ -71,7 +71,8 @@ class OutputSettings:
         """Flat, under the names that a user types, JSON values only; those that a plan of this version has."""
         named: dict[str, Any] = {"source": self.source, "format": str(self.format)}
         for name, value in asdict(self.recipe).items():
-            named[f"recipe.{name}"] = str(value) if isinstance(value, StrEnum) else value
+            if name != "use_m2m" or value:  # plans from before it have no such name
+                named[f"recipe.{name}"] = str(value) if isinstance(value, StrEnum) else value
         named |= {"model.name": self.model_name, "model.precision": str(self.precision)}
         named["model.weights_sha256"] = self.weights_sha256
         if self.checkpoint_notes:
@@ -84,7 +85,8 @@ class OutputSettings:
 
     @classmethod
     def from_named(cls, named: Mapping[str, Any]) -> OutputSettings:
-        recipe = {f.name: named[f"recipe.{f.name}"] for f in fields(Recipe)}
+        recipe = {f.name: named[f"recipe.{f.name}"] for f in fields(Recipe) if f.name != "use_m2m"}
+        recipe["use_m2m"] = named.get("recipe.use_m2m", Recipe.use_m2m)
         recipe["crop_rank"] = CropRank(recipe["crop_rank"])
         return cls(
             source=named["source"],
@@ -103,7 +105,7 @@ class OutputSettings:
         )
 
 
-FROZEN = frozenset(OutputSettings.of(Settings(), weights_sha256="").named()) | {"run.image_column"}
+FROZEN = frozenset(OutputSettings.of(Settings(), weights_sha256="").named()) | {"run.image_column", "recipe.use_m2m"}
 """The names of the settings that stand in a plan, where everybody can read them."""
 
 

@@ -38,6 +38,13 @@ NETWORK_OPTIONS: dict[str, Any] = {
     "crop_n_layers": 1,
     "crop_n_points_downscale_factor": 2,
 }
+REFINED_OPTIONS: dict[str, Any] = {
+    "points_per_side": 4,
+    "pred_iou_thresh": 0.3,
+    "stability_score_thresh": 0.7,
+    "box_nms_thresh": 1.0,
+    "use_m2m": True,
+}
 _MANY_DUPLICATES = {"box_nms_thresh": 0.5, "crop_nms_thresh": 0.4}
 BLOB_OPTIONS: list[dict[str, Any]] = [
     {"points_per_side": 9, **_MANY_DUPLICATES},
@@ -153,6 +160,7 @@ def _answers(file: str) -> None:
     model = sam2_released.with_weights(calibrated_sam_2(CONFIG, IMAGE, seed=0))
     generator = sam2_released.generator(model, NETWORK_OPTIONS)
     told: dict[str, Any] = {"sizes": [_shape_of(name) for name in SIZES], "network": generator.generate(IMAGE)}
+    told["refined"] = sam2_released.generator(model, REFINED_OPTIONS).generate(IMAGE)
     told["blobs"] = [sam2_released.generator(_BlobModel(), options).generate(IMAGE) for options in BLOB_OPTIONS]
     predictor = generator.predictor
     predictor.set_image(IMAGE)
