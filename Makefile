@@ -8,6 +8,7 @@ SHARD ?= jobs/sample/scenes.tar
 OUT ?= $(if $(findstring *,$(shard))$(findstring $(comma),$(shard))$(filter . .. /,$(shard)),\
   $(error name the output: OUT=...),out/$(basename $(notdir $(patsubst %/,%,$(shard)))))
 ARGS ?=
+FILES ?= 3
 comma := ,
 # As it was given: a dollar in it is no reference to a variable. Only what stands in this file is expanded.
 given = $(if $(filter file,$(origin $(1))),$($(1)),$(value $(1)))
@@ -17,7 +18,7 @@ unexport SHARD OUT ADDRESS N A B IMAGE MODEL TO FORM
 # A value for Hydra inside a shell word: quotes, backslashes and dollars in the value survive both.
 quoted = '$(1)="$(subst ','\'',$(subst $${,\$${,$(subst ",\",$(call given,$(2)))))"'
 
-.PHONY: help setup generate submit look report compare explain export weights verify test browser chaos lint fmt train evaluate bench lock audit-dependencies clean
+.PHONY: help setup generate submit look report compare explain export weights verify test browser chaos lint fmt train evaluate bench gpu-check lock audit-dependencies clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -59,14 +60,14 @@ explain: .venv/.run-ready  ## show every step from points to masks of IMAGE=...,
 export: .venv/.run-ready  ## write the output at OUT=... as FORM=sa1b|coco|... to TO=..., with settings as ARGS='export.images=true'
 	$(BIN)/python -m jobs.export $(call quoted,out,OUT) $(call quoted,to,TO) $(call quoted,form,FORM) $(ARGS)
 
-weights: .venv/.run-ready  ## fetch the released weights of MODEL=vit_b|sam2.1_tiny|..., and put them at TO=folder|s3://... if that is given
+weights: .venv/.run-ready  ## fetch the weights of MODEL=vit_b|sam2.1_tiny|...|hf://owner/name/file, and put them at TO=folder|s3://... if that is given
 	$(BIN)/python -m jobs.weights $(call quoted,name,MODEL) $(if $(value TO),$(call quoted,to,TO)) $(ARGS)
 
 verify: .venv/.run-ready  ## recount the output at OUT=... from its parts alone
 	$(BIN)/python -m jobs.verify $(call quoted,out,OUT) $(ARGS)
 
-test: .venv/.dev-ready  ## run the test suite, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: .venv/.dev-ready  ## run the test suite, FILES=3 files at a time
+	$(BIN)/python -m pytest -n $(FILES) --dist loadfile --no-loadscope-reorder
 
 browser:  ## install Debian's Chromium, with which `make test` looks at the pages; without it those tests are skipped
 	command -v chromium >/dev/null || { $(if $(filter 0,$(shell id -u)),,sudo) apt-get update -qq && \
@@ -92,6 +93,9 @@ evaluate: .venv/.run-ready  ## measure the tiny model, or another with ARGS='mod
 
 bench: .venv/.dev-ready  ## compare the generator with its peers, with ARGS='--models tiny ...' (--help lists all)
 	$(BIN)/python -m benchmarks.compare $(ARGS)
+
+gpu-check: .venv/.run-ready  ## is this machine's GPU right, how fast is it, where does the time go; ARGS='--model vit_h'
+	$(BIN)/python -m benchmarks.gpu_check $(ARGS)
 
 .venv/lock/bin/uv:
 	$(PYTHON) -m venv .venv/lock

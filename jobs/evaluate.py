@@ -31,7 +31,7 @@ from pipeline.progress import progress_on
 from pipeline.settings import ModelSettings, Recipe, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.uris import absolute
-from pipeline.work.released import with_released
+from pipeline.work.released import with_weights_here
 from pipeline.work.weights import checked_weights, load_model
 
 
@@ -81,7 +81,7 @@ def evaluate_scenes(job: EvaluateJob) -> dict[str, Any]:
     """
     if job.scenes < 1:
         raise ConfigError(f"scenes={job.scenes} must be 1 or more")
-    store, model = connect(job.store), with_released(job.model, progress_on(sys.stderr))
+    store, model = connect(job.store), with_weights_here(job.model, progress_on(sys.stderr))
     if model.checkpoint is not None:
         model = replace(model, checkpoint=absolute(model.checkpoint))
     sha256 = checked_weights(model, store).sha256

@@ -21,7 +21,7 @@ from pipeline.run.checks import check_settings
 from pipeline.settings import Settings, SubmitJob
 from pipeline.storage.uris import is_s3
 from pipeline.texts import printable, printable_lines
-from pipeline.work.released import is_by_name, on_a_cluster
+from pipeline.work.released import is_fetched, on_a_cluster
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAVING_S = 15
@@ -36,8 +36,8 @@ def submit_job(job: SubmitJob) -> int:
     if not (ROOT / ".rayignore").exists():
         raise ConfigError(f"{ROOT} is no checkout of the repository, which is where a job takes its code from")
     problems = list(_places_that_differ(job))
-    if is_by_name(job.model):
-        problems.append(on_a_cluster(job.model.name))
+    if is_fetched(job.model):
+        problems.append(on_a_cluster(job.model))
     if problems:
         raise ConfigError("; ".join(problems))
     submission = submit(
@@ -71,7 +71,8 @@ def stop_wait(settings: Settings) -> str:
 
 def _places_that_differ(settings: Settings) -> Iterator[str]:
     """A sentence for each relative path. It would be another place on every machine."""
-    places = {"source": settings.source, "out": settings.out, "model.checkpoint": settings.model.checkpoint}
+    checkpoint = None if is_fetched(settings.model) else settings.model.checkpoint
+    places = {"source": settings.source, "out": settings.out, "model.checkpoint": checkpoint}
     for key, uri in places.items():
         if uri and not (is_s3(uri) or uri.startswith("file://") or os.path.isabs(uri)):
             yield f"{key}={uri} is another place on every machine; write s3://... or the absolute path of a shared disk"

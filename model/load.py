@@ -17,17 +17,17 @@ from torch import Tensor, nn
 from model import sam2_layouts
 from model.config import MODELS, HieraConfig, ModelConfig
 from model.extras import without_extras
+from model.first_values import without_first_values
 from model.foreign import foreign
 from model.layouts import from_hugging_face, infer_config, is_hugging_face
 from model.opening import CheckpointError, open_checkpoint
+from model.precisions import PRECISIONS
 from model.sam import Sam
 from model.segmenter import TorchSegmenter
 from model.wrapped import take_off
 
 __all__ = ["CheckedWeights", "CheckpointError", "check_weights", "load_sam", "load_segmenter", "resolve_device"]
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-"""Names of `model.precision`, and what the encoder's matrix products are computed in."""
 BUNDLED = {"tiny": Path(__file__).parent / "weights" / "tiny.safetensors"}
 
 
@@ -86,7 +86,7 @@ def load_segmenter(
 ) -> TorchSegmenter:
     """Load `name` on `device` (a torch device, or auto for CUDA where there is one).
 
-    precision  of the image encoder's products, a key of PRECISIONS; all else is float32
+    precision  one of PRECISIONS
     raises     CheckpointError for unknown names, unusable devices, unreadable files, wrong keys or sizes;
                KeyError for an unknown precision
     """
@@ -100,7 +100,7 @@ def load_segmenter(
     for layer in sam.image_encoder.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             layer.to(encoder_dtype)
-    return TorchSegmenter(sam, weights_sha256=hashlib.sha256(data).hexdigest(), encoder_dtype=encoder_dtype)
+    return TorchSegmenter(sam, weights_sha256=hashlib.sha256(data).hexdigest(), precision=precision)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -125,7 +125,8 @@ def load_sam(data: bytes, *, expected: ModelConfig | None = None) -> Sam:
     raises    CheckpointError naming every key or shape that differs
     """
     checked = _checked(data, expected)
-    sam = Sam(checked.config)
+    with without_first_values():
+        sam = Sam(checked.config)
     sam.load_state_dict({name: tensor.float() for name, tensor in checked.tensors.items()})
     return sam.eval()
 
@@ -161,7 +162,7 @@ def _check_finite(tensors: Mapping[str, Tensor]) -> None:
 
 def _wanted(config: ModelConfig) -> dict[str, Tensor]:
     """Names and shapes of a model of these sizes, without its memory."""
-    with torch.device("meta"):
+    with torch.device("meta"), without_first_values():
         return Sam(config).state_dict()
 
 

@@ -25,7 +25,7 @@ class FourierPositions(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, features))
+        self.register_buffer("positional_encoding_gaussian_matrix", nn.init.normal_(torch.empty(2, features)))
 
     def forward(self, unit_xy: Tensor) -> Tensor:
         """(..., 2) in [0, 1] -> (..., 2 * features)."""

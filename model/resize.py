@@ -31,7 +31,7 @@ def resize_bilinear(image_HW3: Tensor, height: int, width: int) -> Tensor:
 
 
 def _resample(image: Tensor, *, dim: int, size: int) -> Tensor:
-    first, weights = _triangle_weights(image.shape[dim], size, image.device)
+    first, weights = triangle_weights(image.shape[dim], size, image.device)
     last = image.shape[dim] - 1
     shape = [1, 1, 1]
     shape[dim] = size
@@ -43,7 +43,7 @@ def _resample(image: Tensor, *, dim: int, size: int) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
-def _triangle_weights(length: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def triangle_weights(length: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """For each of `size` outputs: its first input and the fixed-point weights of it and its successors."""
     scale = length / size
     support = max(scale, 1.0)

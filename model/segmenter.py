@@ -17,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from model.crop_batches import GPU_CROPS, batches_for
 from model.mask_decoder import Embedded
 from model.point_decoder import GPU_POINTS, PointDecoder, Predictions
+from model.precisions import PRECISIONS
 from model.preprocess import preprocess_of
 from model.refining import refined
 from model.sam import Sam
@@ -31,32 +33,33 @@ from model.upscaling import cells_inside
 class EncodedCrop:
     """A crop as the decoder takes it.
 
-    seen        before the work that its points share
     crop_hw     its own pixels
     resized_hw  its pixels in the frame, the square to which low-resolution masks are enlarged first
+    seen        before the work that its points share; None where crops pass the encoder in batches
     """
 
     image: SharedImage
-    seen: Embedded
     crop_hw: tuple[int, int]
     resized_hw: tuple[int, int]
+    seen: Embedded | None = None
 
 
 class TorchSegmenter:
     """A checked, evaluated Sam on one device.
 
     weights_sha256  names the checkpoint file it came from
-    encoder_dtype   what the image encoder's products are computed in; its norms and residuals stay float32
+    precision       one of PRECISIONS
     """
 
-    def __init__(self, sam: Sam, *, weights_sha256: str, encoder_dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, sam: Sam, *, weights_sha256: str, precision: str = "fp32") -> None:
         self.sam = sam.eval().requires_grad_(requires_grad=False)
         self.weights_sha256 = weights_sha256
         self._device = sam.pixel_mean.device
-        self._encoder_dtype = encoder_dtype
+        self._encoder_dtype = PRECISIONS[precision]
         self.preprocess = preprocess_of(sam)
         with torch.inference_mode():
             self._decoder = PointDecoder(self.sam)
+            self._batches = batches_for(self.sam, self._decoder.share, precision)
 
     @property
     def name(self) -> str:
@@ -74,19 +77,34 @@ class TorchSegmenter:
     def points_at_once(self) -> int | None:
         return None if self._device.type == "cpu" else GPU_POINTS
 
+    @property
+    def crops_at_once(self) -> int | None:
+        return None if self._device.type == "cpu" else GPU_CROPS
+
+    def spare_memory(self) -> None:
+        """Give back what only saves time, and do not take it again."""
+        self._decoder.spare_memory()
+        if self._batches is not None:
+            self._batches.spare_memory()
+
     @torch.inference_mode()
     def encode(self, crops_HW3: Sequence[npt.NDArray[np.uint8]]) -> list[EncodedCrop]:
         """RGB crops of any sizes -> one encoding each.
 
-        Crops pass the encoder one by one, so that an encoding never depends on its neighbours (matrix products of
-        other shapes may round otherwise).
+        Crops pass the encoder one by one, or on a GPU in batches of fixed sizes, so that an encoding never depends on
+        its neighbours (matrix products of other shapes may round otherwise).
         """
-        return [self._encode_one(crop_HW3) for crop_HW3 in crops_HW3]
+        if self._batches is None:
+            return [self._encode_one(crop_HW3) for crop_HW3 in crops_HW3]
+        sizes = [(crop_HW3.shape[0], crop_HW3.shape[1]) for crop_HW3 in crops_HW3]
+        resized = [self.preprocess.inside(crop_hw) for crop_hw in sizes]
+        shared = self._batches.encode(crops_HW3, resized)
+        return [EncodedCrop(*each) for each in zip(shared, sizes, resized, strict=True)]
 
     def _encode_one(self, crop_HW3: npt.NDArray[np.uint8]) -> EncodedCrop:
         crop_hw = crop_HW3.shape[0], crop_HW3.shape[1]
         seen = self.embed(crop_HW3)
-        return EncodedCrop(self._decoder.share(*seen), seen, crop_hw, self.preprocess.inside(crop_hw))
+        return EncodedCrop(self._decoder.share(*seen), crop_hw, self.preprocess.inside(crop_hw), seen)
 
     @torch.inference_mode()
     def embed(self, crop_HW3: npt.NDArray[np.uint8]) -> Embedded:
@@ -115,7 +133,12 @@ class TorchSegmenter:
     def decode_refined(
         self, crop: EncodedCrop, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float
     ) -> Predictions:
-        """As `decode`, with each mask's refined answer in its place (`refining`)."""
+        """As `decode`, with each mask's refined answer in its place (`refining`).
+
+        raises  ValueError where crops pass the encoder in batches
+        """
+        if crop.seen is None:
+            raise ValueError("on a GPU use_m2m needs model.precision=fp32")
         coords_P2 = sent(self.preprocess.place(points_xy_P2, crop.crop_hw), self._device)
         whole = (self.sam.config.grid_side, self.sam.config.grid_side)
         first = self._decoder.decode(crop.image, coords_P2, pred_iou_thresh=-math.inf, cells_hw=whole)

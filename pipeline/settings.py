@@ -29,13 +29,27 @@ class CropRank(StrEnum):
 
 
 class Precision(StrEnum):
-    """The number format in which the image encoder computes. Prompts, scores and masks are always float32."""
+    """How matrix products are computed. Norms, sums, scores and masks are always float32."""
 
     FP32 = "fp32"
     """float32 throughout, with TF32 off. This gives the masks of the released generator."""
+    BF16X3 = "bf16x3"
+    """Each float32 of a product as the sum of two bfloat16: float32 in effect, on the tensor cores of a GPU
+    (docs/gpu.md). A CPU computes fp32."""
     BF16 = "bf16"
-    """Matrix products in bfloat16. It is faster where the hardware has them (GPUs since 2020, CPUs with avx512_bf16 or
-    AMX), and it changes some masks; docs/cost.md has the numbers for both."""
+    """The image encoder's products in bfloat16. It is faster where the hardware has them (GPUs since 2020, CPUs with
+    avx512_bf16 or AMX), and it changes some masks; docs/cost.md has the numbers for both."""
+
+
+class Depth(StrEnum):
+    """How integers of more than 8 bits, signed integers and floats become 8 bits. docs/output.md has the table."""
+
+    SCALE = "scale"
+    """By the range of the type: a level means the same in every image. What would be nearly black is refused."""
+    STRETCH = "stretch"
+    """By the image's own range: its lowest value is black and its highest is white."""
+    CLIP = "clip"
+    """Values are 8-bit levels already: what is below 0 is black, what is above 255 is white."""
 
 
 class Log(StrEnum):
@@ -87,6 +101,22 @@ class Recipe:
     use_m2m: bool = False
     """true gives each mask back to the model with its point, and takes the refined answer and its score instead: four
     decodes of a point, three of them without shared work. An option of SAM 2's generator, under its name there."""
+    point_grid: str | None = None
+    """A file of points for every crop, in place of points_per_side and its divisor: .npy, .csv or .json, path or s3://.
+    x and y are shares of the crop's sides. The plan keeps the hash of the points."""
+    roi: str | None = None
+    """A folder or s3:// prefix with a picture <name of the image>.png each: points on black pixels are not prompted."""
+    nodata: tuple[int, int, int] | None = None
+    """A colour, as [R,G,B] in 0..255: points on pixels of exactly this colour are not prompted."""
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """How the bytes of an image become pixels."""
+
+    depth: Depth = Depth.SCALE
+    """scale, stretch or clip, of images of more than 8 bits a sample. It shapes the output, so it may not change when a
+    run is resumed."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +126,14 @@ class ModelSettings:
     name: str = "tiny"
     """tiny (bundled), vit_b, vit_l, vit_h, sam2.1_tiny, mobile_sam and others (docs/models.md)."""
     checkpoint: str | None = None
-    """Path or s3:// URI of the weights. null takes the bundled ones of `tiny`, and on one machine the released files of
-    SAM 1 and SAM 2, which are fetched; the others have none."""
+    """Path or s3:// URI of the weights, or hf://owner/name@revision/file of the Hugging Face Hub. null takes the ones
+    bundled with `tiny`, and the released files of SAM 1 and SAM 2. A run on one machine fetches these and the
+    Hub's; the other models have none."""
     device: str = "auto"
     """auto (cuda if there is one), cpu or cuda. The same run gives the same bytes on every machine of one device class.
     Another device class rounds float sums differently."""
     precision: Precision = Precision.FP32
-    """fp32 or bf16. It shapes the output, so it may not change when a run is resumed."""
+    """fp32, bf16x3 or bf16. It shapes the output, so it may not change when a run is resumed."""
 
 
 @dataclass(frozen=True)
@@ -186,11 +217,12 @@ class Settings:
     """One run."""
 
     source: str = ""
-    """What SHARD= names: folder, s3:// prefix, .tar, .zip, .parquet, .txt/.jsonl list. Commas and globs name more."""
+    """What SHARD= names: folder or prefix, .tar(.gz), .zip, .parquet, .txt/.jsonl list. Commas and globs name more."""
     out: str = ""
     """Folder or s3:// prefix that the dataset is written to."""
     format: Format = Format.PARQUET
     recipe: Recipe = field(default_factory=Recipe)
+    image: ImageSettings = field(default_factory=ImageSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
     run: RunSettings = field(default_factory=RunSettings)

@@ -28,6 +28,24 @@ os.environ["TRITON_INTERPRET"] = "1"
 torch.set_num_threads(1)
 
 
+DEAREST = (
+    "cluster/test_submit.py",
+    "run/test_chaos.py",
+    "run/test_generate.py",
+    "cluster/test_driver.py",
+    "test_wheel.py",
+    "training/test_learning.py",
+    "test_benchmarks.py",
+)
+"""Files of half a minute to two, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that no process is left alone with it at the end."""
+    rank = {Path(__file__).parent / name: number for number, name in enumerate(DEAREST)}
+    items.sort(key=lambda item: rank.get(item.path, len(DEAREST)))
+
+
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """The URL of a real S3 server process; credentials for it are in the environment while it runs."""
@@ -58,20 +76,19 @@ def s3_bucket(s3_client: Any) -> str:
 def cluster(s3_endpoint: str) -> Iterator[str]:
     """The address of a Ray session that in-process drivers find, and other processes may join.
 
-    After the S3 server: its credentials are in the environment that the workers inherit.
+    After the S3 server: its credentials are in the environment that the workers inherit. Without what nobody here
+    listens to: an autoscaler, lines of workers on a terminal.
     """
+    from ray.cluster_utils import Cluster
+
+    unheard = {"include_dashboard": False, "no_monitor": True, "include_log_monitor": False}
+    head = {"num_cpus": 4, "num_gpus": 0, "object_store_memory": 100 * 2**20, **unheard}
+    nodes: Any = Cluster(initialize_head=True, head_node_args=head)
     init: Any = ray.init
-    context = init(
-        address="local",
-        num_cpus=4,
-        num_gpus=0,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=100 * 2**20,
-    )
-    yield context.address_info["gcs_address"]
+    init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
+    yield nodes.address
     ray.shutdown()
+    nodes.shutdown()
 
 
 @pytest.fixture

@@ -39,8 +39,12 @@ class FakeSegmenter:
 
     frame_side = 64
     outputs_per_prompt = 3
-    points_at_once = None
+    points_at_once: int | None = None
+    crops_at_once: int | None = None
     side = 16
+
+    def spare_memory(self) -> None:
+        pass
 
     def encode(self, crops_HW3: Sequence[Image_HW3]) -> list[FakeCrop]:
         return [FakeCrop(crop_HW3) for crop_HW3 in crops_HW3]

@@ -60,6 +60,13 @@ class PaintedSegmenter:
     def points_at_once(self) -> int | None:
         return None
 
+    @property
+    def crops_at_once(self) -> int | None:
+        return None
+
+    def spare_memory(self) -> None:
+        pass
+
     def encode(self, crops_HW3: Sequence[Crop_HW3]) -> list[PaintedCrop]:
         sizes = [(crop_HW3.shape[0], crop_HW3.shape[1]) for crop_HW3 in crops_HW3]
         assert max(max(size) for size in sizes) <= self._side, "choose a larger side"

@@ -9,11 +9,13 @@ from __future__ import annotations
 import io
 import os
 import signal
+import sys
 import tarfile
 import threading
 import time
 from collections.abc import Mapping
 from functools import partial
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ import numpy.typing as npt
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from pipeline.masks.points import EVERYTHING, Prompts
 from pipeline.progress import Event, Standing
 from pipeline.records import Funnel, ImageMasks, Mask, Stage
 from pipeline.settings import Recipe, Settings, StoreSettings
@@ -56,7 +59,7 @@ class FakeGenerator:
         self._radius = radius
         self._turn = threading.Lock()
 
-    def __call__(self, image_HW3: Image_HW3, watch: Stopwatch) -> ImageMasks:
+    def __call__(self, image_HW3: Image_HW3, watch: Stopwatch, _prompts: Prompts = EVERYTHING, /) -> ImageMasks:
         with watch.stage(Stage.TURN):
             self._turn.acquire()
         try:
@@ -118,10 +121,24 @@ def take_memory() -> None:
     raise RuntimeError("nobody minded")
 
 
+class _NoPandas(MetaPathFinder):
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError(f"{fullname} is not imported here", name=fullname)
+
+
+def without_pandas() -> None:
+    """For processes of a run alone. pyarrow imports pandas, where there is one, to ask whether a list is a series of
+    it: half a second of every driver and worker, for an answer that is known."""
+    sys.meta_path.insert(0, _NoPandas())
+
+
 def load_fake(
     store: Store, recipe: Recipe, *, threads: int, shared: Path | None = None, seconds_per_image: float = 0.0
 ) -> GenerateMasks:
     """Fails on machines whose environment says FAKE_BROKEN_HERE."""
+    if Path(sys.argv[0]).name == "default_worker.py":  # and not a test that works without Ray
+        without_pandas()
     if os.environ.get("FAKE_BROKEN_HERE"):
         return load_broken(store, recipe, threads=threads, shared=shared)
     return FakeGenerator(recipe, seconds_per_image=seconds_per_image)

@@ -4,17 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import (
-    Sam2Config,
-    Sam2HieraDetConfig,
-    Sam2MaskDecoderConfig,
-    Sam2Model,
-    Sam2PromptEncoderConfig,
-    Sam2VisionConfig,
-    SamModel,
-)
-from transformers import SamConfig as HuggingFaceConfig
-
 from model import sam2_layouts
 from model.config import HieraConfig, SamConfig
 from model.layouts import to_hugging_face
@@ -23,6 +12,10 @@ from model.sam import Sam
 
 def hugging_face(sam: Sam) -> Any:
     """transformers' SamModel of the same sizes and weights."""
+    # Here, because it takes some five seconds of CPU time to import.
+    from transformers import SamConfig as HuggingFaceConfig
+    from transformers import SamModel
+
     c = sam.config
     if not isinstance(c, SamConfig):
         raise TypeError(f"transformers has no {c.name}")
@@ -61,6 +54,15 @@ def hugging_face(sam: Sam) -> Any:
 
 def hugging_face_2(sam: Sam) -> Any:
     """transformers' Sam2Model of the same sizes and weights, and with the head of the object's presence at random."""
+    from transformers import (
+        Sam2Config,
+        Sam2HieraDetConfig,
+        Sam2MaskDecoderConfig,
+        Sam2Model,
+        Sam2PromptEncoderConfig,
+        Sam2VisionConfig,
+    )
+
     c = sam.config
     if not isinstance(c, HieraConfig):
         raise TypeError(f"{c.name} is no SAM 2")

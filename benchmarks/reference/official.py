@@ -163,6 +163,13 @@ class OfficialSegmenter:
     def points_at_once(self) -> int | None:
         return None
 
+    @property
+    def crops_at_once(self) -> int | None:
+        return None
+
+    def spare_memory(self) -> None:
+        pass
+
     @torch.no_grad()
     def encode(self, crops_HW3: Sequence[npt.NDArray[np.uint8]]) -> list[OfficialCrop]:
         return [self._encode_one(crop_HW3) for crop_HW3 in crops_HW3]

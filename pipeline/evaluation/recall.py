@@ -1,4 +1,4 @@
-"""AR@1000: how much of the truth a set of masks covers, whatever its classes.
+"""AR@1000: how much of the truth a set of masks covers, whatever its classes. And how many of the masks are right.
 
 Owns the matching. It is COCO's, in each image: masks in the order of their scores, each takes the free truth that it
 overlaps most, if that is at least the threshold. A range of areas is matched on its own truths alone, which gives the
@@ -36,12 +36,16 @@ class RecallCounts:
 
     truths_R    int64
     matched_RI  int64, truths that got a mask
+    right_I     int64, masks with a truth at that IoU or more; several masks may have the same truth
+    compared    masks that right_I is of: at most MOST_MASKS of an image
     """
 
     images: int
     masks: int
     truths_R: npt.NDArray[np.int64]
     matched_RI: npt.NDArray[np.int64]
+    right_I: npt.NDArray[np.int64]
+    compared: int
 
     def __add__(self, other: RecallCounts) -> RecallCounts:
         return RecallCounts(
@@ -49,6 +53,8 @@ class RecallCounts:
             self.masks + other.masks,
             self.truths_R + other.truths_R,
             self.matched_RI + other.matched_RI,
+            self.right_I + other.right_I,
+            self.compared + other.compared,
         )
 
     def average_recall(self, area_range: str) -> float:
@@ -61,12 +67,20 @@ class RecallCounts:
 
     def recall_at(self, iou: float) -> float:
         """Share of all truths that were found at one of the thresholds; NaN without truths."""
-        found = self.matched_RI[0, int(np.argmin(np.abs(IOU_THRESHOLDS - iou)))]
+        found = self.matched_RI[0, _threshold(iou)]
         return float(found / self.truths_R[0]) if self.truths_R[0] else float("nan")
+
+    def right_share(self, iou: float) -> float:
+        """Share of the masks that have a truth at one of the thresholds, of whatever area; NaN without masks."""
+        return float(self.right_I[_threshold(iou)] / self.compared) if self.compared else float("nan")
+
+
+def _threshold(iou: float) -> int:
+    return int(np.argmin(np.abs(IOU_THRESHOLDS - iou)))
 
 
 _NONE_RI: npt.NDArray[np.int64] = np.zeros((len(AREA_RANGES), len(IOU_THRESHOLDS)), np.int64)
-NO_IMAGES = RecallCounts(0, 0, _NONE_RI[:, 0], _NONE_RI)
+NO_IMAGES = RecallCounts(0, 0, _NONE_RI[:, 0], _NONE_RI, _NONE_RI[0], 0)
 
 
 def total_recall(images: Iterable[tuple[Sequence[str], Sequence[float], Truths]]) -> RecallCounts:
@@ -84,7 +98,14 @@ def count_recall(counts_D: Sequence[str], score_D: Floats, truths: Truths) -> Re
     matched_RI = [
         [match_greedily(iou_DT[:, inside_T], threshold).sum() for threshold in IOU_THRESHOLDS] for inside_T in inside_RT
     ]
-    return RecallCounts(1, len(counts_D), inside_RT.sum(1), np.array(matched_RI, np.int64))
+    return RecallCounts(
+        images=1,
+        masks=len(counts_D),
+        truths_R=inside_RT.sum(1),
+        matched_RI=np.array(matched_RI, np.int64),
+        right_I=(iou_DT.max(axis=1, initial=0.0)[:, None] >= IOU_THRESHOLDS).sum(axis=0),
+        compared=len(ordered),
+    )
 
 
 def match_greedily(iou_DT: Floats, threshold: float) -> npt.NDArray[np.bool_]:

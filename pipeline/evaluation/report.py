@@ -78,7 +78,8 @@ def figures(points: Mapping[str, tuple[int, PointScores]], recall: RecallCounts)
         document["AR@1000"] = {
             "images": recall.images,
             "masks_per_image": round(recall.masks / recall.images, 2),
-            **_plain({"recall at IoU 0.5": recall.recall_at(0.5), "recall at IoU 0.75": recall.recall_at(0.75)}),
+            **_plain({f"recall at IoU {iou}": recall.recall_at(iou) for iou in (0.5, 0.75)}),
+            **_plain({f"masks with a truth at IoU {iou}": recall.right_share(iou) for iou in (0.5, 0.75)}),
             **ranges,
         }
     return document
@@ -116,10 +117,15 @@ def markdown(document: Mapping[str, Any]) -> str:
         told = document["AR@1000"]
         title = f"masks, {told['images']} images, {told['masks_per_image']} masks each"
         lines += [_row(f"{title}: truths", told, "truths"), _row("masks: AR@1000", told, "average_recall")]
+        for name in ("masks with a truth at IoU 0.5", "masks with a truth at IoU 0.75"):
+            lines.append(f"| {name} | {_cell(told[name])}{' | ' * (len(AREA_RANGES) - 1)} |")
     return "\n".join(lines) + "\n"
 
 
 def _row(title: str, by_range: Mapping[str, Any], name: str) -> str:
     values = [by_range[area_range][name] for area_range in AREA_RANGES]
-    cells = ["-" if v is None else f"{v:,}" if isinstance(v, int) else f"{v:.3f}" for v in values]
-    return f"| {title} | {' | '.join(cells)} |"
+    return f"| {title} | {' | '.join(map(_cell, values))} |"
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.3f}"

@@ -10,7 +10,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import matplotlib
@@ -71,7 +71,10 @@ class Plot:
 
 def plot(draw: Draw, size: tuple[float, float]) -> Plot:
     """The same drawing has the same bytes."""
-    return Plot(*(data_uri(_svg(draw, palette, size), "image/svg+xml") for palette in (LIGHT, DARK)))
+    light = _svg(draw, LIGHT, size)
+    # The palette decides colours and nothing else. Those of a heat map are in pixels, which are drawn again.
+    dark = _svg(draw, DARK, size) if "<image" in light else _in_the_dark(light)
+    return Plot(*(data_uri(svg.encode(), "image/svg+xml") for svg in (light, dark)))
 
 
 def bars(labels: Sequence[str], shares: Sequence[float], texts: Sequence[str], *, x: str, y: str) -> Draw:
@@ -251,7 +254,7 @@ def _bare(axes: Axes, palette: Palette) -> None:
     axes.tick_params(colors=palette.soft, length=0, pad=5)
 
 
-def _svg(draw: Draw, palette: Palette, size: tuple[float, float]) -> bytes:
+def _svg(draw: Draw, palette: Palette, size: tuple[float, float]) -> str:
     file = io.BytesIO()
     with _MATPLOTLIB.rc_context(), warnings.catch_warnings():
         # Names may be in any script. The font that measures them need not have it, for the page sets its own.
@@ -261,7 +264,16 @@ def _svg(draw: Draw, palette: Palette, size: tuple[float, float]) -> bytes:
         figure = _FIGURE(figsize=size, layout="constrained")
         draw(figure.subplots(), palette)
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _in_our_fonts(file.getvalue().decode()).encode()
+    return _in_our_fonts(file.getvalue().decode())
+
+
+_DARK_OF = dict(zip(astuple(LIGHT), astuple(DARK), strict=True))
+_LIGHT_COLOUR = re.compile("|".join(_DARK_OF))
+
+
+def _in_the_dark(svg: str) -> str:
+    """The colours of its elements; a name that looks like one is between them, and stays."""
+    return re.sub("<[^<>]*>", lambda tag: _LIGHT_COLOUR.sub(lambda found: _DARK_OF[found[0]], tag[0]), svg)
 
 
 def _in_our_fonts(svg: str) -> str:

@@ -77,6 +77,15 @@ class Segmenter(Protocol[Encoded]):
         """Points of a crop to ask for in one call, if there are as many, whatever the recipe says; None: as it says."""
         ...
 
+    @property
+    def crops_at_once(self) -> int | None:
+        """Crops of an image to encode in one call, if there are as many; None: as the caller likes."""
+        ...
+
+    def spare_memory(self) -> None:
+        """Give back the memory of what only saves time, and do not take it again."""
+        ...
+
     def encode(self, crops_HW3: Sequence[npt.NDArray[np.uint8]]) -> Sequence[Encoded]:
         """Encode RGB crops of any sizes; one each, in order, independent of its neighbours."""
         ...

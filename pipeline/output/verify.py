@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ChangedError, ConfigError, NotFoundError, StorageError
-from pipeline.masks.rle import rle_problem
 from pipeline.output.manifest import CountedPart, find_manifest, find_parts
 from pipeline.plan.layout import part_name, part_uri, plan_uri
 from pipeline.plan.member_index import MemberIndex
@@ -213,6 +212,9 @@ def _against_member(row: ImageRow, member: Member, plan: Plan) -> Iterator[str]:
 
 def _of_mask(mask: Mask, row: ImageRow) -> str:
     """Empty if the run lengths fill the image and have the area and the box that are stated."""
+    # Here, because it brings numba, half a second of a driver that only words what others have found.
+    from pipeline.masks.rle import rle_problem
+
     return rle_problem(mask.counts, (row.height, row.width), area=mask.area, bbox_xywh=mask.bbox_xywh)
 
 
@@ -239,7 +241,7 @@ def _present(out: str, store: Store, found: Verification) -> set[str]:
 def _windows(planned: PlannedShard, images_per_chunk: int) -> Iterator[list[Chunk]]:
     """A shard's chunks, a few thousand images at a time."""
     chunks = planned.chunks(images_per_chunk)
-    while window := list(islice(chunks, max(1, WINDOW_IMAGES // images_per_chunk))):
+    while window := list(islice(chunks, max(1, WINDOW_IMAGES // planned.chunk_size(images_per_chunk)))):
         yield window
 
 

@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError
 from pipeline.records import Member, Shard
 from pipeline.storage.globs import covers
 from pipeline.storage.indexing import ShardKind
-from pipeline.storage.kinds import is_image, is_list, is_parquet, is_tar, is_zip
+from pipeline.storage.kinds import is_compressed_tar, is_image, is_list, is_parquet, is_tar, is_zip
 from pipeline.storage.lists import other_kind
 from pipeline.storage.shard_names import is_slug
 from pipeline.storage.uris import segments
@@ -48,6 +48,8 @@ def _may_come_from(named: Sequence[str], parts: Sequence[str], shard: Shard) -> 
             return True
         case ShardKind.TAR:
             return is_tar(shard.uri)
+        case ShardKind.COMPRESSED_TAR:
+            return is_compressed_tar(shard.uri)
         case ShardKind.ZIP:
             return is_zip(shard.uri)
         case ShardKind.PARQUET:

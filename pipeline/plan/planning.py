@@ -23,12 +23,20 @@ import numpy.typing as npt
 from pipeline.errors import ConfigError, ContractError, NotFoundError
 from pipeline.plan.ids import annotation_stride, id_base, shared_numbers
 from pipeline.plan.layout import members_uri, plan_uri
-from pipeline.plan.plan import OutputSettings, Plan, PlannedShard, plan_from_json, plan_to_json
+from pipeline.plan.plan import (
+    LARGEST_OF_COMPRESSED,
+    UNPACKED_BY,
+    OutputSettings,
+    Plan,
+    PlannedShard,
+    plan_from_json,
+    plan_to_json,
+)
 from pipeline.plan.scan import index_shards
 from pipeline.plan.versions import Versions, versions_here
 from pipeline.records import Shard
 from pipeline.storage.ignored import IgnoredEntries
-from pipeline.storage.indexing import ShardIndex
+from pipeline.storage.indexing import ShardIndex, ShardKind
 from pipeline.storage.kinds import IMAGE_EXTENSIONS
 from pipeline.storage.members import IndexPiece, without_numbers
 from pipeline.storage.shards import ShardSource, find_shards, spellings
@@ -98,6 +106,7 @@ def load_plan(out: str, *, store: Store) -> Plan | None:
 def _plan_source(settings: OutputSettings, *, out: str, store: Store, say: Say) -> Plan:
     news = _News(say)
     canonical, sources, beside = find_shards(settings.source, store, listed=news.listed)
+    _warn_of_compressed(sources, say)
     ignored = IgnoredEntries()
     ignored.add(beside)
     with ThreadPoolExecutor(PUT_THREADS) as pool:
@@ -112,12 +121,22 @@ def _plan_source(settings: OutputSettings, *, out: str, store: Store, say: Say) 
             news.tell(f"{len(drafts):,} of {len(sources):,} shards indexed, {total:,} images")
         if not total:
             raise _no_image(settings.source, drafts)
-        annotation_stride(settings.recipe, images=total)
+        annotation_stride(settings.recipe, images=total, grid_points=settings.point_grid_points)
         numbers = [piece.numbers_N for draft in drafts for piece in draft.pieces]
         shared_N = shared_numbers(numbers)
         shards = tuple(draft.settled(writer, shared_N) for draft in drafts)
     settings = replace(settings, source=canonical)
     return Plan(settings=settings, shards=shards, id_base=id_base(numbers), ignored=ignored.counted())
+
+
+def _warn_of_compressed(sources: Sequence[ShardSource], say: Say) -> None:
+    compressed = [each.uri for each in sources if each.kind is ShardKind.COMPRESSED_TAR]
+    if compressed:
+        say(
+            f"{len(compressed)} of the shards are compressed tars (the first is {compressed[0]}). An image there is "
+            f"reached by unpacking all before it, so the chunks are larger: {UNPACKED_BY} a tar of up to "
+            f"{UNPACKED_BY * LARGEST_OF_COMPRESSED:,} images. Images do not shrink, and plain tars are read faster"
+        )
 
 
 def _no_image(source: str, drafts: list[_Draft]) -> ConfigError:

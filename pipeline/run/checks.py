@@ -55,7 +55,7 @@ def _secrets(settings: Settings) -> Iterator[str]:
 
 def _required(settings: Settings) -> Iterator[str]:
     if not settings.source.strip():
-        yield "source= is missing: a folder or s3:// prefix of images, a .tar, .zip, .parquet, or a list (.txt, .jsonl)"
+        yield "source= is missing: a folder or s3:// prefix, a .tar(.gz), .zip, .parquet, or a list (.txt, .jsonl)"
     if not settings.out.strip():
         yield "out= is missing: the folder or s3:// prefix that the dataset is written to"
 

@@ -27,8 +27,8 @@ from pipeline.signals import StopFlag
 from pipeline.storage.connect import connect
 from pipeline.storage.parts import write_part
 from pipeline.storage.uris import absolute, is_s3
-from pipeline.work.chunk import part_metadata
 from pipeline.work.loading import FindWeights
+from pipeline.work.part_metadata import part_metadata
 
 PIECES = 16
 """Into which the tried images are cut: enough to see how unlike they are, and to keep several workers busy."""

@@ -7,12 +7,17 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow
-import pyarrow.compute
 import pyarrow.parquet
 
 pa: Any = pyarrow
 pq: Any = pyarrow.parquet
-pc: Any = pyarrow.compute
 
 UNREADABLE: tuple[type[Exception], ...] = (pa.ArrowException, OSError)
 """What reading damaged Parquet raises."""
+
+
+def compute() -> Any:
+    """pyarrow.compute, a tenth of a second to import, for the few that need it."""
+    import pyarrow.compute
+
+    return pyarrow.compute

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from pipeline.errors import DamagedError
 from pipeline.settings import Format
-from pipeline.storage.arrow import pc
+from pipeline.storage.arrow import compute
 from pipeline.storage.coco_rle import damage, first_contents, load_member
 from pipeline.storage.parquet import IMAGE_FIELDS, open_parquet, parquet_damage
 
@@ -112,7 +112,7 @@ class _ParquetColumns:
             name: table.column(name).to_numpy().astype(np.int64) for name in ("image_id", "width", "height")
         }
         columns |= {name: table.column(name).to_pylist() for name in _OF_IMAGES if name not in columns}
-        masks = pc.list_value_length(table.column("annotations")).to_numpy()
+        masks = compute().list_value_length(table.column("annotations")).to_numpy()
         return ImageColumns(**{f"{name}_I": values for name, values in columns.items()}, masks_I=masks.astype(np.int64))
 
     def masks(self) -> MaskColumns:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pipeline.errors import ConfigError, InputError, NotFoundError, TooManyBytesError
 from pipeline.records import Status
-from pipeline.storage.arrow import UNREADABLE, pa, pc, pq
+from pipeline.storage.arrow import UNREADABLE, compute, pa, pq
 from pipeline.storage.members import FoundMember, IndexBuilder, IndexPiece
 from pipeline.storage.ranged import RangedFile
 from pipeline.storage.store import ObjectInfo, Store
@@ -112,7 +112,7 @@ def _leaf(table: Any, leaf: str) -> Any:
     """One column of values, null where the struct around it is null."""
     column = table.column(0).combine_chunks() if table.num_rows else table.column(0)
     name = leaf.rpartition(".")[2]
-    return pc.struct_field(column, name) if pa.types.is_struct(column.type) else column
+    return compute().struct_field(column, name) if pa.types.is_struct(column.type) else column
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from enum import StrEnum
 
 from pipeline.errors import ConfigError
 from pipeline.records import Ignored
+from pipeline.storage.compressed_tars import UnpackedTar
 from pipeline.storage.ignored import IgnoredEntries, is_hidden
-from pipeline.storage.kinds import is_image
+from pipeline.storage.kinds import is_compressed_tar, is_image
 from pipeline.storage.lists import SkippedLine, read_list
 from pipeline.storage.members import FoundMember, IndexBuilder, IndexPiece
 from pipeline.storage.store import ObjectInfo, Store
@@ -30,6 +31,9 @@ class ShardKind(StrEnum):
     """Every image below a folder or prefix, or every image that a glob matches."""
     TAR = "tar"
     """The images in an uncompressed tar."""
+    COMPRESSED_TAR = "compressed tar"
+    """The images in a tar that was compressed as a whole, by gzip or Zstandard; their places are in the unpacked
+    tar."""
     ZIP = "zip"
     """The images in a zip file."""
     PARQUET = "parquet"
@@ -55,10 +59,10 @@ class ShardIndex:
 
 
 def index_tar(uri: str, store: Store) -> ShardIndex:
-    """The images of a tar. If the tar is damaged, the members before the damage are kept, and the rest of the tar is
-    one broken member.
+    """The images of a tar, which may be a compressed one. If it is damaged, the members before the damage are kept, and
+    the rest of the tar is one broken member.
 
-    raises  ConfigError if the tar is compressed; StorageError
+    raises  ConfigError if the tar is compressed and its name does not say so; StorageError
     """
     info = store.head(uri)
     builder = IndexBuilder()
@@ -75,7 +79,8 @@ def index_tar(uri: str, store: Store) -> ShardIndex:
                 file = next(linked)
             builder.add(_tar_member(entry.name, file or entry, info))
     except DamagedTarError as damage:
-        reason = f"{uri} is damaged at byte {damage.offset}: {damage.reason}; what follows was not read"
+        where = f"{damage.offset} of the unpacked tar" if is_compressed_tar(uri) else damage.offset
+        reason = f"{uri} is damaged at byte {where}: {damage.reason}; what follows was not read"
         builder.add(FoundMember(f"{base_name(uri)}@{damage.offset}", uri, damage.offset, 0, info.etag, reason))
     return ShardIndex(builder.finish(), ignored.counted())
 
@@ -86,9 +91,13 @@ def is_wanted(key: str) -> bool:
 
 
 def _entries(tar: ObjectInfo, store: Store) -> Iterator[TarEntry]:
+    if tar.size == 0:
+        raise DamagedTarError(0, "expected a tar, found an empty file")
+    if is_compressed_tar(tar.uri):
+        with UnpackedTar(tar.uri, store, etag=tar.etag) as unpacked:
+            yield from scan_tar(unpacked, size=None, uri=tar.uri)
+        return
     with store.open(tar.uri, etag=tar.etag) as stream:
-        if tar.size == 0:
-            raise DamagedTarError(0, "expected a tar, found an empty file")
         yield from scan_tar(stream, size=tar.size, uri=tar.uri)
 
 

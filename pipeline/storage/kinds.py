@@ -1,5 +1,5 @@
-"""What a file is by its name: image, tar, zip, list, Parquet file, an archive that is not read, or none of these; and
-which image of SA-1B.
+"""What a file is by its name: image, tar, compressed tar, zip, list, Parquet file, an archive that is not read, or none
+of these; and which image of SA-1B.
 
 Owns the extensions and the form of SA-1B's names. Opens nothing.
 """
@@ -18,9 +18,10 @@ _LIST_EXTENSIONS = frozenset({".txt", ".jsonl"})
 MAX_SA_NUMBER = 2**52
 """`sa_<n>` names with a larger n are foreign names, so that ids given after them stay below 2^53."""
 _SA_NAME = re.compile(r"sa_([0-9]{1,16})(?:\.[^./]*)?")
+_COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.zst", ".tzst")
 _ARCHIVES = (
-    *(f".tar.{end}" for end in ("gz", "z", "bz2", "xz", "lz", "lzma", "lzo", "zst", "lz4", "br")),
-    *(".tgz", ".taz", ".tbz", ".tbz2", ".tz2", ".txz", ".tlz", ".tzst"),
+    *(f".tar.{end}" for end in ("z", "bz2", "xz", "lz", "lzma", "lzo", "lz4", "br")),
+    *(".taz", ".tbz", ".tbz2", ".tz2", ".txz", ".tlz"),
     *(".7z", ".rar"),
 )
 """Compressed tars by the suffixes that GNU tar knows (its manual, --auto-compress) and two newer ones; and others."""
@@ -31,12 +32,17 @@ def is_list(name: str) -> bool:
 
 
 def is_archive(uri: str) -> bool:
-    """One that is not read: compressed, or none that gives its members one by one."""
+    """One that is not read: compressed in another way than `is_compressed_tar`, or no tar at all."""
     return uri.lower().endswith(_ARCHIVES)
 
 
 def is_tar(uri: str) -> bool:
     return extension(uri) == ".tar" and not _is_resource_fork(uri)
+
+
+def is_compressed_tar(uri: str) -> bool:
+    """By gzip or Zstandard."""
+    return uri.lower().endswith(_COMPRESSED_TARS) and not _is_resource_fork(uri)
 
 
 def is_zip(name: str) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from pipeline.errors import ConfigError
-from pipeline.storage.kinds import extension, is_archive, is_list, is_tar
+from pipeline.storage.kinds import extension, is_archive, is_compressed_tar, is_list, is_tar
 from pipeline.storage.uris import absolute, base_name, check_object_name, is_s3, join, parent
 from pipeline.texts import LEFT_OUT, redacted
 
@@ -99,7 +99,7 @@ def _entry(key: str, listing: str, number: int) -> ListEntry:
     shown = _without_secrets(key)
     if shown != key:
         return ListEntry(shown, shown, f"{listing}:{number}: {_refused_secret(shown)}")
-    if is_tar(key) or is_list(key) or is_archive(key):
+    if is_tar(key) or is_compressed_tar(key) or is_list(key) or is_archive(key):
         raise ConfigError(
             f"{listing}:{number} names a shard ({key}), not an image; name shards in source=, separated by commas, or "
             "by a glob"

@@ -12,7 +12,8 @@ from pipeline.errors import ChangedError, StorageError
 from pipeline.storage.retry import Patience, Transient
 from pipeline.storage.s3_errors import translated
 
-_STEP = 8 << 20
+_STEP = 1 << 20
+"""What a break costs at most: botocore gives nothing of the piece that it was reading."""
 
 
 class Get(Protocol):

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from pipeline.storage.globs import fixed_part, has_wildcard
-from pipeline.storage.kinds import is_image, is_list, is_parquet, is_tar, is_zip
+from pipeline.storage.kinds import is_compressed_tar, is_image, is_list, is_parquet, is_tar, is_zip
 from pipeline.storage.uris import base_name, sort_key
 
 LONGEST = 80
@@ -32,13 +32,18 @@ def is_slug(name: str) -> bool:
 
 def _slug(uri: str) -> str:
     name = base_name(uri)
-    stem = posixpath.splitext(name)[0] if is_shard_file(uri) else name
+    stem = _stem(name) if is_shard_file(uri) else name
     slug = re.sub(r"[^A-Za-z0-9_-]+", "-", stem)[:LONGEST].strip("-")  # `is_slug` knows this form
     if not slug and has_wildcard(uri):
         return _slug(fixed_part(uri))
     return slug or "shard"
 
 
+def _stem(name: str) -> str:
+    """Of `a.tar.gz` and `a.tgz` it is `a`, as of `a.tar`."""
+    return name[: name.lower().rindex(".t")] if is_compressed_tar(name) else posixpath.splitext(name)[0]
+
+
 def is_shard_file(uri: str) -> bool:
     """A file that can be a shard by itself; its extension is no part of its name."""
-    return any(kind(uri) for kind in (is_tar, is_zip, is_parquet, is_list, is_image))
+    return any(kind(uri) for kind in (is_tar, is_compressed_tar, is_zip, is_parquet, is_list, is_image))

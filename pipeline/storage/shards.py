@@ -1,8 +1,8 @@
 """What `source` names: finding the shards.
 
-Owns the words folder, tar, zip, Parquet file and list, and the canonical spelling of a source. A folder is listed once:
-the images in it are noted on the way. Those in tars and lists are indexing.py's, those in zips zips.py's, those in
-Parquet files image_tables.py's.
+Owns the words folder, tar, compressed tar, zip, Parquet file and list, and the canonical spelling of a source. A folder
+is listed once: the images in it are noted on the way. Those in tars and lists are indexing.py's, those in zips
+zips.py's, those in Parquet files image_tables.py's.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pipeline.storage.kinds import (
     IMAGE_EXTENSIONS,
     extension,
     is_archive,
+    is_compressed_tar,
     is_image,
     is_list,
     is_parquet,
@@ -40,7 +41,10 @@ from pipeline.storage.uris import (
 )
 from pipeline.storage.zips import index_zip
 
-_KNOWN = "a folder or s3:// prefix of images, a .tar, a .zip, a .parquet, a .txt or .jsonl list of URIs, or one image"
+_KNOWN = (
+    "a folder or s3:// prefix of images, a .tar, .tar.gz or .tar.zst, a .zip, a .parquet, a .txt or .jsonl list of "
+    "URIs, or one image"
+)
 UNREADABLE = "unreadable folder"
 
 _TOLD_EVERY = 10_000
@@ -117,12 +121,12 @@ def index_shard(
     mixed_lists   whether a list may name objects of the other kind (see lists.other_kind)
     image_column  of Parquet files; None finds it
 
-    raises  ConfigError if the shard cannot be used at all (a compressed tar, a list that is none); StorageError
+    raises  ConfigError if the shard cannot be used at all (a zip or a list that is none); StorageError
     """
     if shard.index is not None:
         return shard.index
     match shard.kind:
-        case ShardKind.TAR:
+        case ShardKind.TAR | ShardKind.COMPRESSED_TAR:
             return index_tar(shard.uri, store)
         case ShardKind.ZIP:
             return ShardIndex(*index_zip(shard.uri, store))
@@ -190,9 +194,9 @@ def _shards_in_folder(
             ignored.note(key)
         elif is_image(key):
             _note(images, key, info, listed)
-        elif is_tar(key) or is_zip(key):
+        elif (kind := _archive_kind(key)) is not None:
             holds_archives = True
-            yield (info.uri, ShardKind.TAR if is_tar(key) else ShardKind.ZIP), None
+            yield (info.uri, kind), None
         elif is_parquet(key) or is_archive(key):
             (parquets if is_parquet(key) else archives).append(key)
         else:
@@ -258,11 +262,18 @@ def _note(images: IndexBuilder, key: str, info: ObjectInfo, listed: Told) -> Non
         listed(len(images))
 
 
-def _file_kind(uri: str) -> ShardKind | None:
+def _archive_kind(uri: str) -> ShardKind | None:
     if is_tar(uri):
         return ShardKind.TAR
-    if is_zip(uri):
-        return ShardKind.ZIP
+    if is_compressed_tar(uri):
+        return ShardKind.COMPRESSED_TAR
+    return ShardKind.ZIP if is_zip(uri) else None
+
+
+def _file_kind(uri: str) -> ShardKind | None:
+    kind = _archive_kind(uri)
+    if kind is not None:
+        return kind
     if is_parquet(uri):
         return ShardKind.PARQUET
     return ShardKind.LIST if is_list(uri) or is_image(uri) else None
@@ -273,6 +284,7 @@ def _known_kind(uri: str, kind: ShardKind | None) -> ShardKind:
         return kind
     if is_archive(uri):
         raise ConfigError(
-            f"source: {uri} is compressed as a whole; images do not shrink, so unpack it to a plain .tar first"
+            f"source: {uri} is an archive of a kind that is not read; images do not shrink, so unpack it to a plain "
+            ".tar first"
         )
     raise ConfigError(f"source: {uri} is of no known kind; it may be {_KNOWN}")

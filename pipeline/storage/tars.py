@@ -1,8 +1,8 @@
-"""Where the members of an uncompressed tar lie, found in one pass over its headers.
+"""Where the members of a tar lie, found in one pass over its headers.
 
 Owns the reading of tar headers (ustar, pax, GNU long names) and the word of what is wrong with a damaged one.
 `tarfile` itself is used for single headers only: its iteration ends silently at a damaged header, as if the archive
-did. Keeps no image bytes. Does not know which members are images.
+did. Keeps no image bytes. Does not know which members are images. What unpacks a compressed tar is compressed_tars.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import BinaryIO
+from typing import Protocol
 
 from pipeline.errors import ConfigError
 
@@ -71,53 +71,68 @@ class DamagedTarError(Exception):
         self.reason = reason
 
 
-def scan_tar(stream: BinaryIO, *, size: int, uri: str) -> Iterator[TarEntry]:
+class Forward(Protocol):
+    """What a tar is read from. It may end in a DamagedTarError of its own."""
+
+    def read(self, size: int, /) -> bytes: ...
+    def seekable(self) -> bool: ...
+    def seek(self, offset: int, /) -> int: ...
+
+
+def scan_tar(stream: Forward, *, size: int | None, uri: str) -> Iterator[TarEntry]:
     """Every entry whose data lies whole within the `size` bytes of the file, in order.
 
     Archives that were put end to end are read as one, and an entry in another tar program's padding is an entry.
+
+    size    None if it is known only at the end of the stream, which is then read to the end of each entry's data
     raises  DamagedTarError, after the entries before the damage
             ConfigError if the file is a compressed archive
     """
     reader = _Reader(stream, size)
     ended = False
-    while reader.position < size:
-        start = reader.position
-        block = reader.take(BLOCK)
+    while block := reader.take(BLOCK):
+        start = reader.position - len(block)
         if start == 0:
             _refuse_compressed(block, uri)
         ended = not any(block)
         if ended:
             continue
         entry = _entry(reader, start, block)
-        end = entry.offset + entry.length
-        if end > size:
+        missing = reader.lacks(entry.offset + entry.length)
+        if missing:
             raise DamagedTarError(
-                start, f"expected {entry.length} bytes of {entry.name!r}, found {max(0, size - entry.offset)}"
+                start, f"expected {entry.length} bytes of {entry.name!r}, found {max(0, entry.length - missing)}"
             )
         yield entry
         reader.skip_to(entry.offset + _padded(entry.length))
     if not ended:
-        raise DamagedTarError(size, "expected an end-of-archive mark, found the end of the file")
+        raise DamagedTarError(reader.position, "expected an end-of-archive mark, found the end of the file")
 
 
 class _Reader:
     """A forward reader that knows its position; skipping seeks where that is possible."""
 
-    def __init__(self, stream: BinaryIO, size: int) -> None:
+    def __init__(self, stream: Forward, size: int | None) -> None:
         self._stream = stream
         self._seeks = stream.seekable()
-        self.size = size
+        self._size = size
         self.position = 0
 
     def take(self, count: int) -> bytes:
         """`count` bytes, or what is left of the file."""
-        data = self._stream.read(min(count, self.size - self.position))
+        data = self._stream.read(count if self._size is None else min(count, self._size - self.position))
         self.position += len(data)
         return data
 
+    def lacks(self, end: int) -> int:
+        """How many bytes before `end` the file does not have."""
+        if self._size is None:
+            self.skip_to(end)
+        return max(0, end - (self.position if self._size is None else self._size))
+
     def skip_to(self, target: int) -> None:
         """Stops at the end of the file: the padding of the last entry may be missing."""
-        target = min(target, self.size)
+        target = target if self._size is None else min(target, self._size)
         if self._seeks:
             self.position = self._stream.seek(target)
         while self.position < target and self.take(min(_STEP, target - self.position)):

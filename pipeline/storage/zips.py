@@ -17,6 +17,7 @@ from pipeline.storage.ignored import IgnoredEntries, is_hidden
 from pipeline.storage.kinds import is_image
 from pipeline.storage.members import FoundMember, IndexBuilder, IndexPiece
 from pipeline.storage.ranged import RangedFile
+from pipeline.storage.read_ahead import Reads
 from pipeline.storage.store import Store
 
 _LOCAL = struct.Struct("<4s5H3I2H")
@@ -71,15 +72,20 @@ class ZipEntry(NamedTuple):
     name: str
 
 
-def read_entry(entry: ZipEntry, store: Store, *, limit: int) -> bytes:
+def usual_length(name: str, length: int) -> int:
+    """Bytes of an entry with its header, and as many behind it as any has: its header may be longer than it must."""
+    in_header = min(len(name.encode("utf-8", "surrogatepass")), _MOST_NAME)
+    return _LOCAL.size + in_header + length + _SURELY_THERE - 1
+
+
+def read_entry(entry: ZipEntry, store: Reads, *, limit: int) -> bytes:
     """The bytes of an entry, in one request, or two if its header is longer than usual.
 
     raises  InputError if they are damaged; TooManyBytesError above `limit`; what `Store.read` raises
     """
     uri, etag, offset, length, name = entry
     where = f"{name} in {uri}"
-    usual = _LOCAL.size + min(len(name.encode("utf-8", "surrogatepass")), _MOST_NAME) + length
-    data = store.read(uri, offset=offset, length=usual + _SURELY_THERE - 1, etag=etag)
+    data = store.read(uri, offset=offset, length=usual_length(name, length), etag=etag)
     try:
         signature, _, flags, method, _, _, crc, _, _, *lengths = _LOCAL.unpack_from(data)
     except struct.error as error:

@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic
 
 import numpy as np
@@ -22,6 +22,7 @@ import torch
 
 from pipeline.errors import DeviceError
 from pipeline.masks.generator import CROPS_PER_ENCODE, generate_masks
+from pipeline.masks.points import EVERYTHING, Prompts
 from pipeline.masks.segmenter import Encoded, Predictions, Segmenter, ask
 from pipeline.records import ImageMasks, Stage
 from pipeline.settings import Recipe
@@ -42,7 +43,8 @@ def fix_torch(threads: int) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    torch.use_deterministic_algorithms(True, warn_only=True)  # noqa: FBT003  # torch's own signature
+    # As use_deterministic_algorithms(True, warn_only=True), which imports torch's compiler: 1.5 s of CPU time (2.13).
+    torch.set_deterministic_debug_mode("warn")
 
 
 class Device(Generic[Encoded]):
@@ -56,21 +58,24 @@ class Device(Generic[Encoded]):
         self._recipe = recipe
         self._turn = threading.Lock()
 
-    def generate(self, image_HW3: Image_HW3, watch: Stopwatch) -> ImageMasks:
+    def generate(self, image_HW3: Image_HW3, watch: Stopwatch, prompts: Prompts = EVERYTHING, /) -> ImageMasks:
         """The image's masks; with half the points and crops at once, and half again, while memory is short.
+
+        On a GPU the first shortage also ends what takes memory only to save time. There, smaller calls may round
+        otherwise in the last bits.
 
         watch   gets `compute` (the device's part), `turn` (waiting for it) and `rle` (all the rest); `halved` counts.
                 A GPU's part is what its own clock says, also where the host was at work beside it.
         raises  DeviceError
         """
         clock, launched = _DeviceClock(), watch.seconds[Stage.COMPUTE]
-        segmenter = _Turns(self._segmenter, self._turn, watch, clock)
-        points, crops = self._recipe.points_per_batch, CROPS_PER_ENCODE
+        own, asked = self._segmenter, self._recipe.points_per_batch
+        points, crops = own.points_at_once or asked, own.crops_at_once or CROPS_PER_ENCODE
         while True:
+            segmenter = _Turns(own, self._turn, watch, clock, points, crops)
             try:
                 with watch.stage(Stage.RLE):
-                    recipe = replace(self._recipe, points_per_batch=points)
-                    [result] = generate_masks([image_HW3], segmenter, recipe, crops_per_encode=crops)
+                    [result] = generate_masks([image_HW3], segmenter, self._recipe, prompts=[prompts])
                 launched = watch.seconds[Stage.COMPUTE] - launched
                 watch.move(max(0.0, clock.seconds() - launched), source=Stage.RLE, target=Stage.COMPUTE)
                 return result
@@ -84,6 +89,7 @@ class Device(Generic[Encoded]):
             # Outside the handler: the error holds on to the tensors of the attempt.
             points, crops = max(1, points // 2), max(1, crops // 2)
             watch.halved += 1
+            own.spare_memory()
             torch.cuda.empty_cache()
 
 
@@ -137,6 +143,8 @@ class _Turns(Generic[Encoded]):
     turn: threading.Lock
     watch: Stopwatch
     clock: _DeviceClock
+    points_at_once: int
+    crops_at_once: int
 
     @property
     def frame_side(self) -> int:
@@ -146,9 +154,8 @@ class _Turns(Generic[Encoded]):
     def outputs_per_prompt(self) -> int:
         return self.segmenter.outputs_per_prompt
 
-    @property
-    def points_at_once(self) -> int | None:
-        return self.segmenter.points_at_once
+    def spare_memory(self) -> None:
+        self.segmenter.spare_memory()
 
     def encode(self, crops_HW3: Sequence[Image_HW3]) -> Sequence[Encoded]:
         with self._turn():

@@ -1,6 +1,7 @@
-"""Weights by name: the released file of a model, in the user's cache folder, fetched when it is not there.
+"""Weights that a command fetches: the released file of a model by its name, or a file of the Hugging Face Hub.
 
-Owns where copies lie and what is said of them. model/released.py has the files, download.py fetches one.
+Owns when that is done, where copies of released files lie and what is said of them. model/released.py has the files,
+download.py fetches one, hub.py asks the Hub.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pipeline.errors import ConfigError, StorageError
 from pipeline.progress import Progress
 from pipeline.settings import ModelSettings
 from pipeline.work.download import download, is_there
+from pipeline.work.hub import fetched_from_hub, is_on_hub
 
 
 def cache_folder() -> Path:
@@ -21,24 +23,28 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maskmill" / "weights"
 
 
-def is_by_name(model: ModelSettings) -> bool:
-    """Whether its weights are a released file that no setting names."""
-    return model.checkpoint is None and model.name in RELEASED
+def is_fetched(model: ModelSettings) -> bool:
+    """Whether its weights are a released file that no setting names, or lie on the Hub."""
+    return is_on_hub(model.checkpoint) or (model.checkpoint is None and model.name in RELEASED)
 
 
-def with_released(model: ModelSettings, progress: Progress) -> ModelSettings:
-    """The same settings, with the path of the released file where it is needed, which is fetched if it is not there.
+def with_weights_here(model: ModelSettings, progress: Progress) -> ModelSettings:
+    """The same settings, with the path of the file on this machine where it is to be fetched.
 
     raises  ConfigError with what to do, if it cannot be fetched
     """
-    return replace(model, checkpoint=str(fetched(model.name, progress))) if is_by_name(model) else model
+    if not is_fetched(model):
+        return model
+    return replace(model, checkpoint=str(fetched(model.checkpoint or model.name, progress)))
 
 
 def fetched(name: str, progress: Progress) -> Path:
-    """The released file of a model of RELEASED, on this machine.
+    """The released file of a model of RELEASED, or the one at an address of the Hub, on this machine.
 
     raises  ConfigError with what to do, if it cannot be fetched
     """
+    if is_on_hub(name):
+        return fetched_from_hub(name, progress)
     file = RELEASED[name]
     path = cache_folder() / file.name
     if is_there(path, file.size):
@@ -59,9 +65,11 @@ def fetched(name: str, progress: Progress) -> Path:
     return path
 
 
-def on_a_cluster(name: str) -> str:
+def on_a_cluster(model: ModelSettings) -> str:
     """What to do where several machines need the file, as a sentence."""
+    name = model.checkpoint or model.name
+    file = name.rpartition("/")[2] if is_on_hub(name) else RELEASED[name].name
     return (
-        f"model={name} needs model.checkpoint where several machines read it: "
-        f"make weights MODEL={name} TO=s3://bucket/weights puts {RELEASED[name].name} there"
+        f"model={model.name} needs model.checkpoint where several machines read it: "
+        f"make weights MODEL={name} TO=s3://bucket/weights puts {file} there"
     )

@@ -40,7 +40,7 @@ class SourceCheck:
         raises  SourceError if the tar is another one; StorageError
         """
         shard = planned.shard
-        if shard.kind != ShardKind.TAR:
+        if shard.kind not in (ShardKind.TAR, ShardKind.COMPRESSED_TAR):
             return None
         info = self._store.head(shard.uri)
         known = self._accepted.get((shard.uri, info.etag))

@@ -11,26 +11,24 @@ from pathlib import Path
 from model.load import CheckedWeights, CheckpointError, check_weights, load_segmenter
 from model.segmenter import TorchSegmenter
 from pipeline.errors import ConfigError, DeniedError, NotFoundError
-from pipeline.masks.warm_up import warm_up
 from pipeline.progress import Progress
 from pipeline.settings import ModelSettings, Recipe, Settings
 from pipeline.storage.store import Store
 from pipeline.storage.uris import is_s3
 from pipeline.work.chunk import GenerateMasks
-from pipeline.work.device import Device, fix_torch
 from pipeline.work.loading import Weights
 from pipeline.work.node_cache import read_once
-from pipeline.work.released import is_by_name, on_a_cluster, with_released
+from pipeline.work.released import is_fetched, on_a_cluster, with_weights_here
 
 
 def weights_from_settings(settings: Settings, store: Store, *, progress: Progress) -> Weights:
-    """Of a released model without a checkpoint those of the released file, which a run on one machine fetches.
+    """Those of a released file or on the Hugging Face Hub are fetched by a run on one machine.
 
     raises  ConfigError if the model is unknown or its checkpoint cannot be read or fetched
     """
-    if is_by_name(settings.model) and settings.run.address != "local":
-        raise ConfigError(on_a_cluster(settings.model.name))
-    model = with_released(settings.model, progress)
+    if is_fetched(settings.model) and settings.run.address != "local":
+        raise ConfigError(on_a_cluster(settings.model))
+    model = with_weights_here(settings.model, progress)
     checked = checked_weights(model, store)
     load = partial(load_generator, model, checked.sha256)
     return Weights(sha256=checked.sha256, load=load, notes=checked.notes)
@@ -43,6 +41,10 @@ def load_generator(
 
     raises  as `load_model`
     """
+    # What a worker alone needs: numba among it, half a second of a driver.
+    from pipeline.masks.warm_up import warm_up
+    from pipeline.work.device import Device, fix_torch
+
     fix_torch(threads)
     segmenter = load_model(model, sha256, store, shared)
     warm_up()

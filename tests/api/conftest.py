@@ -14,8 +14,15 @@ from model.load import BUNDLED, load_sam
 from model.training.scenes import HELD_OUT_FROM, draw_scene
 from pipeline import MaskGenerator
 
-FEW: dict[str, Any] = {"points_per_side": 6, "pred_iou_thresh": 0.5, "stability_score_thresh": 0.6}
-"""Points and thresholds with which the picture has some masks, in little time."""
+FEW: dict[str, Any] = {
+    "points_per_side": 6,
+    "pred_iou_thresh": 0.5,
+    "stability_score_thresh": 0.6,
+    "box_nms_thresh": 0.7,
+    "crop_nms_thresh": 0.7,
+}
+"""Points and thresholds with which the picture has some masks, in little time. All that the bundled model would bring
+is here, so that the released generator can be asked for the same."""
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,15 +55,29 @@ class TwoNodes:
                     yield int(process.name), title, folder
 
     def kill_a_worker(self) -> None:
-        """SIGKILL for one that is at work."""
+        """SIGKILL for the first one that is at work."""
+        os.kill(self._at_work(), signal.SIGKILL)
+
+    @contextmanager
+    def worker_held(self) -> Iterator[None]:
+        """The one that is at work does nothing meanwhile."""
+        held = self._at_work()
+        os.kill(held, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(held, signal.SIGCONT)
+
+    def _at_work(self) -> int:
         deadline = time.monotonic() + 30
         while not (at_work := [pid for pid, title, _ in self.workers() if title == "ray::Worker.run"]):
             assert time.monotonic() < deadline, list(self.workers())
-        os.kill(at_work[0], signal.SIGKILL)
+            time.sleep(0.05)
+        return at_work[0]
 
     def lend_compiled(self) -> None:
-        """To the packages of workers that are starting."""
-        for _, _, package in self.workers():
+        """To the packages, as soon as a node has one."""
+        for package in self.packages():
             with suppress(OSError):  # it is not unpacked yet
                 lend(package)
 

@@ -19,12 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError, DeviceError
+from pipeline.masks.points import EVERYTHING, Prompts
 from pipeline.plan.plan import Plan
 from pipeline.records import Attempt, ChunkReport, Funnel, ImageMasks, Mask
 from pipeline.settings import StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.work.chunk import WorkerContext, process_chunk
 from pipeline.work.stopwatch import Stopwatch
+from tests.fakes_run import without_pandas
 
 Image_HW3 = npt.NDArray[np.uint8]
 Meet = Callable[[Image_HW3], None]
@@ -55,6 +57,7 @@ class LightWorker:
         return ray.get_runtime_context().get_node_id()
 
     def start(self) -> None:
+        without_pandas()
         self._spec.start()
 
     def run(self, attempt: Attempt, journal: Any) -> ChunkReport:
@@ -107,7 +110,7 @@ def one_at_a_time(*, num_cpus: float, num_gpus: float, chunks_at_once: int) -> A
     return light_actor(num_cpus=num_cpus, num_gpus=num_gpus, chunks_at_once=1)
 
 
-def one_mask(image_HW3: Image_HW3, watch: Stopwatch, *, meet: Meet) -> ImageMasks:
+def one_mask(image_HW3: Image_HW3, watch: Stopwatch, _prompts: Prompts = EVERYTHING, /, *, meet: Meet) -> ImageMasks:
     """A mask that only this image has."""
     meet(image_HW3)
     mask = Mask(

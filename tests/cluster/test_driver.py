@@ -226,7 +226,7 @@ def test_a_stop_waits_for_no_image_longer_than_the_grace_time(
     """A preempted machine is switched off whether the image is done or not; a second signal says that nobody waits."""
     made, seconds = stopped(with_run(settings, grace_s=grace_s), store, tmp_path, image_s=20.0, signals=signals)
     assert made.ending is Ending.STOPPED
-    assert seconds < 12
+    assert seconds < 20.0, "the image was waited for"
     assert not made.ledger.committed
     assert f"stopping: up to {grace_s:.0f} s for {CHUNKS_IN_FLIGHT} chunks in flight" in made.notes.sentences
 
@@ -235,7 +235,7 @@ def test_a_stop_lets_what_is_in_flight_finish_and_begins_nothing_new(settings: S
     """Work of minutes is worth the seconds; and the end of the last chunk is the end of the waiting."""
     made, seconds = stopped(with_run(settings, grace_s=60.0), store, tmp_path, image_s=1.0)
     assert made.ending is Ending.STOPPED
-    assert seconds < 30
+    assert seconds < 60.0, "the whole grace time was waited for"
     assert 1 <= len(made.ledger.committed) <= CHUNKS_IN_FLIGHT
     assert made.ledger.committed == {name.removesuffix(".parquet") for name in parts_of(settings.out)}
 

@@ -7,14 +7,13 @@ import re
 import shlex
 import subprocess
 import sys
-import tarfile
 import time
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 import pytest
 
@@ -23,12 +22,10 @@ from pipeline.cluster.metrics import BUSY, CATALOGUE, FAILURES, IMAGES, Failure,
 from pipeline.errors import ConfigError
 from pipeline.settings import RunSettings, Settings, SubmitJob, SubmitSettings
 from tests.cluster.conftest import PAGE, ROOT, TwoNodes, free_ports
-from tests.fakes_run import write_tar
 
 SCENES = ROOT / "jobs" / "sample" / "scenes.tar"
-IMAGES_IN_SHARD = 16
+IMAGES_IN_SHARD = 8
 OPTIONS = ["recipe=fast", "run.images_per_chunk=1", "run.max_workers=1"]
-"""Less than half a second an image: sixteen of them leave time to be stopped in the middle."""
 PATIENCE_S = 400
 """On a machine that does ten things at once."""
 
@@ -54,26 +51,28 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(two_nodes: TwoNodes, tmp_path_factory: pytest.TempPathFactory) -> Story:
-    folder = tmp_path_factory.mktemp("cluster")
-    out, shard = folder / "out", write_tar(folder / "shard.tar", sixteen_images())
+    out = tmp_path_factory.mktemp("cluster") / "out"
     first = [
         sys.executable,
         "-m",
         "jobs.submit",
         f"submit.address={two_nodes.address}",
-        f"source={shard}",
+        f"source={SCENES}",
         f"out={out}",
     ]
     with running([*first, *OPTIONS], two_nodes.env) as process:
         assert process.stdout is not None
         advice = process.stdout.readline()
-        wait_for_parts(1, out, process, two_nodes, advice=advice)
+        wait_for_parts(1, out, process, two_nodes, said=advice)
         begun = time.monotonic()
-        stop = re.findall("`(ray job stop .*)`", advice)[0]
-        subprocess.run(shlex.split(stop), env=two_nodes.env, capture_output=True, timeout=PATIENCE_S, check=True)
-        stopped = ended(process)
+        stop = shlex.split(re.findall("`(ray job stop .*)`", advice)[0])
+        with two_nodes.worker_held():  # or it might have done everything before the driver hears of the stop
+            stopping = subprocess.Popen(stop, env=two_nodes.env, stdout=subprocess.DEVNULL)
+            said = advice + "".join(iter_until(process.stdout, "stopping: up to"))
+        stopped = ended(process, said=said)
+        assert stopping.wait(PATIENCE_S) == 0
     seconds, parts = time.monotonic() - begun, parts_in(out)
-    again = ["make", "-o", ".venv/.run-ready", f"BIN={Path(sys.executable).parent}", "submit", f"SHARD={shard}"]
+    again = ["make", "-o", ".venv/.run-ready", f"BIN={Path(sys.executable).parent}", "submit", f"SHARD={SCENES}"]
     again += [f"OUT={out}", f"ADDRESS={two_nodes.address}", f"ARGS={shlex.join(OPTIONS)}"]
     # The tests themselves are run by a make, which would pass its own flags on.
     env = {key: value for key, value in two_nodes.env.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
@@ -85,11 +84,12 @@ def story(two_nodes: TwoNodes, tmp_path_factory: pytest.TempPathFactory) -> Stor
     return Story(out, stopped, seconds, parts, finished, scraped)
 
 
-def sixteen_images() -> dict[str, bytes]:
-    """The bundled scenes, each under two names."""
-    with tarfile.open(SCENES) as tar:
-        scenes = [cast("IO[bytes]", tar.extractfile(member)).read() for member in tar.getmembers()]
-    return {f"im{number:02d}.jpg": data for number, data in enumerate([*scenes, *scenes])}
+def iter_until(lines: IO[str], words: str) -> Iterator[str]:
+    """Lines as they come, to the first one with these words."""
+    for line in lines:
+        yield line
+        if words in line:
+            return
 
 
 @contextmanager
@@ -103,9 +103,10 @@ def running(command: list[str], env: dict[str, str]) -> Generator[subprocess.Pop
             process.kill()
 
 
-def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+def ended(process: subprocess.Popen[str], *, said: str = "") -> subprocess.CompletedProcess[str]:
+    """said  what was read of its output before"""
     output, _ = process.communicate(timeout=PATIENCE_S)
-    return subprocess.CompletedProcess(process.args, process.returncode, output)
+    return subprocess.CompletedProcess(process.args, process.returncode, said + output)
 
 
 def scraped_until_the_end(process: subprocess.Popen[str], two_nodes: TwoNodes) -> Scraped:
@@ -123,11 +124,11 @@ def scraped_until_the_end(process: subprocess.Popen[str], two_nodes: TwoNodes) -
 
 
 def wait_for_parts(
-    count: int, out: Path, process: subprocess.Popen[str], two_nodes: TwoNodes, *, advice: str = ""
+    count: int, out: Path, process: subprocess.Popen[str], two_nodes: TwoNodes, *, said: str = ""
 ) -> None:
     deadline = time.monotonic() + PATIENCE_S
-    while len(parts_in(out)) < count:
-        assert process.poll() is None, (advice, *process.communicate())
+    while len(list(out.glob("data/*.parquet"))) < count:
+        assert process.poll() is None, (said, *process.communicate())
         if time.monotonic() > deadline:
             process.kill()
             pytest.fail(f"no {count} parts: {process.communicate()}")

@@ -53,6 +53,17 @@ def test_recall_of_an_example_worked_by_hand() -> None:
     assert found.recall_at(0.75) == pytest.approx(2 / 3)
 
 
+def test_a_mask_is_right_if_any_truth_is_near_enough() -> None:
+    """The four masks of the example: both halves of the large truth are right at 0.5 and wrong at 0.75."""
+    truths = truths_of([box(0, 0, 10, 10), box(20, 0, 60, 40), box(0, 40, 128, 128)])
+    masks = [box(0, 40, 128, 84), box(0, 84, 128, 128), box(20, 0, 60, 30), box(0, 0, 10, 10), box(100, 0, 128, 20)]
+    one = count_recall([pack_pixels(mask_HW) for mask_HW in masks], np.array([0.9, 0.8, 0.7, 0.6, 0.5]), truths)
+    both = one + count_recall([], np.zeros(0), truths)
+    assert both.right_share(0.5) == 4 / 5
+    assert both.right_share(0.75) == 2 / 5
+    assert np.isnan(count_recall([], np.zeros(0), truths).right_share(0.5))
+
+
 def test_the_mask_with_the_higher_score_chooses_first() -> None:
     """Greedy means that a truth which a better-scored mask took is gone, even for one that fits it better."""
     iou_DT = np.array([[0.7, 0.6], [0.9, 0.2]])

@@ -2,7 +2,8 @@
 
 In a process of its own: where Triton interprets, it compiles nothing. `docs/gpu.md` has its figures.
 
-    python -m tests.gpu.compile_kernels
+    python -m tests.gpu.compile_kernels            those of masks
+    python -m tests.gpu.compile_kernels encoder    of ViT-H; those of a window of 14 tokens, or of 64, for 1 or 3 parts
 """
 
 from __future__ import annotations
@@ -12,16 +13,46 @@ import re
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import pytest
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
 
+from model.config import CONFIGS
+from model.fused_encoder import FusedEncoder, standardised
+from model.image_encoder import ImageEncoder
+from model.precisions import FORMS
+from model.sam import Sam
 from pipeline.masks import gpu_kernels as kernels
 from pipeline.masks.on_gpu import CELLS, COLUMNS, SIDE, WARPS
 
+
+@dataclass(frozen=True)
+class Launch:
+    """types    of arguments, where they are not sizes
+    options  of the compiler
+    """
+
+    kernel: Any
+    types: dict[str, str]
+    constants: dict[str, Any]
+    options: dict[str, Any]
+
+
+FUSION = "enable_fp_fusion"
+TYPES = {
+    torch.float32: "*fp32",
+    torch.bfloat16: "*bf16",
+    torch.uint8: "*u8",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+}
 H100 = GPUTarget("cuda", 90, 32)
 POINTERS = {
     **dict.fromkeys(("logits", "y_weight", "x_weight"), "*fp32"),
@@ -42,16 +73,15 @@ LAUNCHES: dict[str, tuple[dict[str, int], int]] = {
 """Constants and warps, as `on_gpu` launches them."""
 
 
-def compiled(name: str, constants: dict[str, int], warps: int) -> dict[str, Any]:
+def compiled(launch: Launch) -> dict[str, int]:
     """Registers, instructions of spills, and those of a product and sum in one that Triton made by itself."""
-    kernel: Any = getattr(kernels, name)
-    names: list[str] = kernel.arg_names
-    signature = {each: "constexpr" if each in constants else POINTERS.get(each, "i32") for each in names}
-    values = {(names.index(each),): value for each, value in constants.items()}
+    names: list[str] = launch.kernel.arg_names
+    signature = {each: launch.types.get(each, "i32") for each in names} | dict.fromkeys(launch.constants, "constexpr")
+    values = {(names.index(each),): value for each, value in launch.constants.items()}
     # Pointers of torch are multiples of 16; sizes are not specialised.
     attributes = {(i,): [["tt.divisibility", 16]] for i, each in enumerate(names) if signature[each].startswith("*")}
-    source = ASTSource(kernel, signature, values, attributes)
-    built: Any = triton.compile(source, target=H100, options={"num_warps": warps, "enable_fp_fusion": False})
+    source = ASTSource(launch.kernel, signature, values, attributes)
+    built: Any = triton.compile(source, target=H100, options=launch.options)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(built.asm["cubin"])
         file.flush()
@@ -59,6 +89,45 @@ def compiled(name: str, constants: dict[str, int], warps: int) -> dict[str, Any]
     found = re.search(r"REG:(\d+)", usage)
     assert found, usage
     return {"registers": int(found[1]), "spills": len(re.findall(r"\b(?:STL|LDL)\b", code)), "fma": _fused(code)}
+
+
+def mask_launches() -> dict[str, Launch]:
+    return {
+        name: Launch(getattr(kernels, name), POINTERS, constants, {"num_warps": warps, "enable_fp_fusion": False})
+        for name, (constants, warps) in LAUNCHES.items()
+    }
+
+
+def encoder_launches() -> dict[str, Launch]:
+    """Of ViT-H's encoder, as `fused_encoder` launches them: on `meta` tensors they are noted instead."""
+    made: dict[str, Launch] = {}
+
+    def noted(kernel: Any, *args: Any, **options: Any) -> None:
+        names: list[str] = kernel.arg_names
+        given = dict(zip(names, args, strict=False)) | {name: options[name] for name in names if name in options}
+        constants = {each.name: given.pop(each.name) for each in kernel.params if each.is_constexpr}
+        types = {name: _type(value) for name, value in given.items()}
+        chosen = {name: value for name, value in options.items() if name in ("num_warps", "num_stages", FUSION)}
+        what = f" {constants['w']}" if "w" in constants else ""
+        form = f", {constants['PARTS']}" if "PARTS" in constants else f", {types.get('qkv', '')}"
+        made[f"{kernel.__name__}{what}{form}"] = Launch(kernel, types, constants, chosen)
+
+    config = replace(CONFIGS["vit_h"], depth=2, global_blocks=(1,))
+    with torch.device("meta"):
+        sam, images_13SS = Sam(config), torch.empty(1, 3, 1024, 1024)
+        pixels_HW3 = torch.empty(1500, 2250, 3, dtype=torch.uint8)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(JITFunction, "run", noted)
+        for form in FORMS.values():
+            FusedEncoder(cast(ImageEncoder, sam.image_encoder), form)(images_13SS)
+        standardised(pixels_HW3, (683, 1024), sam, images_13SS[0])
+    return made
+
+
+def _type(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return TYPES[value.dtype]
+    return "fp32" if isinstance(value, float) else "i32"
 
 
 def _fused(code: str) -> int:
@@ -71,4 +140,6 @@ def _dumped(option: str, path: str) -> str:
 
 
 if __name__ == "__main__":
-    json.dump({name: compiled(name, *launch) for name, launch in LAUNCHES.items()}, sys.stdout, indent=1)
+    launches = encoder_launches() if "encoder" in sys.argv else mask_launches()
+    chosen = sys.argv[2:] or list(launches)
+    json.dump({name: compiled(launches[name]) for name in chosen}, sys.stdout, indent=1)

@@ -5,21 +5,32 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
+import triton.language as tl
 from torch.utils._pytree import tree_map
-from triton.runtime.interpreter import GridExecutor, InterpreterBuilder, TensorHandle
+from triton._C.libtriton import ir
+from triton.runtime.interpreter import GridExecutor, InterpreterBuilder, TensorHandle, interpreter_builder
 
 from pipeline.masks.compiled import compiled, fma
-from tests.gpu.pretended import inner_of
+from tests.gpu.pretended import inner_of, ran
 from tests.gpu.waits import STATE
 
+ROOT = Path(__file__).parent.parent.parent
 Values = npt.NDArray[np.float32]
+BF16X3 = ir.INPUT_PRECISION.BF16x3
 
 
 @compiled
@@ -38,6 +49,41 @@ def _create_fma(_builder: Any, x: TensorHandle, y: TensorHandle, z: TensorHandle
     return TensorHandle(flat.reshape(arrays[0].shape), z.dtype.scalar)
 
 
+def _create_dot(_builder: Any, a: TensorHandle, b: TensorHandle, d: TensorHandle, precision: Any, _most: int) -> Any:
+    """As tensor cores do it: products of bfloat16 are exact in float32, and operands of split products are split.
+
+    The interpreter's own takes bfloat16 for whole numbers, and split products for plain ones.
+    """
+    left, right = _as_float32(a), _as_float32(b)
+    if precision != BF16X3:
+        return TensorHandle(np.matmul(left, right) + d.data, d.dtype.scalar)
+    (high, low), (high_right, low_right) = _split(left), _split(right)
+    small = np.matmul(low, high_right) + np.matmul(high, low_right)
+    return TensorHandle(small + np.matmul(high, high_right) + d.data, d.dtype.scalar)
+
+
+def _as_float32(operand: TensorHandle) -> Values:
+    if operand.dtype.scalar == tl.bfloat16:
+        return (operand.data.astype(np.uint32) << 16).view(np.float32)
+    return operand.data.astype(np.float32)
+
+
+def _split(values: Values) -> tuple[Values, Values]:
+    """As two bfloat16, each in float32."""
+    whole = torch.from_numpy(values)
+    high = whole.bfloat16().float()
+    return high.numpy(), (whole - high).bfloat16().float().numpy()
+
+
+def compiled_kernels(*which: str) -> dict[str, dict[str, int]]:
+    """What `compile_kernels` prints; not in this process, in which Triton interprets."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "tests.gpu.compile_kernels", *which]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 @contextmanager
 def interpreted_kernels() -> Iterator[None]:
     """To be used with a pretended device."""
@@ -45,9 +91,13 @@ def interpreted_kernels() -> Iterator[None]:
 
     def launched(executor: Any, *args: Any, **options: Any) -> None:
         STATE.launch()
-        call(executor, *tree_map(inner_of, args), **tree_map(inner_of, options))
+        ran(call, executor, *tree_map(inner_of, args), **tree_map(inner_of, options))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(GridExecutor, "__call__", launched)
         patch.setattr(InterpreterBuilder, "create_fma", _create_fma)
+        patch.setattr(InterpreterBuilder, "create_dot", _create_dot)
+        allowed = (*interpreter_builder.options.allowed_dot_input_precisions, "bf16x3")
+        options = replace(interpreter_builder.options, allowed_dot_input_precisions=allowed)
+        patch.setattr(interpreter_builder, "options", options)
         yield

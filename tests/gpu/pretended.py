@@ -8,7 +8,8 @@ operators make a host wait: for values and sizes, selections by a mask, copies t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,16 +20,17 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
-from tests.gpu.waits import STATE, Event, Log, Wait, our_line
+from tests.gpu.waits import STATE, Event, Graph, Log, Stream, Wait, capture, our_line
 
 CUDA = torch.device("cuda:0")
 _ASKING = "nonzero _local_scalar_dense masked_select _unique2 equal bincount repeat_interleave"
 ASKING = frozenset(_ASKING.split())
 """Operators whose result, or its size, the host gets to know."""
-_FREE = """view _unsafe_view expand permute transpose t slice select unsqueeze squeeze alias detach as_strided split
-split_with_sizes unbind unflatten _reshape_alias lift_fresh empty new_empty empty_like new_empty_strided empty_strided
-diagonal is_pinned"""
-FREE = frozenset(_FREE.split())
+_VIEWS = """view _unsafe_view expand permute transpose t slice select unsqueeze squeeze alias detach as_strided split
+split_with_sizes unbind unflatten _reshape_alias lift_fresh diagonal is_pinned"""
+VIEWS = frozenset(_VIEWS.split())
+"""Operators that look at what is there."""
+FREE = VIEWS | frozenset(["empty", "new_empty", "empty_like", "new_empty_strided", "empty_strided"])
 """Operators that launch nothing."""
 
 
@@ -86,10 +88,23 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         _log_waits(name, args, tensors)
     if made_here and name not in FREE:
         STATE.launch()
-    result = func(*tree_map(inner_of, args), **tree_map(inner_of, kwargs))
+    inner, named = tree_map(inner_of, args), tree_map(inner_of, kwargs)
+    result = func(*inner, **named) if name in FREE else ran(func, *inner, **named)
+    if name in FREE - VIEWS and STATE.recording is not None:
+        STATE.recording.has(args, result)
     if not made_here or name == "_local_scalar_dense":
         return result
     return tree_map(lambda each: _wrapped(each, ours), result)
+
+
+def ran(func: Any, *args: Any, **kwargs: Any) -> Any:
+    """A kernel on inner tensors, which a graph that is being captured takes up."""
+    recording, STATE.recording = STATE.recording, None  # what the interpreter asks torch for is no kernel
+    result = func(*args, **kwargs)
+    STATE.recording = recording
+    if recording is not None:
+        recording.add(partial(func, *args, **kwargs), (args, kwargs), result)
+    return result
 
 
 def _wrapped(value: Any, ours: dict[int, OnDevice]) -> Any:
@@ -131,7 +146,7 @@ def _copied(func: Any, name: str, args: Any, kwargs: dict[str, Any], ours: dict[
             STATE.wait(Wait.COPY_IN, name)
     elif to_device:
         STATE.launch()
-    result = func(*tree_map(inner_of, args), **tree_map(inner_of, kwargs))
+    result = ran(func, *tree_map(inner_of, args), **tree_map(inner_of, kwargs))
     if not to_device:
         return result
     return target if target is not None else OnDevice(result if result is not inner_of(source) else result.clone())
@@ -169,8 +184,16 @@ class _Functions(TorchFunctionMode):
             return func(args[0], lists)
         if func in (F.scaled_dot_product_attention, torch.where):  # one kernel each
             STATE.launch()
-            return OnDevice(func(*tree_map(inner_of, args), **tree_map(inner_of, kwargs)))
+            return OnDevice(ran(func, *tree_map(inner_of, args), **tree_map(inner_of, kwargs)))
+        if func is torch.mm and "out_dtype" in kwargs:  # a CPU has none
+            STATE.launch()
+            return OnDevice(ran(_split_product, *tree_map(inner_of, args)))
         return func(*args, **kwargs)
+
+
+def _split_product(left: Tensor, right: Tensor) -> Tensor:
+    """Products of bfloat16 are exact in float32, in which they are summed."""
+    return left.float() @ right.float()
 
 
 class _NoGrad:
@@ -208,6 +231,11 @@ def pretended_device() -> Iterator[Callable[[], Log]]:
         patch.setattr(torch.cuda, "is_initialized", lambda: True)
         patch.setattr(torch.cuda, "synchronize", lambda: STATE.wait(Wait.SYNCHRONIZE, "synchronize"))
         patch.setattr(torch.cuda, "Event", Event)
+        patch.setattr(torch.cuda, "Stream", Stream)
+        patch.setattr(torch.cuda, "current_stream", Stream)
+        patch.setattr(torch.cuda, "stream", lambda _stream: nullcontext())
+        patch.setattr(torch.cuda, "CUDAGraph", Graph)
+        patch.setattr(torch.cuda, "graph", capture)
         with _Functions(), _Dispatch():
             yield started
     STATE.pinned.clear()

@@ -5,8 +5,6 @@ Triton's kernels are interpreted here, and compiled for an H100 to see what they
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,7 +25,7 @@ from pipeline.masks.on_gpu import OnGpu
 from pipeline.masks.rle import Rle
 from pipeline.masks.upscaling import Upscaling
 from pipeline.masks.work import MaskWork, work_for
-from tests.gpu.interpreted import fused, interpreted_kernels
+from tests.gpu.interpreted import compiled_kernels, fused, interpreted_kernels
 from tests.gpu.pretended import CUDA, pretended_device
 from tests.masks.oracle import count_above, encode_mask, mask_boxes, upscale_logits
 from tests.masks.test_tiles import resized, smooth
@@ -177,11 +175,7 @@ def test_the_interpreter_rounds_a_product_and_sum_once() -> None:
 
 def test_the_kernels_compile_for_an_h100_without_spills_and_without_products_fused_by_the_compiler() -> None:
     """A pixel takes five steps of three fused products each; a thread has four pixels, and one more of a bottom row."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "tests.gpu.compile_kernels"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = compiled_kernels()
     assert {name: need["spills"] for name, need in found.items()} == dict.fromkeys(found, 0)
     assert max(need["registers"] for need in found.values()) <= 200
     fused_of = {name: need["fma"] for name, need in found.items() if need["fma"]}

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils._pytree import tree_iter
 
 
 class Wait(StrEnum):
@@ -47,6 +51,69 @@ class Log:
         return "\n".join([f"{self.waits.total()} waits, {self.launches.total()} launches", *rows])
 
 
+class Recording:
+    """What a CUDA graph holds: kernels with the addresses that they were captured with.
+
+    A capture computes nothing, so that everything made in it is garbage until the first replay.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], None]] = []
+        self.made: list[Tensor] = []
+
+    def has(self, given: Any, result: Any) -> list[Tensor]:
+        """What is new in a result."""
+        known = {id(each) for each in tree_iter(given) if isinstance(each, Tensor)}
+        made = [each for each in tree_iter(result) if isinstance(each, Tensor) and id(each) not in known]
+        self.made += made
+        return made
+
+    def add(self, call: Callable[[], Any], given: Any, result: Any) -> None:
+        """A kernel that was given these tensors and gave that result, which its every replay writes again."""
+        made = self.has(given, result)
+
+        def again() -> None:
+            again_made = [each for each in tree_iter(call()) if isinstance(each, Tensor)]
+            for old, new in zip(made, again_made, strict=False):
+                old.copy_(new)
+
+        self.calls.append(again)
+
+    def forget(self) -> None:
+        for each in self.made:
+            each.view(torch.uint8).fill_(0xFF) if each.is_contiguous() and each.dim() else each.fill_(-1)
+
+
+class Graph:
+    """In place of torch.cuda.CUDAGraph."""
+
+    def __init__(self) -> None:
+        self.recording = Recording()
+
+    def replay(self) -> None:
+        STATE.launch()
+        for call in self.recording.calls:
+            call()
+
+
+@contextmanager
+def capture(graph: Graph, **_options: Any) -> Iterator[None]:
+    """In place of torch.cuda.graph."""
+    STATE.recording = graph.recording
+    try:
+        yield
+    finally:
+        STATE.recording = None
+    graph.recording.forget()
+
+
+class Stream:
+    """In place of torch.cuda.Stream."""
+
+    def wait_stream(self, _other: Stream) -> None:
+        pass
+
+
 class State:
     """The one device: how much was queued, how much the host knows to be done, what has not arrived yet."""
 
@@ -56,8 +123,11 @@ class State:
         self.arriving: list[tuple[int, Tensor, Tensor]] = []
         self.pinned: dict[int, Tensor] = {}
         """By address, and kept alive, so that an address names one tensor."""
+        self.recording: Recording | None = None
 
     def launch(self) -> None:
+        if self.recording is not None:
+            return
         self.queued += 1
         self.log.launches[our_line()] += 1
 

@@ -93,12 +93,15 @@ class BlobSegmenter:
     """The function behind our seam, with our resize and our way of placing points."""
 
     outputs_per_prompt = 3
-    points_at_once = None
+    points_at_once = crops_at_once = None
 
     def __init__(self) -> None:
         with torch.device("cpu"):
             self._preprocess = StretchResize(Sam(SMALL))
         self.frame_side = self._preprocess.frame_side
+
+    def spare_memory(self) -> None:
+        pass
 
     def encode(self, crops_HW3: Sequence[Image_HW3]) -> list[Crop]:
         sizes = [(crop_HW3.shape[0], crop_HW3.shape[1]) for crop_HW3 in crops_HW3]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from benchmarks.reference.hugging_face import hugging_face
 from benchmarks.reference.official import OfficialSegmenter, build_official
 from model.config import CONFIGS, MODELS, ModelConfig, SamConfig
+from model.layouts import to_hugging_face
 from model.sam import Sam
 from model.segmenter import TorchSegmenter
 
@@ -58,6 +59,19 @@ def test_every_size_has_the_released_tensors(name: str) -> None:
     with torch.device("meta"):
         ours, theirs = Sam(SIZES[name]).state_dict(), build_official(SIZES[name]).state_dict()
     assert {key: tensor.shape for key, tensor in ours.items()} == {key: t.shape for key, t in theirs.items()}
+
+
+def test_hugging_face_names_are_those_of_transformers() -> None:
+    """Our table of names is only right if the library that owns the layout agrees, key by key."""
+    from transformers import SamConfig as HuggingFaceConfig
+    from transformers import SamModel
+
+    with torch.device("meta"):
+        theirs = SamModel(HuggingFaceConfig()).state_dict()
+        ours = to_hugging_face(Sam(CONFIGS["vit_b"]).state_dict())
+    assert {name: tensor.shape for name, tensor in ours.items()} == {
+        name: tensor.shape for name, tensor in theirs.items()
+    }
 
 
 @pytest.mark.parametrize("name", list(FEW_BLOCKS))

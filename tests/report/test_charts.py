@@ -58,6 +58,15 @@ def test_every_chart_is_drawn_for_a_light_and_a_dark_page_and_needs_nothing_from
             assert "DejaVu" not in svg
 
 
+def test_a_name_that_looks_like_a_colour_is_the_same_on_both_pages() -> None:
+    """The colours of a drawing are exchanged; what it says is data."""
+    named = intervals([Interval(f'{LIGHT.ours} <path style="fill: {LIGHT.ink}"/>', 3.0, (2.0, 4.0))], x="masks")
+    drawn = plot(named, NARROW)
+    texts = ["".join(ET.fromstring(svg_of(page)).itertext()) for page in (drawn.light, drawn.dark)]
+    assert LIGHT.ours in texts[0]
+    assert texts[0] == texts[1]
+
+
 def test_every_chart_says_its_message_and_has_its_numbers_as_a_table() -> None:
     """For whoever does not see it. Each row of a table has a cell for each of its heads."""
     for each in charts_of(FULL):

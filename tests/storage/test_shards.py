@@ -111,7 +111,7 @@ def test_shard_names_are_safe_in_paths_and_unique(store: Store, tmp_path: Path) 
         ("**/*.jpg", "name the folder"),
         ("docs", r"holds no image, no \.tar and no \.zip \(but readme\.md\)"),
         ("a.csv", "of no known kind"),
-        ("a.tar.gz", "unpack it to a plain .tar"),
+        ("a.tar.xz", "unpack it to a plain .tar"),
         ("a.7z", "unpack it to a plain .tar"),
         (" , ", "source is empty"),
     ],
@@ -120,7 +120,7 @@ def test_a_source_that_names_nothing_usable_says_what_it_may_be(
     store: Store, tmp_path: Path, name: str, said: str
 ) -> None:
     """The first command of a new user is often a little wrong."""
-    put(tmp_path, docs__readme_md=b"x", a_csv=b"x", a_tar_gz=b"x", a_7z=b"x", b_jpg=b"x")
+    put(tmp_path, docs__readme_md=b"x", a_csv=b"x", a_tar_xz=b"x", a_7z=b"x", b_jpg=b"x")
     with pytest.raises(ConfigError, match=said):
         find_shards(name if "," in name else f"{tmp_path}/{name}", store)
 

@@ -164,9 +164,9 @@ def test_a_tiff_that_is_not_read_is_named_by_its_tags(samples: Any, tags: dict[i
 def test_a_tile_larger_than_max_pixels_is_too_large_by_its_header(kind: str, compression: int) -> None:
     """A decoder makes room for a whole tile, however small the image: 16 x 16 pixels took 1.7 GB."""
     tags = {pictures.TILE_WIDTH: 30_000, pictures.TILE_HEIGHT: 30_000, pictures.COMPRESSION: compression}
-    began = time.perf_counter()
+    began = time.process_time()
     error = refusal(tiff_file(np.ones((16, 16), kind), tags=tags))
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     assert error.status is Status.TOO_LARGE
     assert error.reason.endswith("tiles of 30000 x 30000 = 900,000,000 pixels; run.max_pixels is 268,435,456")
     assert (error.width, error.height) == (16, 16)

@@ -82,6 +82,26 @@ def test_one_point_at_a_time_is_no_reason_to_give_up_while_crops_can_be_fewer():
     assert watch.halved == 3
 
 
+class ShortGpu(Short):
+    """A segmenter that says how much it wants at once, whatever the recipe says."""
+
+    points_at_once, crops_at_once = 64, 7
+    spared = 0
+
+    def spare_memory(self) -> None:
+        self.spared += 1
+
+
+def test_a_gpu_that_is_short_of_memory_is_asked_for_half_of_what_it_wants_at_once():
+    """The recipe's numbers mean nothing to it; and it gives up what only saves time."""
+    recipe, watch = replace(RECIPE, points_per_batch=2), Stopwatch()
+    short = ShortGpu(lambda: torch.OutOfMemoryError("CUDA out of memory"), points=20, crops=2)
+    assert Device(short, recipe).generate(IMAGE_HW3, watch) == Device(FakeSegmenter(), RECIPE).generate(
+        IMAGE_HW3, Stopwatch()
+    )
+    assert watch.halved == short.spared == 2, "64 points and 7 crops, 32 and 3, 16 and 1"
+
+
 def test_the_next_image_has_whole_batches_again():
     """A single large image must not slow down all that come after it."""
     short = Short(lambda: torch.OutOfMemoryError("CUDA out of memory"), points=20)
