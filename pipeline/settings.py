@@ -29,13 +29,16 @@ class CropRank(StrEnum):
 
 
 class Precision(StrEnum):
-    """The number format in which the image encoder computes. Prompts, scores and masks are always float32."""
+    """How matrix products are computed. Norms, sums, scores and masks are always float32."""
 
     FP32 = "fp32"
     """float32 throughout, with TF32 off. This gives the masks of the released generator."""
+    BF16X3 = "bf16x3"
+    """Each float32 of a product as the sum of two bfloat16: float32 in effect, on the tensor cores of a GPU
+    (docs/gpu.md). A CPU computes fp32."""
     BF16 = "bf16"
-    """Matrix products in bfloat16. It is faster where the hardware has them (GPUs since 2020, CPUs with avx512_bf16 or
-    AMX), and it changes some masks; docs/cost.md has the numbers for both."""
+    """The image encoder's products in bfloat16. It is faster where the hardware has them (GPUs since 2020, CPUs with
+    avx512_bf16 or AMX), and it changes some masks; docs/cost.md has the numbers for both."""
 
 
 class Depth(StrEnum):
@@ -127,7 +130,7 @@ class ModelSettings:
     """auto (cuda if there is one), cpu or cuda. The same run gives the same bytes on every machine of one device class.
     Another device class rounds float sums differently."""
     precision: Precision = Precision.FP32
-    """fp32 or bf16. It shapes the output, so it may not change when a run is resumed."""
+    """fp32, bf16x3 or bf16. It shapes the output, so it may not change when a run is resumed."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class MaskGenerator:
                  bundled with tiny, and of vit_b, vit_l and vit_h the released file, once fetched into the user's cache
     recipe       sam (the released generator's defaults), sa1b (as SA-1B was made) or fast
     device       auto (a GPU where there is one), cpu, cuda or cuda:N
-    precision    fp32 or bf16, of the image encoder
+    precision    fp32, bf16x3 or bf16, as `model.precision`
     output_mode  binary_mask, uncompressed_rle or coco_rle: the form of each mask's `segmentation`
     overrides    every number of the recipe, under the names of the released generator: points_per_side=16, ...; and in
                  place of points_per_side, point_grids=[...]: (points, 2) arrays of x and y in [0, 1], one a crop layer

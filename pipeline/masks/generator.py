@@ -67,16 +67,14 @@ def generate_masks(
     """
     found: list[list[Found]] = [[] for _ in images_HW3]
     asked = [EVERYTHING] * len(images_HW3) if prompts is None else prompts
-    of_images = [[*_windows(*each, recipe)] for each in zip(range(len(images_HW3)), images_HW3, asked, strict=True)]
-    for index, windows in enumerate(of_images):
-        found[index] += [Found.nothing() for window in windows if not len(window.points_xy_P2)]
+    of_images = [
+        list(_windows(index, image_HW3, recipe, of_image))
+        for index, (image_HW3, of_image) in enumerate(zip(images_HW3, asked, strict=True))
+    ]
+    for windows, crops in zip(of_images, found, strict=True):
+        crops += [Found.nothing() for window in windows if not len(window.points_xy_P2)]
     size = segmenter.crops_at_once or crops_per_encode
-    batches = (
-        windows[start : start + size]
-        for windows in ([window for window in every if len(window.points_xy_P2)] for every in of_images)
-        for start in range(0, len(windows), size)
-    )
-    searches = _searches(batches, segmenter, recipe, observer)
+    searches = _searches(_batches(of_images, size), segmenter, recipe, observer)
     for image_index, search in _begun_before_waiting(searches):
         found[image_index].append(search)
     return [
@@ -85,6 +83,14 @@ def generate_masks(
         )
         for image_HW3, crops in zip(images_HW3, found, strict=True)
     ]
+
+
+def _batches(of_images: Iterable[Sequence[_Window]], size: int) -> Iterator[Sequence[_Window]]:
+    """Crops with points, of one image each."""
+    for windows in of_images:
+        asked = [window for window in windows if len(window.points_xy_P2)]
+        for start in range(0, len(asked), size):
+            yield asked[start : start + size]
 
 
 def _searches(
@@ -144,7 +150,7 @@ def _arrived(crops: Sequence[Found]) -> list[Candidates[Rle]]:
     return [crop.arrived() for crop in reversed(crops)][::-1]
 
 
-def _windows(image_index: int, image_HW3: Image_HW3, prompts: Prompts, recipe: Recipe) -> Iterator[_Window]:
+def _windows(image_index: int, image_HW3: Image_HW3, recipe: Recipe, prompts: Prompts) -> Iterator[_Window]:
     image_hw = _image_hw(image_HW3)
     check_region(recipe, prompts, image_hw)
     grids = grids_of(recipe, prompts)

@@ -174,7 +174,7 @@ def test_sa1b_is_the_recipe_of_the_paper() -> None:
         ({"checkpoint": "nowhere.pth"}, "checkpoint=nowhere.pth cannot be read as a file: No such file"),
         ({"recipe": "sa1"}, "there is no recipe 'sa1'; choose one of fast, sa1b, sam"),
         ({"device": "gpu"}, "model.device='gpu' is no device"),
-        ({"precision": "fp8"}, "precision=fp8 must be one of fp32, bf16"),
+        ({"precision": "fp8"}, "precision=fp8 must be one of fp32, bf16x3, bf16"),
         ({"output_mode": "rle"}, "output_mode=rle must be one of binary_mask, uncompressed_rle, coco_rle"),
         ({"points_per_sid": 4}, "there is no setting points_per_sid; did you mean points_per_side"),
         ({"points_per_side": 4.5}, "points_per_side=4.5 must be a whole number"),
