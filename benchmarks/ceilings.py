@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 
 from benchmarks.device import stage_clock
-from model.load import PRECISIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +28,12 @@ SIZES = {"cpu": Sizes(512, 2**26, 1), "cuda": Sizes(8192, 2**31, 10)}
 """On a CPU 512 rows reach as much as 1024 in float32 and half as much again in bf16, where torch has no kernel of the
 machine's and 1024 take ten seconds (2 cores of an AMD EPYC, torch 2.13, one thread)."""
 BURSTS = 3
+PRODUCTS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """Operations a second of a large matrix product for each of PRECISIONS, and bytes a second read and written."""
+    """Operations a second of a large matrix product for each of PRODUCTS, and bytes a second read and written."""
 
     flops: dict[str, float]
     bytes: float
@@ -43,7 +43,7 @@ def measure(device: str, sizes: Sizes | None = None) -> Ceilings:
     """A large product in each precision (float32 without TF32) and a large copy."""
     sizes = sizes or SIZES[device]
     torch.backends.cuda.matmul.allow_tf32 = False
-    return Ceilings({name: _product(device, dtype, sizes) for name, dtype in PRECISIONS.items()}, _copy(device, sizes))
+    return Ceilings({name: _product(device, dtype, sizes) for name, dtype in PRODUCTS.items()}, _copy(device, sizes))
 
 
 def _product(device: str, dtype: torch.dtype, sizes: Sizes) -> float:

@@ -1,7 +1,7 @@
 """Does another device or precision find the same masks? `python -m benchmarks.parity --device cuda`.
 
-Held against the CPU path in float32, on drawn scenes: ours in float32 (without TF32) and in bf16 on the device, or in
-bf16 alone where the device is the CPU. Prints a table; the exit code is 1 if a float32 that must agree does not.
+Held against the CPU path in float32, on drawn scenes: ours in float32 (without TF32), bf16x3 and bf16 on the device, or
+in bf16 alone where the device is the CPU. Prints a table; the exit code is 1 if a float32 that must agree does not.
 """
 
 from __future__ import annotations
@@ -70,6 +70,8 @@ def compare(options: ParityOptions) -> dict[str, list[Agreement]]:
     cpu = Setup(options.model, weights)
     on_device = replace(cpu, device=options.device)
     setups = {} if options.device == "cpu" else {f"{options.device}, fp32": on_device}
+    if options.device != "cpu":
+        setups |= {f"{options.device}, bf16x3": replace(on_device, precision="bf16x3")}
     setups |= {f"{options.device}, bf16": replace(on_device, precision="bf16")}
     size_hw, recipe = (options.height, options.width), options.chosen_recipe()
     scenes = range(0, options.images * ANOTHER_SCENE, ANOTHER_SCENE)

@@ -67,7 +67,7 @@ class CropBatches:
         self._sam, self._share = sam, share
         self._encoder, self._standardised = FusedEncoder(cast(ImageEncoder, sam.image_encoder), form), standardised
         self._device = sam.pixel_mean.device
-        self._graphs: dict[int, Graph[list[SharedImage]]] = {}
+        self._graphs: dict[int, Graph[Tensor, list[SharedImage]]] = {}
         self._keeps_graphs = self._device.type == "cuda"
 
     def spare_memory(self) -> None:

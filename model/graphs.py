@@ -1,8 +1,10 @@
-"""A function of one tensor as a CUDA graph: one launch instead of some thousand, for shapes that never change.
+"""A function of tensors as a CUDA graph: one launch instead of some hundred, for shapes that never change.
 
-The host needs 5 to 10 us for each launch that it queues (facts of CUDA, not measured here), a graph as much for all of
-it. The price: memory for all that the function needs stays taken. Nothing is captured before it ran once, since what
-compiles kernels or makes a library's handles may not be captured.
+The host is asked for one launch where it would queue hundreds, at some microseconds each. The price is memory: all that
+the function needs stays taken. Nothing is captured before it ran once, since what compiles kernels or makes a library's
+handles may not be captured.
+
+Arguments and results are tensors, or dataclasses, tuples and lists of them.
 """
 
 from __future__ import annotations
@@ -14,35 +16,42 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+X = TypeVar("X")
 R = TypeVar("R")
-"""Tensors in tuples, lists and dataclasses."""
 
 
-class Graph(Generic[R]):
-    """Gives what the function would: tensors of its own, that no later call changes.
+class Graph(Generic[X, R]):
+    """raises  torch.OutOfMemoryError if there is no memory to keep"""
 
-    raises  torch.OutOfMemoryError if there is no memory to keep
-    """
-
-    def __init__(self, function: Callable[[Tensor], R], example: Tensor) -> None:
-        self._input = example.clone()
+    def __init__(self, function: Callable[[X], R], example: X) -> None:
+        self._given: X = _rebuilt(example, iter([each.clone() for each in _tensors(example)]))
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
-            function(self._input)
+            function(self._given)
         torch.cuda.current_stream().wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()
         # Other threads may go on with their masks meanwhile.
         with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._output = function(self._input)
-        self._tensors = list(_tensors(self._output))
+            self._result = function(self._given)
 
-    def __call__(self, x: Tensor) -> R:
-        self._input.copy_(x)
+    def borrowed(self, given: X) -> R:
+        """What the function gives. The next call writes over it."""
+        _copy(list(_tensors(self._given)), list(_tensors(given)))
         self._graph.replay()
-        copies = [torch.empty_like(each) for each in self._tensors]
-        torch._foreach_copy_(copies, self._tensors)  # type: ignore[reportPrivateImportUsage]
-        return _rebuilt(self._output, iter(copies))
+        return self._result
+
+    def __call__(self, given: X) -> R:
+        """The same in tensors of its own."""
+        tensors = list(_tensors(self.borrowed(given)))
+        copies = [torch.empty_like(each) for each in tensors]
+        _copy(copies, tensors)
+        return _rebuilt(self._result, iter(copies))
+
+
+def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
+    """One launch for all of a type."""
+    torch._foreach_copy_(targets, sources)  # type: ignore[reportPrivateImportUsage]
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

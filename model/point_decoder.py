@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.graphs import Graph
 from model.prompted_image import PromptedImage
 from model.sam import Sam
 from model.shared_image import ImageSide, SharedImage
@@ -35,6 +36,9 @@ GPU_POINTS = 1024
 """Points to ask a GPU at once: those of the largest grid of the recipes, whose masks take 0.8 GB in released sizes."""
 GPU_UPSCALED = 64
 """Points whose masks are formed at once on a GPU, which bounds its memory."""
+
+
+_Graph = Graph[tuple[SharedImage, Tensor], tuple[Tensor, PromptedImage]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class PointDecoder:
         self._on_cpu = device.type == "cpu"
         self._g = sam.config.grid_side
         self._chunk = _chunk(self._g**2, on_cpu=self._on_cpu)
+        self._keeps_graphs, self._graphs = device.type == "cuda", dict[int, _Graph]()
         self._prompt_encoder, self._decoder = sam.prompt_encoder, sam.mask_decoder
         self._outputs = sam.config.multimask_outputs
         # Not the single-mask answer, and not the prompt.
@@ -97,10 +102,13 @@ class PointDecoder:
         coords_F2 = torch.cat([coords_P2, coords_P2[-1:].expand(filled - P, 2)])
         predicted_iou_FM = coords_P2.new_empty(filled, M, dtype=torch.float32)
         logits_FMhw = coords_P2.new_empty(filled, M, side, side, dtype=torch.float32)
-        rows_BRN = coords_P2.new_empty(self._rows_shape(B), dtype=torch.float32)
+        rows_BRN = None if self._keeps_graphs else self._rows(B, coords_P2)
         for start in range(0, filled, B):
             block = slice(start, start + B)
-            tokens_BTC, seen = self._attend(image, coords_F2[block], rows_BRN)
+            if rows_BRN is None:
+                tokens_BTC, seen = self._attended(image, coords_F2[block])
+            else:
+                tokens_BTC, seen = self._attend(image, coords_F2[block], rows_BRN)
             predicted_iou_FM[block] = self._decoder.predicted_iou(tokens_BTC)[:, 1:]
             wanted_B = [True] * B
             if self._on_cpu:
@@ -110,6 +118,24 @@ class PointDecoder:
                 self._form(logits_FMhw[block], tokens_BTC, seen, cells_hw, _stretches(wanted_B, upscaled))
         predicted_iou_PM = predicted_iou_FM[:P]
         return Predictions(predicted_iou_PM, predicted_iou_PM > pred_iou_thresh, logits_FMhw[:P])
+
+    def spare_memory(self) -> None:
+        """Give back what only saves time, and do not take it again."""
+        self._keeps_graphs = False
+        self._graphs.clear()
+
+    def _attended(self, image: SharedImage, coords_B2: Tensor) -> tuple[Tensor, PromptedImage]:
+        """See `_attend`; by the graph of blocks of that size, whose next call writes over it."""
+        B = len(coords_B2)
+        if B not in self._graphs:
+            self._graphs[B] = Graph(self.with_rows_of_its_own, (image, coords_B2))
+        return self._graphs[B].borrowed((image, coords_B2))
+
+    def with_rows_of_its_own(self, asked: tuple[SharedImage, Tensor]) -> tuple[Tensor, PromptedImage]:
+        return self._attend(*asked, self._rows(len(asked[1]), asked[1]))
+
+    def _rows(self, block: int, like: Tensor) -> Tensor:
+        return like.new_empty(self._rows_shape(block), dtype=torch.float32)
 
     def _rows_shape(self, block: int) -> tuple[int, int, int]:
         layers = self._decoder.transformer.two_way_layers()

@@ -77,7 +77,8 @@ class TorchSegmenter:
         return None if self._device.type == "cpu" else GPU_CROPS
 
     def spare_memory(self) -> None:
-        """Give back what only saves time."""
+        """Give back what only saves time, and do not take it again."""
+        self._decoder.spare_memory()
         if self._batches is not None:
             self._batches.spare_memory()
 
