@@ -19,15 +19,18 @@ from jobs.pages import asked_path, check_page, open_page, write_page
 from pipeline.errors import ConfigError, InputError, StorageError
 from pipeline.explain.explanation import explain
 from pipeline.explain.page import page
+from pipeline.masks.points import Prompts
 from pipeline.masks.segmenter import Segmenter
+from pipeline.plan.point_grid import read_point_grid
 from pipeline.progress import progress_on
-from pipeline.settings import ModelSettings, Recipe, RunSettings, StoreSettings
+from pipeline.settings import Depth, ModelSettings, Recipe, RunSettings, StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.images import decode_image
 from pipeline.storage.store import Store
 from pipeline.storage.uris import absolute, base_name
 from pipeline.texts import printable
 from pipeline.work.device import fix_torch
+from pipeline.work.regions import Regions
 from pipeline.work.released import with_weights_here
 from pipeline.work.weights import checked_weights, load_model
 
@@ -45,6 +48,8 @@ class ExplainJob:
     """As run.max_pixels."""
     max_bytes: int = RunSettings.max_bytes
     """As run.max_bytes."""
+    depth: Depth = Depth.SCALE
+    """As image.depth."""
     threads: int = RunSettings.threads_per_worker
     """As run.threads_per_worker: sums, and so some masks, depend on it."""
     recipe: Recipe = field(default_factory=Recipe)
@@ -66,7 +71,7 @@ def explain_image(job: ExplainJob) -> int:
     image_HW3 = _pixels(uri, store, job)
     fix_torch(job.threads)
     segmenter = _segmenter(job.model, store)
-    explanation = explain(image_HW3, segmenter, job.recipe)
+    explanation = explain(image_HW3, segmenter, job.recipe, _prompts(job, uri, store, image_HW3))
     text = page(explanation, image_HW3, name=base_name(uri), model=f"{job.model.name}, {job.model.precision}")
     write_page(path, text, setting="explain")
     funnel = explanation.result.funnel
@@ -85,11 +90,24 @@ def _page_path(uri: str, asked: str) -> Path:
 def _pixels(uri: str, store: Store, job: ExplainJob) -> npt.NDArray[np.uint8]:
     """As a run decodes them."""
     try:
-        return decode_image(store.read(uri, limit=job.max_bytes), max_pixels=job.max_pixels).rgb_HW3
+        return decode_image(store.read(uri, limit=job.max_bytes), max_pixels=job.max_pixels, depth=job.depth).rgb_HW3
     except InputError as error:
         raise ConfigError(f"image={uri} cannot be used: {error.status}, {error.reason}") from error
     except StorageError as error:
         raise ConfigError(f"image={uri} cannot be read: {error}") from error
+
+
+def _prompts(job: ExplainJob, uri: str, store: Store, image_HW3: npt.NDArray[np.uint8]) -> Prompts:
+    """As a run reads them; the image's name is its own, without folders."""
+    point_grid = read_point_grid(job.recipe.point_grid, store)
+    grids = None if point_grid is None else point_grid.by_layer(job.recipe)
+    if job.recipe.roi is None:
+        return Prompts(grids)
+    regions = Regions(absolute(job.recipe.roi), store, job.max_pixels, job.max_bytes)
+    try:
+        return Prompts(grids, regions.read(base_name(uri)).pixels((image_HW3.shape[0], image_HW3.shape[1])))
+    except (InputError, StorageError) as error:
+        raise ConfigError(f"recipe.roi={job.recipe.roi} cannot be used for image={uri}: {error}") from error
 
 
 def _segmenter(model: ModelSettings, store: Store) -> Segmenter[Any]:

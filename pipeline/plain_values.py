@@ -41,6 +41,8 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
             return None
         (inner,) = (choice for choice in get_args(hint) if choice is not type(None))
         return _convert(inner, value, key)
+    if get_origin(hint) is tuple:
+        return _numbers(value, len(get_args(hint)), key)
     if isinstance(hint, type) and issubclass(hint, Enum):
         return _member(hint, value, key)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -49,6 +51,20 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         hint_for_text = f"; write {key}='\"{value}\"'" if hint is str and value is not None else ""
         raise ConfigError(f"{key}={_spelled(value)} must be {_WORDS[hint]}{hint_for_text}")
     return value
+
+
+def _numbers(value: Any, count: int, key: str) -> tuple[int, ...]:
+    """From a list, a tuple, or a text with commas."""
+    try:
+        parts = value.split(",") if isinstance(value, str) else list(value)
+        if any(isinstance(part, bool | float) for part in parts):
+            raise TypeError
+        numbers = tuple(int(part) for part in parts)
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != count:
+        raise ConfigError(f"{key}={_spelled(value)} must be {count} whole numbers, written [{','.join('123'[:count])}]")
+    return numbers
 
 
 def _member(choices: type[Enum], value: Any, key: str) -> Enum:

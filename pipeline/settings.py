@@ -41,6 +41,17 @@ class Precision(StrEnum):
     avx512_bf16 or AMX), and it changes some masks; docs/cost.md has the numbers for both."""
 
 
+class Depth(StrEnum):
+    """How integers of more than 8 bits, signed integers and floats become 8 bits. docs/output.md has the table."""
+
+    SCALE = "scale"
+    """By the range of the type: a level means the same in every image. What would be nearly black is refused."""
+    STRETCH = "stretch"
+    """By the image's own range: its lowest value is black and its highest is white."""
+    CLIP = "clip"
+    """Values are 8-bit levels already: what is below 0 is black, what is above 255 is white."""
+
+
 class Log(StrEnum):
     """The form of the lines that a run writes to stderr."""
 
@@ -87,6 +98,22 @@ class Recipe:
     appendix B."""
     max_area_fraction: float | None = None
     """Masks that cover this share of the image or more are dropped; null drops none. The paper: 0.95."""
+    point_grid: str | None = None
+    """A file of points for every crop, in place of points_per_side and its divisor: .npy, .csv or .json, path or s3://.
+    x and y are shares of the crop's sides. The plan keeps the hash of the points."""
+    roi: str | None = None
+    """A folder or s3:// prefix with a picture <name of the image>.png each: points on black pixels are not prompted."""
+    nodata: tuple[int, int, int] | None = None
+    """A colour, as [R,G,B] in 0..255: points on pixels of exactly this colour are not prompted."""
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """How the bytes of an image become pixels."""
+
+    depth: Depth = Depth.SCALE
+    """scale, stretch or clip, of images of more than 8 bits a sample. It shapes the output, so it may not change when a
+    run is resumed."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +219,7 @@ class Settings:
     """Folder or s3:// prefix that the dataset is written to."""
     format: Format = Format.PARQUET
     recipe: Recipe = field(default_factory=Recipe)
+    image: ImageSettings = field(default_factory=ImageSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
     run: RunSettings = field(default_factory=RunSettings)

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from pipeline.masks.points import EVERYTHING, Prompts
 from pipeline.progress import Event, Standing
 from pipeline.records import Funnel, ImageMasks, Mask, Stage
 from pipeline.settings import Recipe, Settings, StoreSettings
@@ -58,7 +59,7 @@ class FakeGenerator:
         self._radius = radius
         self._turn = threading.Lock()
 
-    def __call__(self, image_HW3: Image_HW3, watch: Stopwatch) -> ImageMasks:
+    def __call__(self, image_HW3: Image_HW3, watch: Stopwatch, _prompts: Prompts = EVERYTHING, /) -> ImageMasks:
         with watch.stage(Stage.TURN):
             self._turn.acquire()
         try:

@@ -11,6 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +24,8 @@ from pipeline.api.masks import Image_HW3, Masks, OutputMode, released
 from pipeline.api.prompts import prompt_of
 from pipeline.api.recipes import recipe_named
 from pipeline.errors import ConfigError
+from pipeline.masks.arrays import Points
+from pipeline.masks.points import Prompts, Region, checked_grid, grids_of
 from pipeline.masks.warm_up import warm_up
 from pipeline.plain_values import to_settings
 from pipeline.progress import progress_on
@@ -48,7 +51,8 @@ class MaskGenerator:
     device       auto (a GPU where there is one), cpu, cuda or cuda:N
     precision    fp32, bf16x3 or bf16, as `model.precision`
     output_mode  binary_mask, uncompressed_rle or coco_rle: the form of each mask's `segmentation`
-    overrides    every number of the recipe, under the names of the released generator: points_per_side=16, ...
+    overrides    every number of the recipe, under the names of the released generator: points_per_side=16, ...; and in
+                 place of points_per_side, point_grids=[...]: (points, 2) arrays of x and y in [0, 1], one a crop layer
     raises       ConfigError for an unknown name, a wrong value or weights that cannot be used
 
     A run uses one CPU thread of torch a worker; sums, and so the last bits of scores, depend on that number. Nothing of
@@ -72,20 +76,26 @@ class MaskGenerator:
         if output_mode not in list(OutputMode):
             raise ConfigError(f"output_mode={output_mode} must be one of {', '.join(OutputMode)}")
         self.output_mode = OutputMode(output_mode)
+        grids = _grids(overrides)
         self.recipe = recipe_named(recipe, model=model, overrides=overrides)
+        self._prompts = Prompts(grids)
+        grids_of(self.recipe, self._prompts)
         self._segmenter = _loaded(settings)
         self._device = Device(self._segmenter, self.recipe)
         self._embedded: EmbeddedImage | None = None
         warm_up()
 
-    def generate(self, image: Image) -> Masks:
+    def generate(self, image: Image, *, roi: npt.ArrayLike | None = None) -> Masks:
         """What `SamAutomaticMaskGenerator.generate` of segment_anything 1.0 returns, and for an image without masks an
         empty list.
 
-        raises  ConfigError if the image is none; DeviceError if one point of one crop does not fit the memory
+        roi     (H, W), of the image's size: points on its pixels that are 0 or False are not prompted
+        raises  ConfigError if the image or its roi is none; DeviceError if one point of one crop does not fit the
+                memory
         """
         image_HW3 = _pixels(image)
-        return released(self._device.generate(image_HW3, Stopwatch()), image_HW3, self.output_mode)
+        prompts = self._prompts if roi is None else replace(self._prompts, region_HW=_region(roi, image_HW3))
+        return released(self._device.generate(image_HW3, Stopwatch(), prompts), image_HW3, self.output_mode)
 
     def generate_many(self, images: Iterable[Image]) -> Iterator[Masks]:
         """As `generate`, image by image in their order, two of them at work at a time.
@@ -163,6 +173,30 @@ def _pixels(image: object) -> Image_HW3:
             f"an image is an RGB array (H, W, 3) uint8, not {_shape(array.shape)} {array.dtype}{_advice(array)}"
         )
     return array
+
+
+def _grids(overrides: dict[str, Any]) -> tuple[Points, ...] | None:
+    """Taken out of the overrides. As the released generator has it, points_per_side=None may stand beside them.
+
+    raises  ConfigError
+    """
+    point_grids, per_side = overrides.pop("point_grids", None), overrides.get("points_per_side")
+    if per_side is None:
+        overrides.pop("points_per_side", None)
+    if point_grids is None:
+        return None
+    if per_side is not None:
+        raise ConfigError(f"points_per_side={per_side} and point_grids are both given; leave one out")
+    return tuple(checked_grid(points, f"point_grids[{layer}]") for layer, points in enumerate(point_grids))
+
+
+def _region(roi: npt.ArrayLike, image_HW3: Image_HW3) -> Region:
+    """raises  ConfigError"""
+    array = np.asarray(roi)
+    if array.shape != image_HW3.shape[:2] or array.dtype.kind not in "biu":
+        wanted, given = _shape(image_HW3.shape[:2]), f"{_shape(array.shape)} {array.dtype}"
+        raise ConfigError(f"roi must be {wanted} of bool or whole numbers, as the image; it is {given}")
+    return array != 0
 
 
 def _shape(shape: Sequence[int]) -> str:

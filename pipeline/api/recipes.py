@@ -16,6 +16,11 @@ from pipeline.masks.ranges import not_finite_numbers, out_of_range
 from pipeline.plain_values import to_settings
 from pipeline.settings import Recipe
 
+_NOT_HERE = {
+    "point_grid": "give arrays as point_grids=[...], one a crop layer",
+    "roi": "give the region of an image to generate(image, roi=...)",
+}
+
 
 def recipe_named(name: str, *, model: str, overrides: Mapping[str, Any]) -> Recipe:
     """As `recipe=NAME model=MODEL recipe.KEY=VALUE` on a command line.
@@ -25,6 +30,9 @@ def recipe_named(name: str, *, model: str, overrides: Mapping[str, Any]) -> Reci
     presets = sorted(_names("recipe"))
     if name not in presets:
         raise ConfigError(f"there is no recipe {name!r}; choose one of {', '.join(presets)}")
+    for key, instead in _NOT_HERE.items():
+        if overrides.get(key) is not None:
+            raise ConfigError(f"{key}= is of runs; {instead}")
     values: dict[str, Any] = {**_preset("recipe", name)}
     if model in _names("model"):
         values |= _preset("model", model).get("recipe", {})

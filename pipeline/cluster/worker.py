@@ -15,6 +15,7 @@ import ray
 from pipeline.cluster.journal import mark_in
 from pipeline.errors import ContractError
 from pipeline.plan.plan import Plan
+from pipeline.plan.point_grid import PointGrid
 from pipeline.records import Attempt, ChunkReport
 from pipeline.settings import StoreSettings
 from pipeline.storage.connect import connect
@@ -34,6 +35,7 @@ class WorkerSpec:
     store: StoreSettings
     load: LoadGenerator
     threads: int
+    point_grid: PointGrid | None = None
     dry: bool = False
 
 
@@ -55,7 +57,9 @@ class Worker:
         context = ray.get_runtime_context()
         shared = Path(context.get_temp_dir()) / context.get_session_name() / "maskmill-weights"
         generate = spec.load(store, spec.plan.settings.recipe, threads=spec.threads, shared=shared)
-        self._context = WorkerContext(out=spec.out, plan=spec.plan, store=store, generate=generate)
+        self._context = WorkerContext(
+            out=spec.out, plan=spec.plan, store=store, generate=generate, point_grid=spec.point_grid
+        )
 
     def run(self, attempt: Attempt, journal: Any) -> ChunkReport:
         """Raises what `process_chunk` raises, DeviceError and JournalLostError."""

@@ -16,6 +16,7 @@ from pipeline.explain.watching import Beaten, Kept, Watcher
 from pipeline.explain.words import POINTS, WORDS
 from pipeline.masks.generator import Image_HW3, generate_masks
 from pipeline.masks.observer import Among
+from pipeline.masks.points import EVERYTHING, Prompts
 from pipeline.masks.rle import Rle
 from pipeline.masks.segmenter import Encoded, Segmenter
 from pipeline.records import Funnel
@@ -25,13 +26,15 @@ Groups = tuple[tuple[str, tuple[Example, ...]], ...]
 DUPLICATES = "Kept and removed, from boxes just above the threshold to nearly equal ones"
 
 
-def explain(image_HW3: Image_HW3, segmenter: Segmenter[Encoded], recipe: Recipe) -> Explanation:
+def explain(
+    image_HW3: Image_HW3, segmenter: Segmenter[Encoded], recipe: Recipe, prompts: Prompts = EVERYTHING
+) -> Explanation:
     """The image's masks, and how they came to be.
 
     raises  as `generate_masks`
     """
     watcher = Watcher(recipe)
-    [result] = generate_masks([image_HW3], segmenter, recipe, observer=watcher)
+    [result] = generate_masks([image_HW3], segmenter, recipe, prompts=[prompts], observer=watcher)
     seen = Funnel(candidates=watcher.candidates, kept=watcher.kept, **watcher.removed)
     if seen != result.funnel:
         raise ContractError(f"the funnel of the image is {result.funnel}, and what was watched is {seen}")

@@ -17,6 +17,9 @@ POINTS = (
     "crop_n_layers",
     "crop_n_points_downscale_factor",
     "crop_overlap_ratio",
+    "point_grid",
+    "roi",
+    "nodata",
 )
 """Settings of what comes before the first step that removes anything."""
 

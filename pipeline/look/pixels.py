@@ -30,12 +30,12 @@ def pixels_of(sampled: Sampled, store: Store, settings: OutputSettings) -> Pictu
         raise StorageError(error.reason) from error
     if hashlib.sha256(data).hexdigest() != row.sha256:
         raise StorageError(f"{place.uri} has changed since the masks were made")
-    return _decoded(data, row, max_pixels=settings.max_pixels)
+    return _decoded(data, row, settings)
 
 
-def _decoded(data: bytes, row: ImageRow, *, max_pixels: int) -> Picture:
+def _decoded(data: bytes, row: ImageRow, settings: OutputSettings) -> Picture:
     try:
-        rgb_HW3 = decode_image(data, max_pixels=max_pixels).rgb_HW3
+        rgb_HW3 = decode_image(data, max_pixels=settings.max_pixels, depth=settings.depth).rgb_HW3
     except InputError as error:
         raise StorageError(f"{row.source} cannot be decoded here: {error.reason}") from error
     if rgb_HW3.shape[:2] != (row.height, row.width):

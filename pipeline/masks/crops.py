@@ -69,7 +69,11 @@ def points_per_side(recipe: Recipe, layer: int) -> int:
 def grid_points(crop_hw: tuple[int, int], per_side: int) -> npt.NDArray[np.float64]:
     """(per_side squared, 2) float64 xy in the crop's own pixels: the centres of equal cells, row by row."""
     height, width = crop_hw
+    return unit_grid(per_side) * np.array([width, height])
+
+
+def unit_grid(per_side: int) -> npt.NDArray[np.float64]:
+    """The same in a crop whose sides are 1."""
     margin = 1 / (2 * per_side)
     unit_P = np.linspace(margin, 1 - margin, per_side)
-    x_PP, y_PP = np.meshgrid(unit_P * width, unit_P * height)
-    return np.stack([x_PP, y_PP], axis=-1).reshape(-1, 2)
+    return np.stack(np.meshgrid(unit_P, unit_P), axis=-1).reshape(-1, 2)

@@ -1,8 +1,8 @@
 """Pixels to masks: the crops of a batch of images are encoded together, searched one by one, merged per image.
 
-Owns the batching of crops, and that a device has the next crop's work before it is waited for. `search` finds the
-candidates of one crop, `merge` turns those of one image into its result. Knows nothing of files, runs or which model it
-is; a `Segmenter` is all it needs.
+Owns the batching of crops, that one without points is not encoded, and that a device has the next crop's work before it
+is waited for. `search` finds the candidates of one crop, `merge` turns those of one image into its result. Knows
+nothing of files, runs or which model it is; a `Segmenter` is all it needs.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import numpy.typing as npt
 import torch
 
 from pipeline.errors import ContractError
+from pipeline.masks.arrays import Points
 from pipeline.masks.candidates import Candidates
 from pipeline.masks.crops import Crop, image_crops
 from pipeline.masks.merge import merge_crops
 from pipeline.masks.observer import UNOBSERVED, Observer
+from pipeline.masks.points import EVERYTHING, Prompts, check_region, crop_points, grids_of
 from pipeline.masks.rle import Rle
 from pipeline.masks.search import CropSearch, Found
 from pipeline.masks.segmenter import Encoded, Segmenter
@@ -38,6 +40,7 @@ class _Window:
     image_index: int
     image_hw: tuple[int, int]
     crop: Crop
+    points_xy_P2: Points
     pixels_HW3: Image_HW3
 
 
@@ -47,6 +50,7 @@ def generate_masks(
     segmenter: Segmenter[Encoded],
     recipe: Recipe,
     *,
+    prompts: Sequence[Prompts] | None = None,
     crops_per_encode: int = CROPS_PER_ENCODE,
     observer: Observer = UNOBSERVED,
 ) -> list[ImageMasks]:
@@ -56,18 +60,21 @@ def generate_masks(
     encoded at once. The order is that of the last duplicate removal: by predicted IoU within one crop, by
     `recipe.crop_rank` across crops, and after a clean-up untouched masks before changed ones.
 
+    prompts   grids and regions that the recipe does not have, one an image
     observer  told of each step, in a call with one image
-    raises    ConfigError if the recipe leaves a crop layer without points
-              ContractError if an image is not (H, W, 3) uint8 with at least one pixel
+    raises    ConfigError if the recipe leaves a crop layer without points, or its own files were not read
+              ContractError if an image is not (H, W, 3) uint8 with at least one pixel, or its region is of another size
     """
     found: list[list[Found]] = [[] for _ in images_HW3]
+    asked = [EVERYTHING] * len(images_HW3) if prompts is None else prompts
+    of_images = [
+        list(_windows(index, image_HW3, recipe, of_image))
+        for index, (image_HW3, of_image) in enumerate(zip(images_HW3, asked, strict=True))
+    ]
+    for windows, crops in zip(of_images, found, strict=True):
+        crops += [Found.nothing() for window in windows if not len(window.points_xy_P2)]
     size = segmenter.crops_at_once or crops_per_encode
-    batches = (
-        windows[start : start + size]
-        for windows in (list(_windows(index, image_HW3, recipe)) for index, image_HW3 in enumerate(images_HW3))
-        for start in range(0, len(windows), size)
-    )
-    searches = _searches(batches, segmenter, recipe, observer)
+    searches = _searches(_batches(of_images, size), segmenter, recipe, observer)
     for image_index, search in _begun_before_waiting(searches):
         found[image_index].append(search)
     return [
@@ -78,6 +85,14 @@ def generate_masks(
     ]
 
 
+def _batches(of_images: Iterable[Sequence[_Window]], size: int) -> Iterator[Sequence[_Window]]:
+    """Crops with points, of one image each."""
+    for windows in of_images:
+        asked = [window for window in windows if len(window.points_xy_P2)]
+        for start in range(0, len(asked), size):
+            yield asked[start : start + size]
+
+
 def _searches(
     batches: Iterable[Sequence[_Window]], segmenter: Segmenter[Encoded], recipe: Recipe, observer: Observer
 ) -> Iterator[tuple[int, Generator[None, None, Found]]]:
@@ -85,7 +100,9 @@ def _searches(
     for batch in batches:
         encoded = list(segmenter.encode([window.pixels_HW3 for window in batch]))
         for window in batch:
-            search = CropSearch(window.image_hw, window.crop, encoded.pop(0), segmenter, recipe, observer)
+            search = CropSearch(
+                window.image_hw, window.crop, window.points_xy_P2, encoded.pop(0), segmenter, recipe, observer
+            )
             yield window.image_index, search.steps()
             del search
 
@@ -133,11 +150,14 @@ def _arrived(crops: Sequence[Found]) -> list[Candidates[Rle]]:
     return [crop.arrived() for crop in reversed(crops)][::-1]
 
 
-def _windows(image_index: int, image_HW3: Image_HW3, recipe: Recipe) -> Iterator[_Window]:
+def _windows(image_index: int, image_HW3: Image_HW3, recipe: Recipe, prompts: Prompts) -> Iterator[_Window]:
     image_hw = _image_hw(image_HW3)
+    check_region(recipe, prompts, image_hw)
+    grids = grids_of(recipe, prompts)
     for crop in image_crops(image_hw, recipe):
+        points_xy_P2 = crop_points(crop, grids, image_HW3, recipe, prompts.region_HW)
         x0, y0, x1, y1 = crop.box_xyxy
-        yield _Window(image_index, image_hw, crop, image_HW3[y0:y1, x0:x1])
+        yield _Window(image_index, image_hw, crop, points_xy_P2, image_HW3[y0:y1, x0:x1])
 
 
 def _image_hw(image_HW3: Image_HW3) -> tuple[int, int]:

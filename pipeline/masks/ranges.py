@@ -34,6 +34,8 @@ def out_of_range(recipe: Recipe) -> Iterator[str]:
     rules.append(("crop_overlap_ratio", 0 <= recipe.crop_overlap_ratio < 1, "in [0, 1)"))
     rules.append(("stability_score_offset", recipe.stability_score_offset > 0, "above 0"))
     fraction = recipe.max_area_fraction
+    nodata = recipe.nodata
+    rules.append(("nodata", nodata is None or all(0 <= level <= 255 for level in nodata), "three levels in 0..255"))
     rules.append(("max_area_fraction", fraction is None or 0 < fraction <= 1, "in (0, 1], or null"))
     problems = [f"{name}={getattr(recipe, name)} must be {rule}" for name, holds, rule in rules if not holds]
     yield from problems

@@ -1,4 +1,4 @@
-"""One crop: prompt its grid of points, keep the good candidates, remove the duplicates among them.
+"""One crop: prompt its points, keep the good candidates, remove the duplicates among them.
 
 Owns the order of these steps, the batches of points, and how long logits are held. Masks leave here as run lengths.
 Legend: P points of a batch, N live masks of a batch, K chosen among them.
@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.masks.arrays import Points
 from pipeline.masks.candidates import Candidates
-from pipeline.masks.crops import Crop, grid_points, points_per_side
+from pipeline.masks.crops import Crop
 from pipeline.masks.filters import at_crop_edge, predicted_iou_cut, stability_scores
 from pipeline.masks.nms import best_first, box_nms
 from pipeline.masks.observer import UNOBSERVED, Among, Observer, Prompted
@@ -38,6 +38,11 @@ class Found:
         """With their masks, for which it waits."""
         return self.candidates.with_masks(self.traced.arrived())
 
+    @staticmethod
+    def nothing() -> Found:
+        """Of a crop without points."""
+        return Found(Candidates.concatenate([]), ON_CPU.trace(()), Funnel())
+
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
@@ -52,10 +57,11 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class CropSearch(Generic[Encoded]):
-    """An encoded crop, where it lies in its image, and how to search it."""
+    """An encoded crop, where it lies in its image, its points in its own pixels, and how to search it."""
 
     image_hw: tuple[int, int]
     crop: Crop
+    points_xy_P2: Points
     encoded: Encoded
     segmenter: Segmenter[Encoded]
     recipe: Recipe
@@ -67,12 +73,11 @@ class CropSearch(Generic[Encoded]):
         Of every stable candidate the logits are held until duplicates are known; on a CPU those of the cells that
         matter, 4 bytes a cell: at most 200 KiB of a 3:2 image in Segment Anything. Only survivors are made into masks.
         """
-        points_xy_P2 = grid_points(self.crop.hw, points_per_side(self.recipe, self.crop.layer))
         size = self.segmenter.points_at_once or self.recipe.points_per_batch
         batches: list[tuple[Candidates[Any], Funnel]] = []
         work = ON_CPU
-        for start in range(0, len(points_xy_P2), size):
-            asked = self._ask(points_xy_P2[start : start + size])
+        for start in range(0, len(self.points_xy_P2), size):
+            asked = self._ask(self.points_xy_P2[start : start + size])
             if asked.measured.on_its_way:
                 yield
             work = asked.work

@@ -23,6 +23,7 @@ from pipeline.plan.member_index import MemberIndex
 from pipeline.plan.plan import Plan
 from pipeline.plan.planning import load_plan
 from pipeline.records import Chunk, ImageRow
+from pipeline.settings import Depth
 from pipeline.storage.images import decode_image
 from pipeline.storage.kinds import is_image, is_tar, sa_number
 from pipeline.storage.member_bytes import ByteRange
@@ -81,9 +82,13 @@ class LabelledImages:
         if image is None:
             raise StorageError(f"there is no image beside {self.entries[number].masks.uri}")
         try:
-            return decode_image(image.read(self.store), max_pixels=max_pixels).rgb_HW3
+            return decode_image(image.read(self.store), max_pixels=max_pixels, depth=self._depth()).rgb_HW3
         except InputError as error:
             raise StorageError(f"{image.uri} at byte {image.offset}: {error.reason}") from error
+
+    def _depth(self) -> Depth:
+        """By which the masks' own pixels were made."""
+        return Depth.SCALE if self.plan is None else self.plan.settings.depth
 
     def _rows(self, uri: str) -> tuple[ImageRow, ...]:
         if self._part[0] != uri and self.plan is not None:

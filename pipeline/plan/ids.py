@@ -36,25 +36,31 @@ def id_base(numbers: Sequence[npt.NDArray[np.int64]]) -> int:
     return max((int(array.max()) for array in numbers if len(array)), default=-1) + 1
 
 
-def candidates_per_image(recipe: Recipe) -> int:
-    """Masks that the grid of every crop can propose, the most that an image can end with."""
+def candidates_per_image(recipe: Recipe, *, grid_points: int = 0) -> int:
+    """Masks that the grid of every crop can propose, the most that an image can end with.
+
+    grid_points  of the grid of a file, which every crop has; 0 if the recipe has its own
+    """
     total = 0
     for layer in range(recipe.crop_n_layers + 1):
-        total += 4**layer * points_per_side(recipe, layer) ** 2 * OUTPUTS_PER_POINT
+        total += 4**layer * (grid_points or points_per_side(recipe, layer) ** 2) * OUTPUTS_PER_POINT
     return total
 
 
-def annotation_stride(recipe: Recipe, *, images: int) -> int:
+def annotation_stride(recipe: Recipe, *, images: int, grid_points: int = 0) -> int:
     """Distance between the first annotation ids of neighbouring ordinals: the power of two that holds any image.
 
+    grid_points  as of `candidates_per_image`
     raises  ConfigError if the run's ids would not fit below 2^53
     """
     stride = 1
-    while stride < candidates_per_image(recipe):
+    candidates = candidates_per_image(recipe, grid_points=grid_points)
+    while stride < candidates:
         stride *= 2
     if images * stride >= MAX_ID:
         raise ConfigError(
-            f"{images} images with up to {candidates_per_image(recipe)} masks each need annotation ids beyond 2^53; "
-            "split the source into several runs, or lower recipe.points_per_side or recipe.crop_n_layers"
+            f"{images} images with up to {candidates} masks each need annotation ids beyond 2^53; "
+            "split the source into several runs, or lower recipe.points_per_side or recipe.crop_n_layers, or "
+            "the points of recipe.point_grid"
         )
     return stride

@@ -9,21 +9,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ContractError
 from pipeline.plan.bounds import check_shards
 from pipeline.plan.ids import annotation_stride
+from pipeline.plan.point_grid import PointGrid
 from pipeline.records import Chunk, Ignored, Shard
-from pipeline.settings import CropRank, Format, Precision, Recipe, RunSettings, Settings
+from pipeline.settings import CropRank, Depth, Format, Precision, Recipe, RunSettings, Settings
 from pipeline.storage.indexing import ShardKind
+from pipeline.storage.uris import absolute
 
 PLAN_VERSION = 4
 READABLE_VERSIONS = (2, 3, 4)
 """Version 2 does not say what was ignored; 2 and 3 do not say by which versions they were made."""
+_ONLY_IF_ASKED_FOR = ("point_grid", "roi", "nodata")
+"""Of a recipe; a plan without them is what it was before there were any."""
 _SINCE_VERSION_4 = ("run.max_bytes", "run.mixed_lists")
 """Settings that an older plan does not have, and leaves to the command that resumes it."""
 
@@ -44,6 +48,7 @@ class OutputSettings:
     """As typed; in a plan, in the canonical spelling (see storage.shards.spellings)."""
     format: Format
     recipe: Recipe
+    """Without the place of `point_grid`: its points are known by their hash."""
     model_name: str
     precision: Precision
     weights_sha256: str
@@ -56,13 +61,29 @@ class OutputSettings:
     """What of the checkpoint's file is not in the model, by looking at it. A plan says it if there is any."""
     image_column: str | None = None
     """In a plan only if it was asked for."""
+    depth: Depth = Depth.SCALE
+    """In a plan only if it is another one."""
+    point_grid_sha256: str = ""
+    point_grid_points: int = 0
+    """In a plan only if there are any."""
 
     @classmethod
-    def of(cls, settings: Settings, *, weights_sha256: str, checkpoint_notes: tuple[str, ...] = ()) -> OutputSettings:
+    def of(
+        cls,
+        settings: Settings,
+        *,
+        weights_sha256: str,
+        checkpoint_notes: tuple[str, ...] = (),
+        point_grid: PointGrid | None = None,
+    ) -> OutputSettings:
+        """point_grid  the content of `recipe.point_grid`, if it names a file"""
+        recipe = settings.recipe
+        if (recipe.point_grid is None) != (point_grid is None):
+            raise ContractError(f"recipe.point_grid={recipe.point_grid} was not read")
         return cls(
             source=settings.source,
             format=settings.format,
-            recipe=settings.recipe,
+            recipe=replace(recipe, point_grid=None, roi=None if recipe.roi is None else absolute(recipe.roi)),
             model_name=settings.model.name,
             precision=settings.model.precision,
             weights_sha256=weights_sha256,
@@ -73,13 +94,20 @@ class OutputSettings:
             mixed_lists=settings.run.mixed_lists,
             checkpoint_notes=checkpoint_notes,
             image_column=settings.run.image_column,
+            depth=settings.image.depth,
+            point_grid_sha256="" if point_grid is None else point_grid.sha256,
+            point_grid_points=0 if point_grid is None else len(point_grid.points_xy_P2),
         )
 
     def named(self, *, version: int = PLAN_VERSION) -> dict[str, Any]:
         """Flat, under the names that a user types, JSON values only; those that a plan of this version has."""
         named: dict[str, Any] = {"source": self.source, "format": str(self.format)}
         for name, value in asdict(self.recipe).items():
-            named[f"recipe.{name}"] = str(value) if isinstance(value, StrEnum) else value
+            if value is not None or name not in _ONLY_IF_ASKED_FOR:
+                named[f"recipe.{name}"] = _plain(value)
+        for name in ("point_grid_sha256", "point_grid_points"):
+            if getattr(self, name):
+                named[f"recipe.{name}"] = getattr(self, name)
         named |= {"model.name": self.model_name, "model.precision": str(self.precision)}
         named["model.weights_sha256"] = self.weights_sha256
         if self.checkpoint_notes:
@@ -88,12 +116,17 @@ class OutputSettings:
             named[f"run.{name}"] = getattr(self, name)
         if self.image_column is not None:
             named["run.image_column"] = self.image_column
+        if self.depth is not Depth.SCALE:
+            named["image.depth"] = str(self.depth)
         return named if version > 3 else {name: named[name] for name in named if name not in _SINCE_VERSION_4}
 
     @classmethod
     def from_named(cls, named: Mapping[str, Any]) -> OutputSettings:
-        recipe = {f.name: named[f"recipe.{f.name}"] for f in fields(Recipe)}
+        given = [f.name for f in fields(Recipe) if f.name not in _ONLY_IF_ASKED_FOR or f"recipe.{f.name}" in named]
+        recipe = {name: named[f"recipe.{name}"] for name in given}
         recipe["crop_rank"] = CropRank(recipe["crop_rank"])
+        if "nodata" in recipe:
+            recipe["nodata"] = tuple(recipe["nodata"])
         return cls(
             source=named["source"],
             format=Format(named["format"]),
@@ -108,10 +141,23 @@ class OutputSettings:
             mixed_lists=named.get("run.mixed_lists", RunSettings.mixed_lists),
             checkpoint_notes=tuple(named.get("model.checkpoint_notes", ())),
             image_column=named.get("run.image_column"),
+            depth=Depth(named.get("image.depth", Depth.SCALE)),
+            point_grid_sha256=named.get("recipe.point_grid_sha256", ""),
+            point_grid_points=named.get("recipe.point_grid_points", 0),
         )
 
 
-FROZEN = frozenset(OutputSettings.of(Settings(), weights_sha256="").named()) | {"run.image_column"}
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    if isinstance(value, tuple):
+        return list(cast("tuple[Any, ...]", value))
+    return str(value) if isinstance(value, StrEnum) else value
+
+
+FROZEN = frozenset(OutputSettings.of(Settings(), weights_sha256="").named()) | {
+    *("run.image_column", "image.depth"),
+    *(f"recipe.{name}" for name in _ONLY_IF_ASKED_FOR),
+}
 """The names of the settings that stand in a plan, where everybody can read them."""
 
 
@@ -165,7 +211,8 @@ class Plan:
 
     @cached_property
     def annotation_stride(self) -> int:
-        return annotation_stride(self.settings.recipe, images=self.image_count)
+        of = self.settings
+        return annotation_stride(of.recipe, images=self.image_count, grid_points=of.point_grid_points)
 
     @cached_property
     def sha256(self) -> str:

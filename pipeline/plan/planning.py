@@ -121,7 +121,7 @@ def _plan_source(settings: OutputSettings, *, out: str, store: Store, say: Say) 
             news.tell(f"{len(drafts):,} of {len(sources):,} shards indexed, {total:,} images")
         if not total:
             raise _no_image(settings.source, drafts)
-        annotation_stride(settings.recipe, images=total)
+        annotation_stride(settings.recipe, images=total, grid_points=settings.point_grid_points)
         numbers = [piece.numbers_N for draft in drafts for piece in draft.pieces]
         shared_N = shared_numbers(numbers)
         shards = tuple(draft.settled(writer, shared_N) for draft in drafts)

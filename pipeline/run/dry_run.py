@@ -15,6 +15,7 @@ from itertools import accumulate
 from pipeline.cluster.ledger import Ledger
 from pipeline.cluster.ray_session import ray_session
 from pipeline.errors import ConfigError, RunError
+from pipeline.plan.part_metadata import part_metadata
 from pipeline.plan.plan import Plan
 from pipeline.plan.versions import versions_here
 from pipeline.progress import Progress
@@ -27,7 +28,6 @@ from pipeline.signals import StopFlag
 from pipeline.storage.connect import connect
 from pipeline.storage.parts import write_part
 from pipeline.storage.uris import absolute, is_s3
-from pipeline.work.chunk import part_metadata
 from pipeline.work.loading import FindWeights
 
 PIECES = 16

@@ -19,11 +19,13 @@ from pipeline.output.manifest import find_parts
 from pipeline.plan.other_versions import check_versions
 from pipeline.plan.plan import OutputSettings
 from pipeline.plan.planning import Planned, create_or_load_plan
+from pipeline.plan.point_grid import PointGrid, read_point_grid
 from pipeline.plan.versions import versions_here
 from pipeline.progress import Progress
 from pipeline.settings import Settings
 from pipeline.storage.store import Store
 from pipeline.work.loading import Weights
+from pipeline.work.regions import check_regions
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class PlannedRun:
     settings: Settings
     planned: Planned
     weights: Weights
+    point_grid: PointGrid | None
     out: str
     store: Store
     progress: Progress
@@ -55,6 +58,7 @@ class PlannedRun:
             plan=self.planned.plan,
             store=settings.store,
             load=self.weights.load,
+            point_grid=self.point_grid,
             threads=settings.run.threads_per_worker,
             dry=dry,
         )
@@ -71,13 +75,19 @@ class PlannedRun:
 def plan_run(settings: Settings, out: str, store: Store, weights: Weights, progress: Progress) -> PlannedRun:
     """Plan, or find the plan.
 
-    raises  ConfigError if the source cannot be planned or the plan is another one's; StorageError
+    raises  ConfigError if the source cannot be planned, the plan is another one's, or the recipe names what is not
+            there; StorageError
     """
-    output_settings = OutputSettings.of(settings, weights_sha256=weights.sha256, checkpoint_notes=weights.notes)
+    point_grid = read_point_grid(settings.recipe.point_grid, store)
+    output_settings = OutputSettings.of(
+        settings, weights_sha256=weights.sha256, checkpoint_notes=weights.notes, point_grid=point_grid
+    )
+    if output_settings.recipe.roi is not None:
+        check_regions(output_settings.recipe.roi, store)
     for note in weights.notes:
         progress.say(f"left out of the checkpoint: {note}")
     try:
         planned = create_or_load_plan(output_settings, out=out, store=store, say=progress.say)
     except (NotFoundError, DeniedError) as error:
         raise ConfigError(str(error)) from error
-    return PlannedRun(settings, planned, weights, out, store, progress)
+    return PlannedRun(settings, planned, weights, point_grid, out, store, progress)

@@ -4,7 +4,7 @@ Owns the policy. The pixels are right, or the row says why there are none:
 - the kind is told by the first bytes, not by the name (signatures.py has the kinds);
 - the header is read first, and an image larger than max_pixels, or a TIFF with such a tile, is not decoded;
 - pixels are 8-bit RGB: palettes are looked up, CMYK and YCbCr converted without colour profiles, alpha dropped and not
-  blended, other depths scaled by the rule in depth.py;
+  blended, other depths brought to 8 bits by a rule of depth.py;
 - EXIF orientation is applied and recorded; of several frames the first counts;
 - metadata never costs an image: texts, profiles and EXIF that are damaged or huge are left out;
 - a JPEG without its end marker is an image if every row is there, and `note` says so.
@@ -22,7 +22,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from pi_heif import HeifImageFile  # pyright: ignore[reportMissingTypeStubs]
 from PIL import (
     AvifImagePlugin,
@@ -39,8 +38,9 @@ from PIL import (
 
 from pipeline.errors import InputError
 from pipeline.records import Status
+from pipeline.settings import Depth
 from pipeline.storage import jpeg, png, signatures, tiff
-from pipeline.storage.depth import integers_to_8_bits
+from pipeline.storage.depth import Levels, integers_to_8_bits
 
 # H height, W width after the orientation was applied
 
@@ -57,30 +57,34 @@ _OPENERS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
 }
 _END_OF_CODESTREAM = b"\xff\xd9"
 _TIFFFILE = logging.getLogger("tifffile")
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_STRIP = 1 << 22
+"""Pixels that are converted at once, so that beside the decoder's image there is little more than the result."""
+_AS_STORED: dict[int, Callable[[Levels], Levels]] = {
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: lambda upright: np.rot90(upright),
+    7: lambda upright: upright.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda upright: np.rot90(upright, -1),
 }
+"""An upright image, seen as a file of this EXIF orientation has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
     """Pixels as they are meant to be seen, and the EXIF orientation (1 to 8) that was undone to get there."""
 
-    rgb_HW3: npt.NDArray[np.uint8]
+    rgb_HW3: Levels
     exif_orientation: int
     note: str = ""
     """What was odd about the file and cost no pixel; empty for a sound one."""
 
 
-def decode_image(data: bytes, *, max_pixels: int) -> DecodedImage:
+def decode_image(data: bytes, *, max_pixels: int, depth: Depth = Depth.SCALE) -> DecodedImage:
     """The image in `data`, by this file's policy; C-contiguous and writable.
 
+    depth   the rule for samples of more than 8 bits
     raises  InputError with UNREADABLE (no image, a damaged one, or one of a kind that is named) or TOO_LARGE (by the
             header, nothing decoded)
     """
@@ -89,7 +93,7 @@ def decode_image(data: bytes, *, max_pixels: int) -> DecodedImage:
     kind = signatures.kind_of(data)
     try:
         with _decoders_let_be():
-            return _DECODERS.get(kind, _decode_plain)(kind, data, max_pixels)
+            return _DECODERS.get(kind, _decode_plain)(kind, data, max_pixels, depth)
     except InputError:
         raise
     # Decoders meet damaged files with whatever their parsing runs into: OSError, SyntaxError, struct.error,
@@ -100,7 +104,7 @@ def decode_image(data: bytes, *, max_pixels: int) -> DecodedImage:
         ) from error
 
 
-def _decode_plain(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
+def _decode_plain(kind: str, data: bytes, max_pixels: int, _depth: Depth) -> DecodedImage:
     with _OPENERS[kind](io.BytesIO(data)) as image:
         _check_size(*image.size, max_pixels)
         # Pillow turns a TIFF itself while loading and forgets the tag; elsewhere the tag may come behind the pixels.
@@ -110,8 +114,8 @@ def _decode_plain(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
         return DecodedImage(_pixels(image, rest), before if rest == 1 else rest)
 
 
-def _decode_jpeg_2000(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
-    """Pillow gives deep grey in 16 bits, whatever its depth, and of deep colours the high 8 bits.
+def _decode_jpeg_2000(kind: str, data: bytes, max_pixels: int, depth: Depth) -> DecodedImage:
+    """Pillow gives deep grey in 16 bits, whatever its depth, and of deep colours the high 8 bits: no level is its own.
 
     Of a file that was cut it makes a blurred image, so the end must be there: its two bytes stand nowhere else in a
     codestream (ISO/IEC 15444-1, annex A).
@@ -123,21 +127,22 @@ def _decode_jpeg_2000(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
         image.load()
         if not image.mode.startswith("I"):
             return DecodedImage(_pixels(image, 1), 1)
-        levels_HW1 = integers_to_8_bits(np.asarray(image)[..., None], bits=16, judged=1)
-    return DecodedImage(np.repeat(levels_HW1, 3, axis=2), 1)
+        rule = Depth.STRETCH if depth is Depth.STRETCH else Depth.SCALE
+        levels_HW1 = integers_to_8_bits(np.asarray(image)[..., None], bits=16, judged=1, rule=rule)
+    return DecodedImage(_turned(levels_HW1, 1), 1)
 
 
-def _decode_png(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
+def _decode_png(kind: str, data: bytes, max_pixels: int, depth: Depth) -> DecodedImage:
     data = png.without_metadata(data)
     if not png.is_deep(data):
-        return _decode_plain(kind, data, max_pixels)
+        return _decode_plain(kind, data, max_pixels, depth)
     with _OPENERS[kind](io.BytesIO(data)) as image:
         _check_size(*image.size, max_pixels)
         orientation = _orientation(image)
-    return DecodedImage(_pixels(png.decode_deep(data), orientation), orientation)
+    return DecodedImage(_turned(png.decode_deep(data, depth), orientation), orientation)
 
 
-def _decode_jpeg(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
+def _decode_jpeg(kind: str, data: bytes, max_pixels: int, _depth: Depth) -> DecodedImage:
     try:
         image, orientation = _OPENERS[kind](io.BytesIO(data)), None
     except Exception:  # noqa: BLE001 - damaged EXIF may fail in any way; what else is damaged fails again
@@ -158,21 +163,21 @@ def _decode_jpeg(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
     return DecodedImage(pixels, orientation, note)
 
 
-def _decode_tiff(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
+def _decode_tiff(kind: str, data: bytes, max_pixels: int, depth: Depth) -> DecodedImage:
     layout = tiff.read_layout(data)
     _check_size(layout.width, layout.height, max_pixels)
     tiff.check_blocks(layout, max_pixels)
     if layout.is_small:
         try:
-            return _decode_plain(kind, data, max_pixels)
+            return _decode_plain(kind, data, max_pixels, depth)
         except (SyntaxError, ValueError):
             pass  # Pillow has no mode for it, or none for its planes
         except InputError:
             raise
         except Exception as error:
             raise InputError(Status.UNREADABLE, f"{layout}: {type(error).__name__}: {error}") from error
-    orientation = layout.orientation if layout.orientation in _UPRIGHT else 1
-    return DecodedImage(_pixels(tiff.decode_samples(data, layout), orientation), orientation)
+    orientation = layout.orientation if layout.orientation in _AS_STORED else 1
+    return DecodedImage(_turned(tiff.decode_samples(data, layout, depth), orientation), orientation)
 
 
 _DECODERS = {
@@ -197,7 +202,7 @@ def _orientation(image: Image.Image) -> int:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # noqa: BLE001 - damaged EXIF fails in as many ways as damaged pixels, and harms none of them
         return 1
-    return int(value) if value in _UPRIGHT else 1
+    return int(value) if value in _AS_STORED else 1
 
 
 def _exif_orientation(block: bytes) -> int:
@@ -206,16 +211,35 @@ def _exif_orientation(block: bytes) -> int:
     return _orientation(bearer)
 
 
-def _pixels(image: Image.Image, orientation: int) -> npt.NDArray[np.uint8]:
+def _pixels(image: Image.Image, orientation: int) -> Levels:
     """8-bit RGB, turned upright."""
     if image.mode.startswith("I") or image.mode == "F":
         raise InputError(Status.UNREADABLE, f"its samples are deeper than its header said (mode {image.mode})")
-    if image.mode in ("La", "RGBa"):
-        image = image.convert(image.mode.upper())
-    rgb = image.convert("RGB")
-    if orientation in _UPRIGHT:
-        rgb = rgb.transpose(_UPRIGHT[orientation])
-    return np.array(rgb, dtype=np.uint8, order="C")
+    width, height = image.size
+    upright_HW3, stored_HW3 = _room((height, width), orientation)
+    rows = max(1, _STRIP // width)
+    for top in range(0, height, rows):
+        strip = image if rows >= height else image.crop((0, top, width, min(top + rows, height)))
+        if strip.mode in ("La", "RGBa"):
+            strip = strip.convert(strip.mode.upper())
+        stored_HW3[top : top + rows] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
+    return upright_HW3
+
+
+def _turned(levels_HWS: Levels, orientation: int) -> Levels:
+    """8-bit RGB of grey or RGB levels, turned upright."""
+    if orientation == 1 and levels_HWS.shape[2] == 3 and levels_HWS.flags.c_contiguous and levels_HWS.flags.writeable:
+        return levels_HWS
+    upright_HW3, stored_HW3 = _room((levels_HWS.shape[0], levels_HWS.shape[1]), orientation)
+    stored_HW3[:] = levels_HWS
+    return upright_HW3
+
+
+def _room(stored_hw: tuple[int, int], orientation: int) -> tuple[Levels, Levels]:
+    """An upright image to be filled, and the same memory in the order of the file."""
+    height, width = stored_hw[::-1] if orientation >= 5 else stored_hw
+    upright_HW3 = np.empty((height, width, 3), np.uint8)
+    return upright_HW3, _AS_STORED.get(orientation, lambda upright: upright)(upright_HW3)
 
 
 class _Shared:

@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import imagecodecs
-import numpy as np
-from PIL import Image
 
 from pipeline.errors import InputError
 from pipeline.records import Status
-from pipeline.storage.depth import integers_to_8_bits
+from pipeline.settings import Depth
+from pipeline.storage.depth import Levels, integers_to_8_bits
 
 _SIGNATURE_LENGTH = 8
 _ORIENTING_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
@@ -59,14 +58,15 @@ def is_deep(data: bytes) -> bool:
     return data[12:16] == b"IHDR" and data[24:25] == b"\x10"
 
 
-def decode_deep(data: bytes) -> Image.Image:
-    """A PNG of 16 bits a sample in 8-bit RGB, by the rule in depth.py; InputError or any exception if it is damaged."""
+def decode_deep(data: bytes, depth: Depth) -> Levels:
+    """A PNG of 16 bits a sample as 8-bit grey or RGB, (H, W, 1 or 3), by that rule.
+
+    raises  InputError, or any exception if it is damaged
+    """
     colours = 1 if data[25] in _GRAY_TYPES else 3
     samples = imagecodecs.png_decode(data)
     samples_HWS = samples.reshape(*samples.shape[:2], -1)[..., :colours]
-    levels_HWS = integers_to_8_bits(samples_HWS, bits=16, judged=colours)
-    height, width = levels_HWS.shape[:2]
-    return Image.frombytes("L" if colours == 1 else "RGB", (width, height), np.ascontiguousarray(levels_HWS).tobytes())
+    return integers_to_8_bits(samples_HWS, bits=16, judged=colours, rule=depth)
 
 
 def _chunks(data: bytes) -> Iterator[_Chunk]:

@@ -3,7 +3,7 @@
 Pillow knows a TIFF by mode, and loses what a mode cannot say: it reads planes of 16 bits as bytes, ignores WhiteIsZero
 above 8 bits, and refuses three bands that are not called RGB. So the tags are judged first. Up to 8 bits the file is
 Pillow's, if it knows the layout; everything else is read by tifffile (OpenCV reads planar 16-bit RGB and three bands
-under BlackIsZero wrong) and brought to 8 bits by the rule in depth.py.
+under BlackIsZero wrong) and brought to 8 bits by a rule of depth.py.
 
 Bands: of an RGB image the first three count; three bands under BlackIsZero are RGB, as GDAL writes them. Alpha is
 dropped, and divided out first if the colours were multiplied by it. An integer's depth is BitsPerSample, or that of
@@ -24,6 +24,7 @@ from PIL import Image
 
 from pipeline.errors import InputError
 from pipeline.records import Status
+from pipeline.settings import Depth
 from pipeline.storage.depth import Levels, floats_to_8_bits, integers_to_8_bits
 
 # H height, W width, S samples of a pixel
@@ -45,7 +46,10 @@ _PREMULTIPLIED, _ALPHA = 1, 2
 _MAX_SAMPLE_BYTES = 32
 """A pixel of four float64; with more, an image of `max_pixels` would not fit where others do."""
 _LAYOUT_TAGS = (256, 257, 258, 259, 262, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 339)
-_CURE = "scale them to the whole range, or say in the tag MaxSampleValue how deep they are (`tiffset -s 281 4095 FILE`)"
+_CURE = (
+    "set image.depth=stretch, or say in the tag MaxSampleValue how deep they are (`tiffset -s 281 4095 FILE`), "
+    "or scale them to the whole range"
+)
 # tifffile reads some makers' files in their own ways, as many frames or with other headers; one plain way is enough.
 _NO_MAKERS: dict[str, Any] = dict.fromkeys(("is_lsm", "is_scanimage", "is_ndpi", "is_stk"), False)
 
@@ -112,9 +116,10 @@ def check_blocks(layout: TiffLayout, max_pixels: int) -> None:
         raise InputError(Status.TOO_LARGE, f"{layout}: {needed} (run.max_pixels x {_MAX_SAMPLE_BYTES})", *size)
 
 
-def decode_samples(data: bytes, layout: TiffLayout) -> Image.Image:
-    """The image in 8-bit RGB, not yet turned, read by tifffile; `data` is within the bounds of `check_blocks`.
+def decode_samples(data: bytes, layout: TiffLayout, depth: Depth) -> Levels:
+    """The image in 8-bit grey or RGB, (H, W, 1 or 3), not yet turned, read by tifffile.
 
+    data    within the bounds of `check_blocks`
     raises  InputError with UNREADABLE and what the file holds, if that has no colours here; others if it is damaged
     """
     colours = _colour_count(layout)
@@ -124,10 +129,12 @@ def decode_samples(data: bytes, layout: TiffLayout) -> Image.Image:
     inverted = layout.photometric == _WHITE_IS_ZERO
     try:
         if layout.sample_format == 3:
-            levels_HWS = floats_to_8_bits(used_HWS, judged=colours, inverted=inverted)
+            levels_HWS = floats_to_8_bits(used_HWS, judged=colours, inverted=inverted, rule=depth)
         else:
             bits = _value_bits(layout, used_HWS[..., :colours])
-            levels_HWS = integers_to_8_bits(used_HWS, bits=bits, judged=colours, inverted=inverted, cure=_CURE)
+            levels_HWS = integers_to_8_bits(
+                used_HWS, bits=bits, judged=colours, inverted=inverted, cure=_CURE, rule=depth
+            )
     except InputError as error:
         raise InputError(error.status, f"{layout}: {error.reason}") from error
     return _to_rgb(levels_HWS, layout, premultiplied=premultiplied)
@@ -221,14 +228,18 @@ def _value_bits(layout: TiffLayout, colours_HWS: npt.NDArray[Any]) -> int:
     return bits
 
 
-def _to_rgb(levels_HWS: Levels, layout: TiffLayout, *, premultiplied: bool) -> Image.Image:
+def _to_rgb(levels_HWS: Levels, layout: TiffLayout, *, premultiplied: bool) -> Levels:
     mode = "CMYK" if layout.photometric == _CMYK else {1: "L", 3: "RGB"}[levels_HWS.shape[2] - premultiplied]
-    size = layout.width, layout.height
-    if premultiplied and mode in ("L", "RGB"):
-        image = Image.frombytes(mode + "a", size, levels_HWS.tobytes()).convert(mode + "A")
-    else:
-        image = Image.frombytes(mode, size, np.ascontiguousarray(levels_HWS[..., : len(mode)]).tobytes())
-    return image.convert("RGB")
+    divided = premultiplied and mode != "CMYK"
+    if mode != "CMYK" and not divided:
+        return levels_HWS[..., : len(mode)]
+    height, width = levels_HWS.shape[:2]
+    rgb_HW3 = np.empty((height, width, 3), np.uint8)
+    for row in range(height):
+        line = levels_HWS[row].tobytes() if divided else levels_HWS[row, :, :4].tobytes()
+        image = Image.frombytes(f"{mode}a" if divided else mode, (width, 1), line)
+        rgb_HW3[row] = np.asarray((image.convert(f"{mode}A") if divided else image).convert("RGB"))[0]
+    return rgb_HW3
 
 
 def _unread(layout: TiffLayout, reason: str) -> InputError:

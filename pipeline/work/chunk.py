@@ -7,17 +7,16 @@ who else works on the run.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import __version__
 from pipeline.errors import (
     ChangedError,
     ContractError,
@@ -27,9 +26,13 @@ from pipeline.errors import (
     SourceError,
     TooManyBytesError,
 )
+from pipeline.masks.arrays import Points
+from pipeline.masks.points import EVERYTHING, Prompts, Region
 from pipeline.plan.layout import part_uri
 from pipeline.plan.member_index import MemberIndex
-from pipeline.plan.plan import Plan, PlannedShard, canonical_json
+from pipeline.plan.part_metadata import part_metadata
+from pipeline.plan.plan import OutputSettings, Plan, PlannedShard
+from pipeline.plan.point_grid import PointGrid
 from pipeline.plan.versions import Versions, versions_here
 from pipeline.records import Attempt, Chunk, ChunkReport, Funnel, ImageMasks, ImageRow, Member, Stage, Status
 from pipeline.storage.images import DecodedImage, decode_image
@@ -38,8 +41,9 @@ from pipeline.storage.parts import write_part
 from pipeline.storage.read_ahead import ReadAhead
 from pipeline.storage.store import Store
 from pipeline.texts import redacted
-from pipeline.work.earlier_part import EarlierPart, earlier_part
+from pipeline.work.earlier_part import earlier_part
 from pipeline.work.prefetch import prefetch
+from pipeline.work.regions import RegionFile, Regions
 from pipeline.work.source_check import SourceCheck, concerned
 from pipeline.work.stopwatch import Stopwatch
 
@@ -47,8 +51,13 @@ PREFETCH_DEPTH = 1
 """Decoded images that wait, beside the one that is segmented and the one that is being decoded. A worker has two
 chunks, so it holds six images at most; one of the default max_pixels takes 0.8 GB."""
 
-GenerateMasks = Callable[[npt.NDArray[np.uint8], Stopwatch], ImageMasks]
-"""An RGB image (H, W, 3) -> its masks. The stopwatch gets the seconds of each stage."""
+
+class GenerateMasks(Protocol):
+    """An RGB image (H, W, 3) -> its masks. The stopwatch gets the seconds of each stage."""
+
+    def __call__(
+        self, image_HW3: npt.NDArray[np.uint8], watch: Stopwatch, prompts: Prompts = EVERYTHING, /
+    ) -> ImageMasks: ...
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,8 @@ class WorkerContext:
     generate: GenerateMasks
     versions: Versions = field(default_factory=versions_here)
     """Of what makes the parts here."""
+    point_grid: PointGrid | None = None
+    """That of the plan's hash, if the plan has one."""
 
     @cached_property
     def index(self) -> MemberIndex:
@@ -69,6 +80,21 @@ class WorkerContext:
     @cached_property
     def source(self) -> SourceCheck:
         return SourceCheck(self.index, self.store)
+
+    @cached_property
+    def grids(self) -> tuple[Points, ...] | None:
+        settings = self.plan.settings
+        sha256 = "" if self.point_grid is None else self.point_grid.sha256
+        if sha256 != settings.point_grid_sha256:
+            raise ContractError(f"the plan's grid of points is {settings.point_grid_sha256!r}, and here is {sha256!r}")
+        return None if self.point_grid is None else self.point_grid.by_layer(settings.recipe)
+
+    @cached_property
+    def regions(self) -> Regions | None:
+        settings = self.plan.settings
+        if settings.recipe.roi is None:
+            return None
+        return Regions(settings.recipe.roi, self.store, settings.max_pixels, settings.max_bytes)
 
 
 Mark = Callable[[int | None], None]
@@ -87,6 +113,7 @@ class Loaded:
     sha256: str = ""
     byte_count: int = 0
     image: DecodedImage | None = None
+    region_HW: Region | None = None
     status: Status = Status.OK
     error: str = ""
     width: int = 0
@@ -125,7 +152,9 @@ def process_chunk(attempt: Attempt, context: WorkerContext, *, mark: Mark = no_m
     context.source.expect_source(plan.planned(chunk.shard), chunk, rows)
     with watch.stage(Stage.WRITE):
         data = write_part(
-            rows, format=plan.settings.format, metadata=part_metadata(plan, context.versions, funnel, earlier)
+            rows,
+            format=plan.settings.format,
+            metadata=part_metadata(plan, context.versions, funnel, earlier.versions if earlier else ()),
         )
         if earlier:
             created = earlier.replace(data, context.store)
@@ -172,6 +201,7 @@ def _load(
         try:
             with watch.stage(Stage.READ):
                 data = _read(member, planned, context, ahead)
+                region = None if context.regions is None else context.regions.read(member.key)
         except OutOfReachError as error:
             raise SourceError(f"{error}; then repeat the command", concerned(planned.shard)) from error
         except (NotFoundError, ChangedError, TooManyBytesError) as error:
@@ -182,8 +212,8 @@ def _load(
             if attempt.careful:
                 mark(member.ordinal)
             with watch.stage(Stage.DECODE):
-                loaded = _decode(member, data, max_pixels=context.plan.settings.max_pixels)
-            del data  # or it would stay until the next file is read
+                loaded = _decode(member, data, region, context.plan.settings)
+            del data, region  # or they would stay until the next files are read
             yield loaded
 
 
@@ -213,10 +243,12 @@ def _read(member: Member, planned: PlannedShard, context: WorkerContext, ahead: 
         return replace(place, etag=etag).read(context.store, ahead=ahead)
 
 
-def _decode(member: Member, data: bytes, *, max_pixels: int) -> Loaded:
+def _decode(member: Member, data: bytes, region: RegionFile | None, settings: OutputSettings) -> Loaded:
     sha256 = hashlib.sha256(data).hexdigest()
     try:
-        image = decode_image(data, max_pixels=max_pixels)
+        image = decode_image(data, max_pixels=settings.max_pixels, depth=settings.depth)
+        height, width = image.rgb_HW3.shape[:2]
+        region_HW = None if region is None else region.pixels((height, width))
     except InputError as error:
         return Loaded(
             member,
@@ -227,7 +259,7 @@ def _decode(member: Member, data: bytes, *, max_pixels: int) -> Loaded:
             width=error.width,
             height=error.height,
         )
-    return Loaded(member, sha256=sha256, byte_count=len(data), image=image)
+    return Loaded(member, sha256=sha256, byte_count=len(data), image=image, region_HW=region_HW)
 
 
 def _row(loaded: Loaded, context: WorkerContext, watch: Stopwatch) -> tuple[ImageRow, Funnel]:
@@ -244,7 +276,7 @@ def _row(loaded: Loaded, context: WorkerContext, watch: Stopwatch) -> tuple[Imag
             sha256=loaded.sha256,
         )
         return row, Funnel()
-    result = context.generate(image.rgb_HW3, watch)
+    result = context.generate(image.rgb_HW3, watch, Prompts(context.grids, loaded.region_HW))
     stride = context.plan.annotation_stride
     if len(result.masks) > stride:
         raise ContractError(f"{member.key}: {len(result.masks)} masks do not fit in {stride} annotation ids")
@@ -263,38 +295,6 @@ def _row(loaded: Loaded, context: WorkerContext, watch: Stopwatch) -> tuple[Imag
         first_annotation_id=member.ordinal * stride + 1,  # 0 means "no match" to pycocotools' evaluation
     )
     return row, result.funnel
-
-
-def part_metadata(plan: Plan, versions: Versions, funnel: Funnel, earlier: EarlierPart | None = None) -> dict[str, str]:
-    """What a part says of its own making. Nothing of time, place or who made it."""
-    named = plan.settings.named(version=plan.version)
-    recipe = {name.removeprefix("recipe."): value for name, value in named.items() if name.startswith("recipe.")}
-    return {
-        "code_version": __version__,
-        "recipe": canonical_json(recipe).decode(),
-        "settings_sha256": plan.settings_sha256,
-        "model_name": plan.settings.model_name,
-        "model_precision": str(plan.settings.precision),
-        "weights_sha256": plan.settings.weights_sha256,
-        **_notes(plan.settings.checkpoint_notes),
-        "plan_sha256": plan.sha256,
-        "funnel": json.dumps(asdict(funnel), separators=(",", ":")),
-        **_versions(plan, versions, earlier),
-    }
-
-
-def _notes(checkpoint_notes: tuple[str, ...]) -> dict[str, str]:
-    """Most checkpoints are used as they are, and their parts say nothing of it."""
-    return {"checkpoint_notes": canonical_json(checkpoint_notes).decode()} if checkpoint_notes else {}
-
-
-def _versions(plan: Plan, versions: Versions, earlier: EarlierPart | None) -> dict[str, str]:
-    """Of all that made rows of this part, each set once. A plan without versions has parts without."""
-    if not plan.versions:
-        return {}
-    sets = [*(earlier.versions if earlier else ()), dict(versions)]
-    once = [each for number, each in enumerate(sets) if each not in sets[:number]]
-    return {"versions": canonical_json(once).decode()}
 
 
 def _expect(condition: bool, chunk: Chunk, what: str) -> None:  # noqa: FBT001  # reads as an assertion

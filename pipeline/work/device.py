@@ -22,6 +22,7 @@ import torch
 
 from pipeline.errors import DeviceError
 from pipeline.masks.generator import CROPS_PER_ENCODE, generate_masks
+from pipeline.masks.points import EVERYTHING, Prompts
 from pipeline.masks.segmenter import Encoded, Predictions, Segmenter
 from pipeline.records import ImageMasks, Stage
 from pipeline.settings import Recipe
@@ -60,7 +61,7 @@ class Device(Generic[Encoded]):
         self._recipe = recipe
         self._turn = threading.Lock()
 
-    def generate(self, image_HW3: Image_HW3, watch: Stopwatch) -> ImageMasks:
+    def generate(self, image_HW3: Image_HW3, watch: Stopwatch, prompts: Prompts = EVERYTHING, /) -> ImageMasks:
         """The image's masks; with half the points and crops at once, and half again, while memory is short.
 
         On a GPU the first shortage also ends what takes memory only to save time. There, smaller calls may round
@@ -77,7 +78,7 @@ class Device(Generic[Encoded]):
             segmenter = _Turns(own, self._turn, watch, clock, points, crops)
             try:
                 with watch.stage(Stage.RLE):
-                    [result] = generate_masks([image_HW3], segmenter, self._recipe)
+                    [result] = generate_masks([image_HW3], segmenter, self._recipe, prompts=[prompts])
                 launched = watch.seconds[Stage.COMPUTE] - launched
                 watch.move(max(0.0, clock.seconds() - launched), source=Stage.RLE, target=Stage.COMPUTE)
                 return result

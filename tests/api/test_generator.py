@@ -23,6 +23,7 @@ from pipeline.errors import ConfigError
 from pipeline.masks.generator import generate_masks
 from pipeline.masks.rle import mask_pixels
 from pipeline.settings import CropRank, Recipe
+from pipeline.work.device import Device
 from tests.api.conftest import FEW
 
 Picture = npt.NDArray[np.uint8]
@@ -53,6 +54,33 @@ def test_on_the_released_networks_logits_every_key_value_and_type_is_the_release
     assert len(ours) >= 5
     assert isinstance(ours, list)
     assert plain(list(ours)) == plain(theirs)
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+def test_with_grids_of_ones_own_every_key_is_the_released_one(official: Any, picture: Picture, layers: int) -> None:
+    """One a layer, in any order, up to the very edge; points_per_side=None stands beside them in released programs."""
+    grids = [np.random.default_rng(seed).random((count, 2)) for seed, count in ((0, 30), (1, 25))]
+    grids[0][:2] = [[1.0, 0.5], [0.0, 1.0]]
+    options = FEW | {"points_per_side": None, "point_grids": grids[: layers + 1], "crop_n_layers": layers}
+    theirs = segment_anything.SamAutomaticMaskGenerator(official, output_mode="coco_rle", **options).generate(picture)
+    ours = MaskGenerator(output_mode="coco_rle", **options)
+    ours._device = Device(OfficialSegmenter(official), ours.recipe)  # pyright: ignore[reportPrivateUsage]
+    masks = ours.generate(picture)
+    assert len(masks) >= 5
+    assert list(masks) == theirs  # not by type: where a crop has no mask, the released crop_box are floats
+    assert [list(mask) for mask in masks] == [list(mask) for mask in theirs]
+
+
+def test_a_region_of_interest_takes_points_away(generator: MaskGenerator, picture: Picture) -> None:
+    roi = np.zeros(picture.shape[:2], np.uint8)
+    roi[:, 120:] = 255
+    masks = generator.generate(picture, roi=roi)
+    assert masks
+    assert all(mask["point_coords"][0][0] >= 120 for mask in masks)
+    assert generator.generate(picture, roi=roi * 0) == []
+    for wrong in (roi[1:], roi / 255):
+        with pytest.raises(ConfigError, match=r"roi must be \(180, 240\) of bool or whole numbers, .*; it is \("):
+            generator.generate(picture, roi=wrong)
 
 
 def test_with_its_own_network_the_masks_are_the_released_ones(
@@ -151,6 +179,13 @@ def test_sa1b_is_the_recipe_of_the_paper() -> None:
         ({"points_per_sid": 4}, "there is no setting points_per_sid; did you mean points_per_side"),
         ({"points_per_side": 4.5}, "points_per_side=4.5 must be a whole number"),
         ({"points_per_side": 0}, "points_per_side=0 must be 1 or more"),
+        ({"points_per_side": 4, "point_grids": [[[0, 0]]]}, "points_per_side=4 and point_grids are both given"),
+        ({"point_grids": [[[0, 0]]], "crop_n_layers": 1}, "grids for 1 crop layers, and crop_n_layers=1 needs 2"),
+        ({"point_grids": [[[0, 2]]]}, "point_grids[0] must have x and y in [0, 1]"),
+        ({"point_grid": "a.npy"}, "point_grid= is of runs; give arrays as point_grids=[...]"),
+        ({"roi": "masks"}, "roi= is of runs; give the region of an image to generate(image, roi=...)"),
+        ({"nodata": (0, 0)}, "nodata=(0, 0) must be 3 whole numbers, written [1,2,3]"),
+        ({"nodata": (0, 0, 256)}, "nodata=(0, 0, 256) must be three levels in 0..255"),
         ({"pred_iou_thresh": float("nan")}, "pred_iou_thresh=nan must be a finite number"),
         ({"crop_n_layers": 6, "crop_n_points_downscale_factor": 2}, "crop layer 6 would have no points"),
     ],

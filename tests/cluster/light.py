@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError, DeviceError
+from pipeline.masks.points import EVERYTHING, Prompts
 from pipeline.plan.plan import Plan
 from pipeline.records import Attempt, ChunkReport, Funnel, ImageMasks, Mask
 from pipeline.settings import StoreSettings
@@ -109,7 +110,7 @@ def one_at_a_time(*, num_cpus: float, num_gpus: float, chunks_at_once: int) -> A
     return light_actor(num_cpus=num_cpus, num_gpus=num_gpus, chunks_at_once=1)
 
 
-def one_mask(image_HW3: Image_HW3, watch: Stopwatch, *, meet: Meet) -> ImageMasks:
+def one_mask(image_HW3: Image_HW3, watch: Stopwatch, _prompts: Prompts = EVERYTHING, /, *, meet: Meet) -> ImageMasks:
     """A mask that only this image has."""
     meet(image_HW3)
     mask = Mask(

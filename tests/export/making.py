@@ -15,6 +15,7 @@ from PIL import Image
 from pipeline.errors import StorageError
 from pipeline.export.export import Exported, export
 from pipeline.export.records import ExportSettings, Form
+from pipeline.masks.points import EVERYTHING, Prompts
 from pipeline.records import Attempt, Funnel, ImageMasks, ImageRow, Status
 from pipeline.settings import Format, RunSettings, Settings, StoreSettings
 from pipeline.storage.connect import RoutedStore, connect
@@ -69,7 +70,7 @@ def write_source(path: Path, names: Sequence[str] = NAMES) -> Path:
     return write_tar(path, images)
 
 
-def draw_shapes(image_HW3: Any, _watch: Stopwatch) -> ImageMasks:
+def draw_shapes(image_HW3: Any, _watch: Stopwatch, _prompts: Prompts = EVERYTHING, /) -> ImageMasks:
     """Ellipses, rectangles and rings that follow from the pixels; none on an image of one colour."""
     seed = int(image_HW3.astype(np.int64).sum())
     count = 12 if image_HW3.min() != image_HW3.max() else 0

@@ -66,6 +66,7 @@ def changed_settings() -> dict[str, OutputSettings]:
         for f in fields(Recipe)
     }
     typed = {"model_name": "model.name", "precision": "model.precision", "weights_sha256": "model.weights_sha256"}
+    typed |= {"depth": "image.depth"} | {name: f"recipe.{name}" for name in ("point_grid_sha256", "point_grid_points")}
     of_run = ("images_per_chunk", "max_pixels", "threads_per_worker", "max_bytes", "mixed_lists", "image_column")
     typed |= {name: f"run.{name}" for name in of_run}
     for f in fields(OutputSettings):

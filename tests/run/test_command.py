@@ -76,6 +76,14 @@ def test_presets_and_overrides_compose(compose: Compose):
     assert isinstance(settings.recipe.pred_iou_thresh, float)
 
 
+@pytest.mark.parametrize("typed", ["[255,0,7]", '"255,0,7"', "[255, 0, 7]"])
+def test_a_colour_may_be_written_as_a_list_or_as_a_quoted_text(compose: Compose, typed: str):
+    """A bare comma separates the values of a sweep."""
+    _, settings, errors = compose(f"recipe.nodata={typed}")
+    assert settings is not None, errors
+    assert settings.recipe.nodata == (255, 0, 7)
+
+
 @pytest.mark.parametrize("text", ["a b", "a,b", "k=v", "ünï/日本.tar", "x[1]{2}(3)*?", "s3://b/k:1"])
 def test_quoted_text_arrives_as_it_is(compose: Compose, text: str):
     """What make writes: 'source="..."'."""
@@ -96,6 +104,10 @@ def test_quoted_text_arrives_as_it_is(compose: Compose, text: str):
         ("recipe.points_per_side=many", "recipe.points_per_side=many must be a whole number"),
         ("recipe.points_per_side=16.5", "recipe.points_per_side=16.5 must be a whole number"),
         ("recipe.points_per_side=true", "recipe.points_per_side=true must be a whole number"),
+        ("recipe.nodata=[0,0]", "recipe.nodata=[0, 0] must be 3 whole numbers, written [1,2,3]"),
+        ("recipe.nodata=black", "recipe.nodata=black must be 3 whole numbers"),
+        ("recipe.nodata=[0.5,0,0]", "must be 3 whole numbers"),
+        ("image.depth=strech", "image.depth=strech must be one of scale, stretch, clip; did you mean stretch?"),
         ("recipe.pred_iou_thresh=high", "recipe.pred_iou_thresh=high must be a number"),
         ("run.grace_s=true", "run.grace_s=true must be a number"),
         ("run.images_per_chunk=null", "run.images_per_chunk=null must be a whole number"),

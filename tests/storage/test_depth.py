@@ -1,4 +1,4 @@
-"""One rule from samples of any depth to 8 bits, for PNG and TIFF: right, or refused with what to do."""
+"""From samples of any depth to 8 bits, for PNG and TIFF, by three rules: right, or refused with what to do."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.records import Status
+from pipeline.settings import Depth
 from pipeline.storage.depth import integers_to_8_bits
+from pipeline.storage.images import decode_image
 from tests.storage.pictures import (
     COMPRESSION,
+    EXTRA,
     FORMAT,
     MAX_VALUE,
     PHOTOMETRIC,
+    PLENTY,
     decode,
     encode,
     noise,
@@ -83,7 +87,7 @@ def test_12_bit_values_that_call_themselves_16_are_refused_with_the_cure(kind: s
     """The file says that its white is 65,535; shown like that, the picture is nearly black."""
     error = refusal(encode(np.array([[0, 100, 4095]], np.uint16), kind))
     assert error.status is Status.UNREADABLE
-    assert "16-bit values reach only 4,095 of 65,535, which would be nearly black; scale them" in error.reason
+    assert "16-bit values reach only 4,095 of 65,535, which would be nearly black; set image.depth" in error.reason
 
 
 def test_max_sample_value_says_how_deep_the_values_are() -> None:
@@ -151,3 +155,46 @@ def test_complex_samples_are_named() -> None:
     """Radar products come as TIFF, too."""
     values = np.ones((2, 2), np.uint64)
     assert refusal(tiff_file(values, tags={FORMAT: 6})).reason.startswith("a TIFF of 1 x complex64 (")
+
+
+@pytest.mark.parametrize(
+    ("values", "stretched", "clipped"),
+    [
+        (np.array([[100, 4095, 2098]], np.uint16), [0, 255, 128], [100, 255, 255]),
+        (np.array([[-1000, 3000, 40]], np.int16), [0, 255, 66], [0, 255, 40]),
+        (np.array([[-3, 127, 9]], np.int8), [0, 255, 24], [0, 127, 9]),
+        (np.array([[7, 7, 7]], np.uint16), [0, 0, 0], [7, 7, 7]),
+        (np.array([[0, 2**32 - 1, 255]], np.uint32), [0, 255, 0], [0, 255, 255]),
+        (np.array([[-9999.0, 0.5, np.nan]], np.float32), [0, 255, 0], [0, 128, 0]),
+        (np.array([[0.25, 0.75, 0.5]], np.float64), [0, 255, 128], [64, 191, 128]),
+        (np.array([[0.0, 1e4, np.inf]], np.float32), [0, 255, 0], [0, 255, 0]),
+        (np.array([[0, 255, 3]], np.uint8), [0, 255, 3], [0, 255, 3]),
+    ],
+)
+def test_stretch_and_clip_read_what_scale_refuses(
+    values: npt.NDArray[Any], stretched: list[int], clipped: list[int]
+) -> None:
+    """Satellites, scanners and cameras whose white is nowhere said: the first is what viewers show, the second what
+    a plain conversion to bytes gives."""
+    for rule, levels in ((Depth.STRETCH, stretched), (Depth.CLIP, clipped)):
+        for tags in ({}, {PHOTOMETRIC: 0}):
+            image_HW3 = decode_image(tiff_file(values, tags=tags), max_pixels=PLENTY, depth=rule).rgb_HW3
+            shown = [255 - level if np.isfinite(v) else 0 for level, v in zip(levels, values[0], strict=True)]
+            assert image_HW3[0, :, 1].tolist() == (shown if tags else levels), (rule, tags)
+
+
+def test_colours_are_stretched_together_and_alpha_is_not_asked() -> None:
+    """Each by itself would change the hues; an alpha of 65,535 says nothing of white."""
+    colours_HWS = np.array([[[100, 200, 300, 65535], [600, 1100, 500, 0]]], np.uint16)
+    for data in (png_of(colours_HWS), tiff_file(colours_HWS, tags={PHOTOMETRIC: 2, EXTRA: 2})):
+        image_HW3 = decode_image(data, max_pixels=PLENTY, depth=Depth.STRETCH).rgb_HW3
+        assert image_HW3.tolist() == [[[0, 26, 51], [128, 255, 102]]]
+
+
+def test_a_range_that_no_number_holds_and_no_number_at_all_are_refused_by_every_rule() -> None:
+    """Never silently black."""
+    for rule in (Depth.STRETCH, Depth.CLIP):
+        with pytest.raises(InputError, match="none of its values is a finite number"):
+            decode_image(tiff_file(np.array([[np.nan, np.inf]], np.float32)), max_pixels=PLENTY, depth=rule)
+    with pytest.raises(InputError, match="more than a number can hold"):
+        decode_image(tiff_file(np.array([[-1.5e308, 1.5e308]])), max_pixels=PLENTY, depth=Depth.STRETCH)

@@ -273,3 +273,17 @@ def test_warnings_of_pillow_stay_inside_from_many_threads_and_filters_are_left_a
     assert failures == []
     assert list(warnings.filters) == before
     assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_large_images_are_converted_in_strips_that_fit_together() -> None:
+    """Beside the decoder's own image there is room for the result alone, turned on its way."""
+    index_HW = np.repeat(np.arange(2100, dtype=np.uint16)[:, None] // 9, 2100, axis=1).astype(
+        np.uint8
+    )  # 4.4 megapixels
+    index_HW[:, ::7] ^= 1
+    image = Image.fromarray(index_HW)
+    image.putpalette(noise(256, 1).tobytes())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    colours_HW3 = noise(256, 1)[0][index_HW]
+    assert np.array_equal(decode(encode(image, exif=exif, compress_level=1)), np.rot90(colours_HW3, -1))

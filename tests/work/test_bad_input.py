@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import ConfigError, StorageError
+from pipeline.masks.points import EVERYTHING, Prompts
 from pipeline.plan.layout import members_uri
 from pipeline.records import Attempt, ImageMasks
 from pipeline.settings import Settings, StoreSettings
@@ -130,7 +131,7 @@ def test_an_emptied_source_stops_every_chunk(settings: Settings, store: Store, t
     folder = write_folder(tmp_path / "images", {f"{name}.png": drawn_image(ord(name)) for name in "abc"})
     context = context_of(replace(settings, source=f"{folder}/{pattern}"), store)
 
-    def unmounting(image_HW3: Image_HW3, watch: Stopwatch) -> ImageMasks:
+    def unmounting(image_HW3: Image_HW3, watch: Stopwatch, _prompts: Prompts = EVERYTHING, /) -> ImageMasks:
         for image in folder.glob("*.png"):
             image.unlink()
         return generate(image_HW3, watch)

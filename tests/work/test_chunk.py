@@ -12,12 +12,14 @@ import pytest
 from PIL import ExifTags, Image
 
 from pipeline.errors import ContractError
+from pipeline.masks.points import EVERYTHING, Prompts
 from pipeline.plan.layout import part_uri
+from pipeline.plan.part_metadata import part_metadata
 from pipeline.plan.plan import Plan
 from pipeline.records import Attempt, Funnel, ImageMasks, Stage
 from pipeline.settings import Settings
 from pipeline.storage.store import Store
-from pipeline.work.chunk import part_metadata, process_chunk
+from pipeline.work.chunk import process_chunk
 from pipeline.work.device import Image_HW3
 from pipeline.work.stopwatch import Stopwatch
 from tests.fakes_run import drawn_image, write_folder
@@ -108,7 +110,7 @@ def test_more_masks_than_ids_is_a_broken_promise(settings: Settings, store: Stor
     """Overflowing ids would collide with the next image's."""
     context = context_of(settings, store)
 
-    def too_many(image_HW3: Image_HW3, watch: Stopwatch) -> ImageMasks:
+    def too_many(image_HW3: Image_HW3, watch: Stopwatch, _prompts: Prompts = EVERYTHING, /) -> ImageMasks:
         result = generate(image_HW3, watch)
         return replace(result, masks=result.masks * 64)
 

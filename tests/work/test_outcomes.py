@@ -15,6 +15,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from pipeline.errors import DeniedError, OutOfReachError, SourceError
+from pipeline.masks.points import EVERYTHING, Prompts
 from pipeline.plan.layout import part_uri
 from pipeline.records import Attempt, Chunk, ImageMasks, Status
 from pipeline.settings import Format, Settings, StoreSettings
@@ -249,7 +250,7 @@ def test_failed_rows_are_tried_again_and_the_part_is_that_of_an_undisturbed_run(
     (tmp_path / "1.png").rename(folder / "1.png")
     seen: list[Image_HW3] = []
 
-    def noting(image_HW3: Image_HW3, watch: Stopwatch) -> ImageMasks:
+    def noting(image_HW3: Image_HW3, watch: Stopwatch, _prompts: Prompts = EVERYTHING, /) -> ImageMasks:
         seen.append(image_HW3)
         return generate(image_HW3, watch)
 
