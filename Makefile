@@ -32,6 +32,8 @@ $(BIN)/python:
 
 .venv/.dev-ready: .venv/.run-ready
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+# It comes as source, and would fetch a torch of its own to be built and torchvision to be used. The tests have stand-ins.
+	SAM2_BUILD_CUDA=0 $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation sam2==1.1.0
 	@touch $@
 
 setup: .venv/.dev-ready  ## make the venv with all that tests and lint need
@@ -58,7 +60,7 @@ explain: .venv/.run-ready  ## show every step from points to masks of IMAGE=...,
 export: .venv/.run-ready  ## write the output at OUT=... as FORM=sa1b|coco|... to TO=..., with settings as ARGS='export.images=true'
 	$(BIN)/python -m jobs.export $(call quoted,out,OUT) $(call quoted,to,TO) $(call quoted,form,FORM) $(ARGS)
 
-weights: .venv/.run-ready  ## fetch the weights of MODEL=vit_b|vit_l|vit_h|hf://owner/name/file, and put them at TO=folder|s3://... if that is given
+weights: .venv/.run-ready  ## fetch the weights of MODEL=vit_b|sam2.1_tiny|...|hf://owner/name/file, and put them at TO=folder|s3://... if that is given
 	$(BIN)/python -m jobs.weights $(call quoted,name,MODEL) $(if $(value TO),$(call quoted,to,TO)) $(ARGS)
 
 verify: .venv/.run-ready  ## recount the output at OUT=... from its parts alone

@@ -24,7 +24,7 @@ COMMANDS = {
     "export": "write an output in the form of another tool: out=... to=... form=sa1b|coco|...",
     "evaluate": "measure a model on drawn scenes, or the masks of an output",
     "train": "train a small model",
-    "weights": "fetch the released weights of a model: name=vit_b|vit_l|vit_h [to=folder|s3://...]",
+    "weights": "fetch the released weights of a model: name=vit_b|sam2.1_tiny|... [to=folder|s3://...]",
     "submit": "run generate on a Ray cluster, from a checkout: submit.address=... source=s3://... out=s3://...",
 }
 """Name -> what it does; the name is also its module's in jobs/."""

@@ -33,7 +33,7 @@ class WeightsJob:
     """What the command takes."""
 
     name: str = ""
-    """vit_b, vit_l or vit_h, or hf://owner/name@revision/file."""
+    """A model of SAM 1 or SAM 2 (vit_b, sam2.1_tiny and so on, docs/models.md), or hf://owner/name@revision/file."""
     to: str = ""
     """A folder or s3:// prefix that gets a copy, for machines that share it. Without it the file is in the user's cache
     folder, where a run on this machine finds it by itself."""

@@ -1,11 +1,22 @@
 """The sizes of a Segment Anything model, and the table of the named ones.
 
-Families differ in their image encoder alone: prompts, decoder, preprocessing and thresholds are Segment Anything's.
+Families differ in their image encoder. SAM 2 also differs in how an image is resized, and its decoder has more to it;
+what that is stands here as options of the one decoder.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+
+class Resize(StrEnum):
+    """How a crop becomes the encoder's square."""
+
+    PAD = "pad"
+    """The longer side fills it, rounded to 8 bits as Pillow does, and the rest is padding."""
+    STRETCH = "stretch"
+    """Both sides fill it, whatever the aspect, in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +37,22 @@ class ModelConfig:
     iou_head_depth: int = 3
     iou_head_dim: int = 256
     multimask_outputs: int = 3
+    object_token: bool = False
+    """Whether a token more stands before the others, trained to tell whether the object is there."""
+    sigmoid_scores: bool = False
+    """Whether predicted IoUs pass a sigmoid, and so lie between 0 and 1."""
+    fine_features: bool = False
+    """Whether maps of the encoder at 4 and 8 pixels a cell are added while masks are upscaled."""
+    steady_single: bool = False
+    """Whether a single mask that wavers at its boundary gives way to the best of the others."""
+    padded_boxes: bool = False
+    """Whether a box is followed by the padding point that stands after points."""
+    logit_limit: float | None = None
+    """Largest size of the logits of an answer that may be given back as a prompt."""
+    resize: Resize = Resize.PAD
+    unit_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Of RGB in 0..1; of ImageNet. With `Resize.PAD` those of `Sam` are used, which are the same in 0..255."""
+    unit_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     @property
     def grid_side(self) -> int:
@@ -75,6 +102,31 @@ class TinyVitConfig(ModelConfig):
     """Hidden channels of a block, in channels."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class HieraConfig(ModelConfig):
+    """SAM 2's image model, with Hiera as its encoder (arXiv:2306.00989); the four stages are named by their index."""
+
+    dims: tuple[int, int, int, int]
+    """Channels."""
+    depths: tuple[int, int, int, int]
+    """Blocks."""
+    heads: int
+    """Of the attentions in stage 0; each stage has twice those of the one before."""
+    global_blocks: tuple[int, ...]
+    """By their number among all blocks. The others attend within windows."""
+    windows: tuple[int, int, int, int] = (8, 4, 14, 7)
+    """Tokens a side of them."""
+    background: int = 7
+    """Cells a side of the position table that is enlarged to the whole map."""
+    object_token: bool = True
+    sigmoid_scores: bool = True
+    fine_features: bool = True
+    steady_single: bool = True
+    padded_boxes: bool = True
+    logit_limit: float | None = 32.0
+    resize: Resize = Resize.STRETCH
+
+
 CONFIGS = {
     "tiny": SamConfig(
         "tiny",
@@ -98,6 +150,22 @@ _VIT_B_BLOCKS = (2, 5, 8, 11)
 _TINY_VIT_5M = TinyVitConfig(
     "mobile_sam", dims=(64, 128, 160, 320), depths=(2, 2, 6, 2), heads=(4, 5, 10), windows=(7, 14, 7)
 )
+_SMALL = (96, 192, 384, 768)
+_HIERA = (
+    HieraConfig("tiny", dims=_SMALL, depths=(1, 2, 7, 2), heads=1, global_blocks=(5, 7, 9)),
+    HieraConfig("small", dims=_SMALL, depths=(1, 2, 11, 2), heads=1, global_blocks=(7, 10, 13)),
+    HieraConfig(
+        "base_plus", dims=(112, 224, 448, 896), depths=(2, 3, 16, 3), heads=2, global_blocks=(12, 16, 20), background=14
+    ),
+    HieraConfig(
+        "large",
+        dims=(144, 288, 576, 1152),
+        depths=(2, 6, 36, 4),
+        heads=2,
+        global_blocks=(23, 33, 43),
+        windows=(8, 4, 16, 8),
+    ),
+)
 MODELS: dict[str, ModelConfig] = {
     **CONFIGS,
     # SlimSAM (arXiv:2312.05284): ViT-B with half, and with 23 %, of the channels. The sizes of its "uniform" files.
@@ -106,5 +174,11 @@ MODELS: dict[str, ModelConfig] = {
     # MobileSAM (arXiv:2306.14289) and TinySAM (arXiv:2312.13789): one network, two sets of weights.
     "mobile_sam": _TINY_VIT_5M,
     "tiny_sam": replace(_TINY_VIT_5M, name="tiny_sam"),
+    # SAM 2 (arXiv:2408.00714): one image model, two sets of weights. Sizes: its repository's configurations.
+    **{
+        f"{family}_{config.name}": replace(config, name=f"{family}_{config.name}")
+        for family in ("sam2.1", "sam2")
+        for config in _HIERA
+    },
 }
 """Everything that `model=` may name."""

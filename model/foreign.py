@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_SAM_2 = r"(^|\.)(image_encoder\.trunk|vision_encoder\.backbone|sam_mask_decoder)\."
 _ADAPTER = re.compile(r"(^|\.)(w_[ab]_\d+|lora_(a|b|up|down)|linear_[ab]_[qv])(\.|$)", re.IGNORECASE)
 _OTHER_MODELS = (
     (
@@ -16,7 +15,6 @@ _OTHER_MODELS = (
         "SAM 3.1's multiplex file, whose decoder takes no points as this program asks them",
     ),
     (r"^detector(_model)?\.|^tracker_(neck|model)\.", "SAM 3"),
-    (_SAM_2, "SAM 2"),
     (r"(^|\.)mask_decoder\.(hf_|compress_vit_feat|embedding_(encoder|maskfeature))", "SAM-HQ"),
     (r"(^|\.)image_encoder\.backbone\.", "EfficientViT-SAM or another model with an encoder of its own"),
 )

@@ -22,7 +22,7 @@ MLP_TOKENS = 512
 
 
 class LayerNorm2d(nn.Module):
-    """LayerNorm over the channels of a BCHW map, in float32."""
+    """LayerNorm over the channels of a BCHW map, in float32 or better."""
 
     def __init__(self, channels: int, *, eps: float = 1e-6) -> None:
         super().__init__()
@@ -31,7 +31,8 @@ class LayerNorm2d(nn.Module):
         self.eps = eps
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        x_BCHW = x_BCHW.float()
+        if x_BCHW.dtype is not torch.float64:
+            x_BCHW = x_BCHW.float()
         centred = x_BCHW - x_BCHW.mean(1, keepdim=True)
         normed = centred / torch.sqrt(centred.square().mean(1, keepdim=True) + self.eps)
         return self.weight[:, None, None] * normed + self.bias[:, None, None]

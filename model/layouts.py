@@ -1,6 +1,7 @@
 """Names of the same tensors in the two public checkpoint layouts, and the sizes that a checkpoint's shapes imply.
 
-The released layout is that of the .pth files of Segment Anything; the other is that of Hugging Face's `SamModel`.
+The released layout is that of the .pth files of Segment Anything; the other is that of Hugging Face's `SamModel`. Those
+of SAM 2 are in `sam2_layouts`.
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import groupby
 from math import isqrt
 from typing import Any
 
 from torch import Tensor
 
-from model.config import MODELS, ModelConfig, SamConfig, TinyVitConfig
+from model.config import MODELS, HieraConfig, ModelConfig, SamConfig, TinyVitConfig
+from model.opening import CheckpointError
 
 # (released, Hugging Face); the patterns are applied in order, each wherever it matches.
 _RENAMES = [
@@ -106,11 +109,15 @@ def _last_head_layers(released: Mapping[str, Tensor]) -> dict[str, int]:
 def infer_config(released: Mapping[str, Tensor], *, expected: ModelConfig | None = None) -> ModelConfig:
     """Read every size off the tensors' shapes. Decoder heads cannot be seen in a shape; all releases have 8.
 
-    expected  has the sizes of a TinyViT that no shape shows: the input's side, and the strides
-    raises  KeyError or ValueError-like errors are the caller's to turn into a sentence: a needed tensor is absent
+    expected  has the sizes that no shape shows: of a TinyViT the input's side and the strides, of a Hiera also heads,
+              windows and global blocks
+    raises    CheckpointError for a Hiera of which these are not known
+              KeyError or ValueError-like errors are the caller's to turn into a sentence: a needed tensor is absent
     """
     if "image_encoder.patch_embed.seq.0.c.weight" in released:
         sizes = _tiny_vit_sizes(released, expected)
+    elif "image_encoder.trunk.patch_embed.proj.weight" in released:
+        sizes = _hiera_sizes(released, expected)
     else:
         sizes = _vit_sizes(released)
     same = [
@@ -162,6 +169,22 @@ def _tiny_vit_sizes(released: Mapping[str, Tensor], expected: ModelConfig | None
         windows=tuple(isqrt(table.shape[1]) for table in biases),
         expansion=hidden // first,
         **_decoder_sizes(released),
+    )
+
+
+def _hiera_sizes(released: Mapping[str, Tensor], expected: ModelConfig | None) -> HieraConfig:
+    block = "image_encoder.trunk.blocks.{}.attn.qkv.bias"
+    count = _count(released, r"image_encoder\.trunk\.blocks\.(\d+)\.")
+    runs = [(C, len([*run])) for C, run in groupby(len(released[block.format(n)]) // 3 for n in range(count))]
+    dims, depths = tuple(channels for channels, _ in runs), tuple(depth for _, depth in runs)
+    known = [config for config in (expected, *MODELS.values()) if isinstance(config, HieraConfig)]
+    for config in known:
+        if (config.dims, config.depths) == (dims, depths):
+            return replace(config, name="custom", **_decoder_sizes(released))
+    raise CheckpointError(
+        f"the checkpoint is a SAM 2 with {list(dims)} channels and {list(depths)} blocks in its stages; the windows and"
+        " heads of such a model do not show in its file, and only those of the released tiny, small, base_plus and "
+        "large are known here"
     )
 
 

@@ -1,6 +1,6 @@
 """Checkpoint bytes -> a checked model, on its device and in its precision, ready to run.
 
-Reads the released .pth layout, Hugging Face's safetensors (or .bin) layout and the bundled weights, also where a
+Reads the released .pth layouts, Hugging Face's safetensors (or .bin) layouts and the bundled weights, also where a
 trainer wrapped them. Nothing in a checkpoint is executed, and no tensor is left out but by its exact name.
 """
 
@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from model.config import MODELS, ModelConfig
+from model import sam2_layouts
+from model.config import MODELS, HieraConfig, ModelConfig
 from model.extras import without_extras
 from model.first_values import without_first_values
 from model.foreign import foreign
@@ -134,13 +135,17 @@ def _checked(data: bytes, expected: ModelConfig | None) -> _Checked:
     bare = take_off(open_checkpoint(data))
     if what := foreign(bare.tensors, known=MODELS):
         raise CheckpointError(what)
-    released = from_hugging_face(bare.tensors) if is_hugging_face(bare.tensors) else bare.tensors
-    config = _config_of(released, expected)
+    released, left_out = bare.tensors, ()
+    if sam2_layouts.is_sam_2(released):
+        released, left_out = sam2_layouts.ours(released)
+    elif is_hugging_face(released):
+        released = from_hugging_face(released)
+    config = _of_release(_config_of(released, expected), sam2_layouts.release_of(bare.tensors), expected)
     wanted = _wanted(config)
     tensors, dropped = without_extras(released, config, wanted=wanted)
     _check_keys(tensors, wanted)
     _check_finite(tensors)
-    return _Checked(tensors, config, (*bare.notes, *dropped))
+    return _Checked(tensors, config, (*bare.notes, *left_out, *dropped))
 
 
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:
@@ -164,6 +169,8 @@ def _wanted(config: ModelConfig) -> dict[str, Tensor]:
 def _config_of(released: Mapping[str, Tensor], expected: ModelConfig | None) -> ModelConfig:
     try:
         config = infer_config(released, expected=expected)
+    except CheckpointError:
+        raise
     except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError, RuntimeError) as error:
         if expected is not None and any(name in _wanted(expected) for name in released):
             _check_keys(released, _wanted(expected))
@@ -177,6 +184,16 @@ def _config_of(released: Mapping[str, Tensor], expected: ModelConfig | None) -> 
         fits = f"; it fits model={config.name}" if config.name in MODELS else ""
         raise CheckpointError(f"the checkpoint is not a {expected.name}: {', '.join(wrong)}{fits}")
     return replace(config, name=expected.name)
+
+
+def _of_release(config: ModelConfig, release: str | None, expected: ModelConfig | None) -> ModelConfig:
+    """SAM 2 and 2.1 have the same image model; a whole file shows which of them it is."""
+    if not isinstance(config, HieraConfig) or release is None or config.name not in MODELS:
+        return config
+    name = f"sam{release}_{config.name.partition('_')[2]}"
+    if expected is not None and expected.name != name:
+        raise CheckpointError(f"the checkpoint is not a {expected.name}: it is of SAM {release}; it fits model={name}")
+    return replace(config, name=name)
 
 
 def _differing(config: ModelConfig, expected: ModelConfig) -> list[str]:

@@ -1,7 +1,7 @@
-"""Prompt tokens and image embedding -> mask logits and predicted IoU (arXiv:2304.02643, appendix A).
+"""Prompt tokens and image embedding -> mask logits and predicted IoU (arXiv:2304.02643, appendix A; arXiv:2408.00714).
 
-The decoder as published: it holds the weights under their released names, and training differentiates through it.
-Inference on single points does the same with less work in `point_decoder`.
+The decoder as published: it holds the weights under their released names, and training differentiates through it. What
+SAM 2 added are options of its config. Inference on single points does the same with less work in `point_decoder`.
 
 Legend: P prompts, T tokens of a prompt, N image positions, C channels, g embedding cells a side, M outputs, h w = 4g.
 """
@@ -9,7 +9,7 @@ Legend: P prompts, T tokens of a prompt, N image positions, C channels, g embedd
 from __future__ import annotations
 
 import itertools
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,21 @@ from torch import Tensor, nn
 
 from model.config import ModelConfig
 from model.image_encoder import LayerNorm2d
+
+STEADY_OFFSET, STEADY = 0.05, 0.98
+"""Logits by which a single mask's cut-off is moved, and the IoU of the two cuts below which another mask is taken.
+Those of SAM 2's `build_sam2`."""
+
+
+class Embedded(NamedTuple):
+    """An image as the decoder starts from it.
+
+    embedding_1Cgg  from the image encoder
+    fine            what is added while masks are upscaled: (1, C / 8, 4 g, 4 g) and (1, C / 4, 2 g, 2 g)
+    """
+
+    embedding_1Cgg: Tensor
+    fine: tuple[Tensor, Tensor] | None = None
 
 
 class Attention(nn.Module):
@@ -124,10 +139,14 @@ class MaskDecoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self._sigmoid, self._steady = config.sigmoid_scores, config.steady_single
         C, outputs = config.decoder_dim, config.multimask_outputs + 1
         self.transformer = TwoWayTransformer(config)
         self.iou_token = nn.Embedding(1, C)
         self.mask_tokens = nn.Embedding(outputs, C)
+        self.obj_score_token = nn.Embedding(1, C) if config.object_token else None
+        self.conv_s0 = nn.Conv2d(C, C // 8, kernel_size=1) if config.fine_features else None
+        self.conv_s1 = nn.Conv2d(C, C // 4, kernel_size=1) if config.fine_features else None
         self.output_upscaling = nn.Sequential(
             nn.ConvTranspose2d(C, C // 4, kernel_size=2, stride=2),
             LayerNorm2d(C // 4),
@@ -146,6 +165,7 @@ class MaskDecoder(nn.Module):
         sparse_prompt_embeddings: Tensor,
         dense_prompt_embeddings: Tensor,
         multimask_output: bool,
+        fine: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """All outputs at once.
 
@@ -153,33 +173,71 @@ class MaskDecoder(nn.Module):
         image_pe                  (1, C, g, g)
         sparse_prompt_embeddings  (P, T, C)
         dense_prompt_embeddings   (P, C, g, g)
+        fine                      see `Embedded`
         returns                   logits_PMhw and predicted_iou_PM; M = 3 with `multimask_output`, else 1
         """
         tokens_PTC, image_PCgg = self.attend(
             image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings
         )
+        predicted_iou = self.predicted_iou(tokens_PTC)
+        if self._steady and not multimask_output:
+            return _steady_or_best(self.mask_logits(tokens_PTC, image_PCgg, slice(None), fine), predicted_iou)
         wanted = slice(1, None) if multimask_output else slice(0, 1)
-        return self.mask_logits(tokens_PTC, image_PCgg, wanted), self.predicted_iou(tokens_PTC)[:, wanted]
+        return self.mask_logits(tokens_PTC, image_PCgg, wanted, fine), predicted_iou[:, wanted]
+
+    def own_tokens(self) -> Tensor:
+        """(T, C): the tokens that stand before a prompt's, those of the outputs last."""
+        tokens = [self.iou_token.weight, self.mask_tokens.weight]
+        return torch.cat(tokens if self.obj_score_token is None else [self.obj_score_token.weight, *tokens])
+
+    @property
+    def iou_place(self) -> int:
+        """Where the token of the predicted IoUs is among them; those of the outputs follow."""
+        return 0 if self.obj_score_token is None else 1
+
+    def fine(self, fine_0: Tensor, fine_1: Tensor) -> tuple[Tensor, Tensor]:
+        """The encoder's maps at 4 and 8 pixels a cell, as they are added to masks."""
+        if self.conv_s0 is None or self.conv_s1 is None:
+            raise TypeError("this decoder takes no fine maps")
+        return self.conv_s0(fine_0), self.conv_s1(fine_1)
 
     def attend(
         self, image_embeddings: Tensor, image_pe: Tensor, sparse_PTC: Tensor, dense_PCgg: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The transformer: output tokens (P, 1 + outputs, C) and the image as each prompt sees it (P, C, g, g)."""
         P, _, g, _ = dense_PCgg.shape
-        own_TC = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        own_TC = self.own_tokens()
         tokens_PTC = torch.cat([own_TC.expand(P, -1, -1), sparse_PTC], dim=1)
         image_PNC = (image_embeddings + dense_PCgg).flatten(2).transpose(1, 2)
         tokens_PTC, image_PNC = self.transformer(image_PNC, image_pe.flatten(2).transpose(1, 2), tokens_PTC)
-        return tokens_PTC[:, : len(own_TC)], image_PNC.transpose(1, 2).unflatten(2, (g, g))
+        return tokens_PTC[:, self.iou_place : len(own_TC)], image_PNC.transpose(1, 2).unflatten(2, (g, g))
 
     def predicted_iou(self, tokens_PTC: Tensor) -> Tensor:
         """(P, outputs), unclipped: the model's guess of each mask's IoU with the object meant."""
-        return self.iou_prediction_head(tokens_PTC[:, 0])
+        scores = self.iou_prediction_head(tokens_PTC[:, 0])
+        return scores.sigmoid() if self._sigmoid else scores
 
-    def mask_logits(self, tokens_PTC: Tensor, image_PCgg: Tensor, wanted: slice) -> Tensor:
+    def mask_logits(
+        self, tokens_PTC: Tensor, image_PCgg: Tensor, wanted: slice, fine: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
         """(P, M, 4g, 4g): the logits of the `wanted` outputs."""
-        upscaled_Pchw = self.output_upscaling(image_PCgg)
+        if fine is None:
+            upscaled_Pchw = self.output_upscaling(image_PCgg)
+        else:
+            first, norm, act, second, last = self.output_upscaling
+            upscaled_Pchw = last(second(act(norm(first(image_PCgg) + fine[1]))) + fine[0])
         outputs = range(len(self.output_hypernetworks_mlps))[wanted]
         weights_PMc = torch.stack([self.output_hypernetworks_mlps[m](tokens_PTC[:, 1 + m]) for m in outputs], dim=1)
         h, w = upscaled_Pchw.shape[2:]
         return (weights_PMc @ upscaled_Pchw.flatten(2)).unflatten(2, (h, w))
+
+
+def _steady_or_best(logits_PMhw: Tensor, predicted_iou_PM: Tensor) -> tuple[Tensor, Tensor]:
+    """One mask a prompt: the single one if it hardly changes with its cut-off, else the best of the others."""
+    tight_P, loose_P = (
+        (logits_PMhw[:, 0] > offset).flatten(1).sum(dim=1).float() for offset in (STEADY_OFFSET, -STEADY_OFFSET)
+    )
+    is_steady_P = (loose_P == 0) | (tight_P / loose_P >= STEADY)
+    chosen_P = torch.where(is_steady_P, 0, 1 + predicted_iou_PM[:, 1:].argmax(dim=1))
+    prompts_P = torch.arange(len(chosen_P), device=chosen_P.device)
+    return logits_PMhw[prompts_P, chosen_P][:, None], predicted_iou_PM[prompts_P, chosen_P][:, None]

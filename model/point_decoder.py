@@ -15,7 +15,7 @@ C channels, D = C/2 inner width of the attentions, g embedding cells a side, h w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -75,7 +75,8 @@ class PointDecoder:
         self._prompt_encoder, self._decoder = sam.prompt_encoder, sam.mask_decoder
         self._outputs = sam.config.multimask_outputs
         # Not the single-mask answer, and not the prompt.
-        self._wanted_T = sent(np.array([0, *range(2, 2 + self._outputs)]), device)
+        first = sam.mask_decoder.iou_place
+        self._wanted_T = sent(np.array([first, *range(first + 2, first + 2 + self._outputs)]), device)
         self._upscaler = MaskUpscaler(sam.mask_decoder, grid_side=self._g, chunk=self._chunk)
         self._image_side = ImageSide(
             sam.mask_decoder,
@@ -84,16 +85,17 @@ class PointDecoder:
             upscale_CE=self._upscaler.first_CE,
         )
 
-    def share(self, embedding_1Cgg: Tensor) -> SharedImage:
-        """The work on an encoded crop that all its prompts share."""
-        return self._image_side.share(embedding_1Cgg)
+    def share(self, embedding_1Cgg: Tensor, fine: tuple[Tensor, Tensor] | None = None) -> SharedImage:
+        """The work on an encoded crop that all its prompts share; see `mask_decoder.Embedded`."""
+        shared = self._image_side.share(embedding_1Cgg)
+        return shared if fine is None else replace(shared, fine=self._upscaler.fine(*fine))
 
     def decode(
         self, image: SharedImage, coords_P2: Tensor, *, pred_iou_thresh: float, cells_hw: tuple[int, int]
     ) -> Predictions:
         """Answer points of one crop; of masks with predicted IoU > `pred_iou_thresh` there are logits.
 
-        coords_P2  (x, y) float64, pixels of the padded input square
+        coords_P2  (x, y) float64 or float32, pixels of the input square
         cells_hw   rows and columns of embedding cells to form masks on; logits are 0 elsewhere
         """
         P, M, side = len(coords_P2), self._outputs, 4 * self._g
@@ -139,7 +141,7 @@ class PointDecoder:
 
     def _rows_shape(self, block: int) -> tuple[int, int, int]:
         layers = self._decoder.transformer.two_way_layers()
-        heads, tokens = layers[0].cross_attn_image_to_token.heads, 1 + len(self._decoder.mask_tokens.weight) + 2
+        heads, tokens = layers[0].cross_attn_image_to_token.heads, len(self._decoder.own_tokens()) + 2
         return block, len(layers) * heads * tokens, self._g**2
 
     def _attend(self, image: SharedImage, coords_B2: Tensor, rows_BRN: Tensor) -> tuple[Tensor, PromptedImage]:
@@ -160,7 +162,7 @@ class PointDecoder:
     def _prompt_tokens(self, coords_B2: Tensor) -> Tensor:
         labels_B1 = torch.ones(len(coords_B2), 1, dtype=torch.int64, device=coords_B2.device)
         sparse_BKC, _ = self._prompt_encoder(points=(coords_B2[:, None], labels_B1))
-        own_TC = torch.cat([self._decoder.iou_token.weight, self._decoder.mask_tokens.weight])
+        own_TC = self._decoder.own_tokens()
         return torch.cat([own_TC.expand(len(coords_B2), -1, -1), sparse_BKC], dim=1)
 
     def _form(

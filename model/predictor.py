@@ -1,7 +1,7 @@
 """One image and prompts of any kind: points, a box, an earlier answer, in any combination.
 
 The automatic generator does not come this way: its single points share most of their work (point_decoder.py).
-Equal to `SamPredictor` of segment_anything 1.0, but for how sums round.
+Equal to `SamPredictor` of segment_anything 1.0 and, with a SAM 2, to `SAM2ImagePredictor`, but for how sums round.
 
 Legend: H W pixels of the image, K points of the prompt, M masks answered, h w low-resolution cells, C channels,
 g embedding cells a side.
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.segmenter import TorchSegmenter, fit_into_square
+from model.segmenter import TorchSegmenter
 
 Numbers = npt.NDArray[np.float64]
 
@@ -42,7 +42,7 @@ class Prompt:
 class Answer:
     """logits_MHW      float32, above 0 inside a mask
     predicted_iou_M  float32, never clipped
-    logits_Mhw       float32, at low resolution, on the padded input square: a later prompt's `mask_hw`
+    logits_Mhw       float32, at low resolution, on the frame of the masks: a later prompt's `mask_hw`
     """
 
     logits_MHW: Tensor
@@ -56,8 +56,8 @@ class EmbeddedImage:
     def __init__(self, segmenter: TorchSegmenter, image_HW3: npt.NDArray[np.uint8]) -> None:
         self.hw = image_HW3.shape[0], image_HW3.shape[1]
         self._sam = segmenter.sam
-        self._resized_hw = fit_into_square(self.hw, segmenter.input_side)
-        self._embedding_1Cgg = segmenter.embed(image_HW3)
+        self._preprocess = segmenter.preprocess
+        self._seen = segmenter.embed(image_HW3)
 
     @property
     def mask_side(self) -> int:
@@ -74,13 +74,16 @@ class EmbeddedImage:
             masks_P1hw=None if prompt.mask_hw is None else self._on_device(prompt.mask_hw)[None, None],
         )
         logits_1Mhw, predicted_iou_1M = self._sam.mask_decoder(
-            image_embeddings=self._embedding_1Cgg,
+            image_embeddings=self._seen.embedding_1Cgg,
             image_pe=encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse_1TC,
             dense_prompt_embeddings=dense_1Cgg,
             multimask_output=multimask,
+            fine=self._seen.fine,
         )
-        return Answer(self._upscaled(logits_1Mhw)[0], predicted_iou_1M[0], logits_1Mhw[0])
+        upscaled_1MHW, limit = self._upscaled(logits_1Mhw), self._sam.config.logit_limit
+        kept_1Mhw = logits_1Mhw if limit is None else logits_1Mhw.clamp(-limit, limit)
+        return Answer(upscaled_1MHW[0], predicted_iou_1M[0], kept_1Mhw[0])
 
     def _points(self, prompt: Prompt) -> tuple[Tensor, Tensor] | None:
         if prompt.points_xy_K2 is None or prompt.labels_K is None:
@@ -89,15 +92,13 @@ class EmbeddedImage:
 
     def _scaled(self, xy_K2: Numbers) -> Tensor:
         """Pixels of the image -> of the input square. Float32 from here on, as in the released code."""
-        (height, width), (resized_height, resized_width) = self.hw, self._resized_hw
-        scaled_K2 = xy_K2 * np.array([resized_width / width, resized_height / height])
-        return self._on_device(scaled_K2.astype(np.float32))
+        return self._on_device(self._preprocess.place(xy_K2, self.hw).astype(np.float32))
 
     def _on_device(self, values: npt.NDArray[np.generic]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self._embedding_1Cgg.device)
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self._seen.embedding_1Cgg.device)
 
     def _upscaled(self, logits_1Mhw: Tensor) -> Tensor:
-        """Cells -> the input square -> without its padding, the image."""
-        side, (height, width) = self._sam.config.input_side, self._resized_hw
+        """Cells -> the frame -> without its padding, the image."""
+        side, (height, width) = self._preprocess.frame_side, self._preprocess.inside(self.hw)
         square = F.interpolate(logits_1Mhw, (side, side), mode="bilinear", align_corners=False)
         return F.interpolate(square[..., :height, :width], self.hw, mode="bilinear", align_corners=False)

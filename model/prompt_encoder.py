@@ -40,6 +40,7 @@ class PromptEncoder(nn.Module):
         super().__init__()
         C = config.decoder_dim
         self.input_side, self.grid_side = config.input_side, config.grid_side
+        self._padded_boxes = config.padded_boxes
         self.pe_layer = FourierPositions(C // 2)
         self.point_embeddings = nn.ModuleList(nn.Embedding(1, C) for _ in range(4))
         self.not_a_point_embed = nn.Embedding(1, C)
@@ -84,6 +85,8 @@ class PromptEncoder(nn.Module):
             parts.append(self._embed_points(coords_PK2, labels_PK))
         if boxes_P4 is not None:
             parts.append(self._embed_boxes(boxes_P4))
+            if self._padded_boxes:
+                parts.append(self.not_a_point_embed.weight.expand(len(boxes_P4), 1, -1))
         dense_PCgg = self._embed_masks(masks_P1hw)
         P = parts[0].shape[0] if parts else dense_PCgg.shape[0]
         if not parts:

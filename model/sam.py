@@ -1,4 +1,4 @@
-"""Segment Anything as one module: encoder, prompt encoder and mask decoder under the released names."""
+"""Segment Anything as one module: encoder, prompt encoder and mask decoder under the released names (of SAM 1)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.config import CONFIGS, ModelConfig, SamConfig, TinyVitConfig
+from model.config import CONFIGS, HieraConfig, ModelConfig, SamConfig, TinyVitConfig
+from model.hiera import Hiera
 from model.image_encoder import ImageEncoder
-from model.mask_decoder import MaskDecoder
+from model.mask_decoder import Embedded, MaskDecoder
 from model.prompt_encoder import PromptEncoder
 from model.tiny_vit import TinyVit
 
@@ -20,7 +21,7 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 
 
 class Sam(nn.Module):
-    """`state_dict()` has exactly the keys of the released .pth files."""
+    """`state_dict()` has exactly the keys of the released .pth files; of SAM 2's see `sam2_layouts`."""
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -31,6 +32,8 @@ class Sam(nn.Module):
         self.image_encoder = _encoder(config)
         self.prompt_encoder = PromptEncoder(config)
         self.mask_decoder = MaskDecoder(config)
+        # SAM 2's, which stands for "nothing remembered of earlier frames".
+        self.no_mem_embed = nn.Parameter(torch.zeros(1, 1, config.decoder_dim)) if config.fine_features else None
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).reshape(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).reshape(3, 1, 1), persistent=False)
 
@@ -40,11 +43,20 @@ class Sam(nn.Module):
         H, W = standard.shape[-2:]
         return F.pad(standard, (0, self.config.input_side - W, 0, self.config.input_side - H))
 
+    def embed(self, images_13SS: Tensor) -> Embedded:
+        """An image of the encoder's square, normalised -> what the decoder starts from."""
+        if self.no_mem_embed is None:
+            return Embedded(self.image_encoder(images_13SS))
+        embedding_1Cgg, *fine = self.image_encoder(images_13SS)
+        return Embedded(embedding_1Cgg + self.no_mem_embed.reshape(1, -1, 1, 1), self.mask_decoder.fine(*fine))
+
 
 def _encoder(config: ModelConfig) -> nn.Module:
     """The image encoder of the config's family."""
     if isinstance(config, TinyVitConfig):
         return TinyVit(config)
+    if isinstance(config, HieraConfig):
+        return Hiera(config)
     if isinstance(config, SamConfig):
         return ImageEncoder(config)
     raise TypeError(f"{type(config).__name__} is no family of models")

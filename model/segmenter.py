@@ -1,13 +1,14 @@
 """A loaded model as the generator uses it: crops in, candidates out.
 
-Owns the size to which a crop is resized, and the way from its pixels to the input square's for points. Knows of crops
-alone: neither the image around one, nor the grid of points, nor any threshold but the one it is handed.
+How a crop becomes the encoder's square is in `preprocess`. Knows of crops alone: neither the image around one, nor the
+grid of points, nor any threshold but the one it is handed.
 
-Legend: P points, H W pixels of a crop, S the square input's side, C channels, g embedding cells a side.
+Legend: P points, H W pixels of a crop, S the square input's side.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,12 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from model.crop_batches import GPU_CROPS, batches_for
+from model.mask_decoder import Embedded
 from model.point_decoder import GPU_POINTS, PointDecoder, Predictions
 from model.precisions import PRECISIONS
-from model.resize import resize_bilinear
+from model.preprocess import preprocess_of
+from model.refining import refined
 from model.sam import Sam
 from model.shared_image import SharedImage
 from model.transfers import sent
@@ -32,12 +34,14 @@ class EncodedCrop:
     """A crop as the decoder takes it.
 
     crop_hw     its own pixels
-    resized_hw  its pixels inside the input square
+    resized_hw  its pixels in the frame, the square to which low-resolution masks are enlarged first
+    seen        before the work that its points share; None where crops pass the encoder in batches
     """
 
     image: SharedImage
     crop_hw: tuple[int, int]
     resized_hw: tuple[int, int]
+    seen: Embedded | None = None
 
 
 class TorchSegmenter:
@@ -52,6 +56,7 @@ class TorchSegmenter:
         self.weights_sha256 = weights_sha256
         self._device = sam.pixel_mean.device
         self._encoder_dtype = PRECISIONS[precision]
+        self.preprocess = preprocess_of(sam)
         with torch.inference_mode():
             self._decoder = PointDecoder(self.sam)
             self._batches = batches_for(self.sam, self._decoder.share, precision)
@@ -61,8 +66,8 @@ class TorchSegmenter:
         return self.sam.config.name
 
     @property
-    def input_side(self) -> int:
-        return self.sam.config.input_side
+    def frame_side(self) -> int:
+        return self.preprocess.frame_side
 
     @property
     def outputs_per_prompt(self) -> int:
@@ -92,27 +97,24 @@ class TorchSegmenter:
         if self._batches is None:
             return [self._encode_one(crop_HW3) for crop_HW3 in crops_HW3]
         sizes = [(crop_HW3.shape[0], crop_HW3.shape[1]) for crop_HW3 in crops_HW3]
-        resized = [fit_into_square(crop_hw, self.input_side) for crop_hw in sizes]
+        resized = [self.preprocess.inside(crop_hw) for crop_hw in sizes]
         shared = self._batches.encode(crops_HW3, resized)
         return [EncodedCrop(*each) for each in zip(shared, sizes, resized, strict=True)]
 
     def _encode_one(self, crop_HW3: npt.NDArray[np.uint8]) -> EncodedCrop:
         crop_hw = crop_HW3.shape[0], crop_HW3.shape[1]
-        return EncodedCrop(
-            self._decoder.share(self.embed(crop_HW3)), crop_hw, fit_into_square(crop_hw, self.input_side)
-        )
+        seen = self.embed(crop_HW3)
+        return EncodedCrop(self._decoder.share(*seen), crop_hw, self.preprocess.inside(crop_hw), seen)
 
     @torch.inference_mode()
-    def embed(self, crop_HW3: npt.NDArray[np.uint8]) -> Tensor:
-        """(1, C, g, g) float32: an RGB crop of any size after the image encoder, before anything of the decoder."""
-        resized_hw = fit_into_square((crop_HW3.shape[0], crop_HW3.shape[1]), self.input_side)
-        pixels_HW3 = sent(np.ascontiguousarray(crop_HW3), self._device)
-        resized_1HW3 = resize_bilinear(pixels_HW3, *resized_hw)[None]
-        images_13SS = self.sam.normalise(resized_1HW3.permute(0, 3, 1, 2).contiguous())
+    def embed(self, crop_HW3: npt.NDArray[np.uint8]) -> Embedded:
+        """An RGB crop of any size after the image encoder in float32, before anything of its prompts."""
+        images_13SS = self.preprocess.square(crop_HW3)
         lower = self._encoder_dtype is not torch.float32
         with torch.autocast(self._device.type, self._encoder_dtype) if lower else nullcontext():
-            embedding_1Cgg = self.sam.image_encoder(images_13SS)
-        return embedding_1Cgg.float()
+            seen = self.sam.embed(images_13SS)
+        fine = None if seen.fine is None else (seen.fine[0].float(), seen.fine[1].float())
+        return Embedded(seen.embedding_1Cgg.float(), fine)
 
     @torch.inference_mode()
     def decode(
@@ -123,15 +125,22 @@ class TorchSegmenter:
         Of the masks with a predicted IoU > `pred_iou_thresh` there are logits, 0 on the cells that no pixel of the crop
         depends on. On a GPU their last bits depend on whether there are at least `point_decoder.GPU_BLOCK` points.
         """
-        scale_xy = np.array(
-            [crop.resized_hw[1] / crop.crop_hw[1], crop.resized_hw[0] / crop.crop_hw[0]], dtype=np.float64
-        )
-        coords_P2 = sent(points_xy_P2 * scale_xy, self._device)
-        inside = cells_inside(crop.resized_hw, input_side=self.input_side, grid_side=self.sam.config.grid_side)
+        coords_P2 = sent(self.preprocess.place(points_xy_P2, crop.crop_hw), self._device)
+        inside = cells_inside(crop.resized_hw, input_side=self.frame_side, grid_side=self.sam.config.grid_side)
         return self._decoder.decode(crop.image, coords_P2, pred_iou_thresh=pred_iou_thresh, cells_hw=inside)
 
+    @torch.inference_mode()
+    def decode_refined(
+        self, crop: EncodedCrop, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float
+    ) -> Predictions:
+        """As `decode`, with each mask's refined answer in its place (`refining`).
 
-def fit_into_square(hw: tuple[int, int], side: int) -> tuple[int, int]:
-    """The size that makes the longer side `side` and keeps the aspect, halves rounded up, at least one pixel."""
-    scale = side / max(hw)
-    return max(1, int(hw[0] * scale + 0.5)), max(1, int(hw[1] * scale + 0.5))
+        raises  ValueError where crops pass the encoder in batches
+        """
+        if crop.seen is None:
+            raise ValueError("on a GPU use_m2m needs model.precision=fp32")
+        coords_P2 = sent(self.preprocess.place(points_xy_P2, crop.crop_hw), self._device)
+        whole = (self.sam.config.grid_side, self.sam.config.grid_side)
+        first = self._decoder.decode(crop.image, coords_P2, pred_iou_thresh=-math.inf, cells_hw=whole)
+        logits_PMhw, scores_PM = refined(self.sam, crop.seen, coords_P2, first.logits_PMhw)
+        return Predictions(scores_PM, scores_PM > pred_iou_thresh, logits_PMhw)

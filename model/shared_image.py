@@ -47,10 +47,23 @@ class SharedImageToToken:
 
 
 @dataclass(frozen=True, slots=True)
-class SharedImage:
-    """One crop as the decoder starts from it; with two layers and C channels 6.5 C floats a position.
+class SharedFine:
+    """What is added while masks are upscaled, in the order of the two convolutions' outputs, with their biases.
 
-    That is 27 MB with 256 channels and 64 x 64 positions, 0.9 MB with the tiny model's 128 and 16 x 16.
+    first_NE    to the first one's four cells of a position
+    second_NfK  to the second one's four cells of each of those
+    """
+
+    first_NE: Tensor
+    second_NfK: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class SharedImage:
+    """One crop as the decoder starts from it; with two layers and C channels 6.5 C floats a position, and 3 C more with
+    fine features.
+
+    That is 27 MB with 256 channels and 64 x 64 positions (39 MB), 0.9 MB with the tiny model's 128 and 16 x 16.
 
     upscaled_NE  Y after the last layer, in the first upscaling convolution (without its bias)
     """
@@ -58,6 +71,7 @@ class SharedImage:
     token_to_image: tuple[SharedTokenToImage, ...]
     image_to_token: tuple[SharedImageToToken, ...]
     upscaled_NE: Tensor
+    fine: SharedFine | None = None
 
 
 @dataclass(frozen=True, slots=True)

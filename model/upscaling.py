@@ -5,7 +5,8 @@ is taken straight from the image's rows (see `shared_image`): the image itself i
 way to the logits is formed for a chunk of positions at a time.
 
 Legend: B prompts, M masks, R rows, C channels, E = 4 C/4 first convolution's outputs (dy, dx, channel), c channels of
-the upscaled image, N positions, n of a chunk, g positions a side, h w = 4 g.
+the upscaled image, f = 4 cells of a position, K = 4 c second convolution's outputs, N positions, n of a chunk, g
+positions a side, h w = 4 g.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from model.image_encoder import LayerNorm2d
 from model.mask_decoder import MaskDecoder
 from model.prompted_image import PromptedImage
+from model.shared_image import SharedFine
 
 
 class MaskUpscaler:
@@ -35,6 +37,16 @@ class MaskUpscaler:
         self._first_shift_E = last_shift_C @ self.first_CE + cast(Tensor, first.bias).repeat(4)
         self._second = second.weight.permute(0, 2, 3, 1).flatten(1)
         self._second_shift = cast(Tensor, second.bias).repeat(4)
+
+    def fine(self, fine_0: Tensor, fine_1: Tensor) -> SharedFine:
+        """`Embedded.fine` as `fill` adds it."""
+        g = self._grid_side
+        first_gygxC = fine_1[0].permute(1, 2, 0).reshape(g, 2, g, 2, -1)
+        second_gyygxxc = fine_0[0].permute(1, 2, 0).reshape(g, 2, 2, g, 2, 2, -1)
+        return SharedFine(
+            first_NE=first_gygxC.transpose(1, 2).reshape(g * g, -1) + self._first_shift_E,
+            second_NfK=second_gyygxxc.permute(0, 3, 1, 4, 2, 5, 6).reshape(g * g, 4, -1) + self._second_shift,
+        )
 
     def fill(
         self,
@@ -57,24 +69,33 @@ class MaskUpscaler:
         vectors_BRE = image.vectors_BRC[prompts] @ self.first_CE
         rows_BRgg = image.rows_BRN[prompts].unflatten(2, (g, g))
         scale_Bgg = image.scale_BN[prompts].unflatten(1, (g, g))
-        shared_ggE = image.shared.upscaled_NE.unflatten(0, (g, g))
+        shared_ggE, fine = image.shared.upscaled_NE.unflatten(0, (g, g)), image.shared.fine
         step = max(1, self._chunk // width)
         for top in range(0, height, step):
             y, x = slice(top, min(top + step, height)), slice(0, width)
             rows_BnR = rows_BRgg[..., y, x].flatten(2).transpose(1, 2)
             first_BnE = shared_ggE[y, x].flatten(0, 1) + rows_BnR @ vectors_BRE
-            first_BnE = torch.addcmul(self._first_shift_E, first_BnE, scale_Bgg[:, y, x].flatten(1)[..., None])
-            cells_BMyx = self._finish(first_BnE, weights_BMc).unflatten(2, (y.stop - y.start, width, 2, 2, 2, 2))
+            shift, second_nfK = self._first_shift_E, None
+            if fine is not None:
+                shift = fine.first_NE.unflatten(0, (g, g))[y, x].flatten(0, 1)
+                second_nfK = fine.second_NfK.unflatten(0, (g, g))[y, x].flatten(0, 1)
+            first_BnE = torch.addcmul(shift, first_BnE, scale_Bgg[:, y, x].flatten(1)[..., None])
+            logits_BMn = self._finish(first_BnE, weights_BMc, second_nfK)
+            cells_BMyx = logits_BMn.unflatten(2, (y.stop - y.start, width, 2, 2, 2, 2))
             out_BMhw[:, :, 4 * y.start : 4 * y.stop, : 4 * width] = cells_BMyx.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(
                 B, M, 4 * (y.stop - y.start), 4 * width
             )
 
-    def _finish(self, first_BnE: Tensor, weights_BMc: Tensor) -> Tensor:
-        """From the first convolution to the logits (B, M, n dy dx dy dx)."""
+    def _finish(self, first_BnE: Tensor, weights_BMc: Tensor, second_nfK: Tensor | None) -> Tensor:
+        """From the first convolution to the logits (B, M, n dy dx dy dx).
+
+        second_nfK  instead of the second convolution's bias
+        """
         B = len(first_BnE)
         fine = first_BnE.reshape(-1, len(self._norm.weight))
         fine = F.layer_norm(fine, fine.shape[1:], self._norm.weight, self._norm.bias, self._norm.eps)
-        fine = torch.addmm(self._second_shift, F.gelu(fine), self._second)
+        shift = self._second_shift if second_nfK is None else second_nfK.flatten(0, 1).repeat(B, 1)
+        fine = torch.addmm(shift, F.gelu(fine), self._second)
         finer_Bmc = F.gelu(fine).view(B, -1, weights_BMc.shape[2])
         return weights_BMc @ finer_Bmc.transpose(1, 2)
 

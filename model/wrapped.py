@@ -19,9 +19,14 @@ _IN_EVERY_MODEL = (
     "image_encoder.pos_embed",
     "vision_encoder.pos_embed",
     "image_encoder.patch_embed.seq.0.c.weight",
+    "image_encoder.trunk.pos_embed",
+    "vision_encoder.backbone.pos_embed",
 )
-"""A key of the released layout, what Hugging Face calls it, and a key of TinyViT's encoder."""
-_ROOTS = ("image_encoder.", "vision_encoder.", "prompt_encoder.", "mask_decoder.", "shared_image_embedding.")
+"""A key of the released layout, what Hugging Face calls it, a key of TinyViT's encoder, and Hiera's in two layouts."""
+_ROOTS = (
+    *("image_encoder.", "vision_encoder.", "prompt_encoder.", "mask_decoder.", "shared_image_embedding."),
+    *("sam_prompt_encoder.", "sam_mask_decoder.", "no_mem_embed", "no_memory_embedding"),
+)
 _PREFIX = re.compile(r"((module|sam|model|_orig_mod)\.)*")
 """What data parallelism, adapters, trainers and compilation put before the names of what they wrap, however often."""
 

@@ -98,6 +98,9 @@ class Recipe:
     appendix B."""
     max_area_fraction: float | None = None
     """Masks that cover this share of the image or more are dropped; null drops none. The paper: 0.95."""
+    use_m2m: bool = False
+    """true gives each mask back to the model with its point, and takes the refined answer and its score instead: four
+    decodes of a point, three of them without shared work. An option of SAM 2's generator, under its name there."""
     point_grid: str | None = None
     """A file of points for every crop, in place of points_per_side and its divisor: .npy, .csv or .json, path or s3://.
     x and y are shares of the crop's sides. The plan keeps the hash of the points."""
@@ -121,10 +124,10 @@ class ModelSettings:
     """Which weights, and where they run."""
 
     name: str = "tiny"
-    """tiny (bundled), mobile_sam, tiny_sam, slimsam_50, slimsam_77, vit_b, vit_l or vit_h (docs/models.md)."""
+    """tiny (bundled), vit_b, vit_l, vit_h, sam2.1_tiny, mobile_sam and others (docs/models.md)."""
     checkpoint: str | None = None
     """Path or s3:// URI of the weights, or hf://owner/name@revision/file of the Hugging Face Hub. null takes the ones
-    bundled with `tiny`, and the released files of vit_b, vit_l and vit_h. A run on one machine fetches these and the
+    bundled with `tiny`, and the released files of SAM 1 and SAM 2. A run on one machine fetches these and the
     Hub's; the other models have none."""
     device: str = "auto"
     """auto (cuda if there is one), cpu or cuda. The same run gives the same bytes on every machine of one device class.
@@ -168,7 +171,7 @@ class RunSettings:
     """torch threads of a worker on the CPU. Float sums depend on it, so it is fixed and not taken from the machine."""
     max_pixels: int = 268_435_456
     """Width x height above which an image becomes a `too_large` row. The default is 16,384 squared. A worker holds at
-    most six decoded images of 3 bytes a pixel each, and takes 42 bytes a pixel in all (measured; docs/cluster.md)."""
+    most six decoded images of 3 bytes a pixel each, and takes 32 bytes a pixel in all (measured; docs/cluster.md)."""
     max_bytes: int = 4 * 2**30
     """Bytes of an image file above which it becomes a `too_large` row, and is not read. The default is 4 GiB. A worker
     holds the bytes of two files at most, one of each of its chunks."""

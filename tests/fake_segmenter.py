@@ -30,14 +30,14 @@ class FakeCrop:
 
     @property
     def resized_hw(self) -> tuple[int, int]:
-        scale = FakeSegmenter.input_side / max(self.crop_hw)
+        scale = FakeSegmenter.frame_side / max(self.crop_hw)
         return round(self.crop_hw[0] * scale), round(self.crop_hw[1] * scale)
 
 
 class FakeSegmenter:
     """Three squares around every point; the score is the pixel under it, so that other pixels give other masks."""
 
-    input_side = 64
+    frame_side = 64
     outputs_per_prompt = 3
     points_at_once: int | None = None
     crops_at_once: int | None = None

@@ -49,7 +49,7 @@ class PaintedSegmenter:
         """Most points in one decode call so far."""
 
     @property
-    def input_side(self) -> int:
+    def frame_side(self) -> int:
         return self._side
 
     @property

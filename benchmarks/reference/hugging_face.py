@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from model.config import SamConfig
+from model import sam2_layouts
+from model.config import HieraConfig, SamConfig
 from model.layouts import to_hugging_face
 from model.sam import Sam
 
@@ -48,4 +49,51 @@ def hugging_face(sam: Sam) -> Any:
         )
     )
     model.load_state_dict(to_hugging_face(sam.state_dict()))
+    return model.eval()
+
+
+def hugging_face_2(sam: Sam) -> Any:
+    """transformers' Sam2Model of the same sizes and weights, and with the head of the object's presence at random."""
+    from transformers import (
+        Sam2Config,
+        Sam2HieraDetConfig,
+        Sam2MaskDecoderConfig,
+        Sam2Model,
+        Sam2PromptEncoderConfig,
+        Sam2VisionConfig,
+    )
+
+    c = sam.config
+    if not isinstance(c, HieraConfig):
+        raise TypeError(f"{c.name} is no SAM 2")
+    backbone = Sam2HieraDetConfig(
+        hidden_size=c.dims[0],
+        num_attention_heads=c.heads,
+        image_size=[c.input_side, c.input_side],
+        blocks_per_stage=list(c.depths),
+        embed_dim_per_stage=list(c.dims),
+        num_attention_heads_per_stage=[c.heads * 2**stage for stage in range(4)],
+        window_size_per_stage=list(c.windows),
+        global_attention_blocks=list(c.global_blocks),
+        window_positional_embedding_background_size=[c.background, c.background],
+    )
+    vision = Sam2VisionConfig(
+        backbone_config=backbone,
+        backbone_channel_list=list(reversed(c.dims)),
+        backbone_feature_sizes=[[factor * c.grid_side] * 2 for factor in (4, 2, 1)],
+        fpn_hidden_size=c.decoder_dim,
+    )
+    prompts = Sam2PromptEncoderConfig(hidden_size=c.decoder_dim, image_size=c.input_side, patch_size=c.patch)
+    decoder = Sam2MaskDecoderConfig(
+        hidden_size=c.decoder_dim,
+        mlp_dim=c.decoder_mlp,
+        num_attention_heads=c.decoder_heads,
+        num_hidden_layers=c.decoder_depth,
+        iou_head_hidden_dim=c.iou_head_dim,
+        iou_head_depth=c.iou_head_depth,
+    )
+    config = Sam2Config(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder)
+    model = Sam2Model(config)
+    head = {name: value for name, value in model.state_dict().items() if "pred_obj_score_head" in name}
+    model.load_state_dict(sam2_layouts.hugging_face(sam.state_dict()) | head)
     return model.eval()

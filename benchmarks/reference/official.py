@@ -149,10 +149,10 @@ class OfficialSegmenter:
 
     def __init__(self, sam: Any) -> None:
         self._sam = sam
-        self._transform = segment_anything.utils.transforms.ResizeLongestSide(self.input_side)
+        self._transform = segment_anything.utils.transforms.ResizeLongestSide(self.frame_side)
 
     @property
-    def input_side(self) -> int:
+    def frame_side(self) -> int:
         return self._sam.image_encoder.img_size
 
     @property
@@ -176,7 +176,7 @@ class OfficialSegmenter:
 
     def _encode_one(self, crop_HW3: npt.NDArray[np.uint8]) -> OfficialCrop:
         crop_hw = crop_HW3.shape[0], crop_HW3.shape[1]
-        height, width = self._transform.get_preprocess_shape(*crop_hw, self.input_side)
+        height, width = self._transform.get_preprocess_shape(*crop_hw, self.frame_side)
         resized_hw = max(height, 1), max(width, 1)
         functions = segment_anything.utils.transforms  # torchvision's own where it is installed
         resized_HW3 = np.array(functions.resize(functions.to_pil_image(crop_HW3), resized_hw))

@@ -44,9 +44,9 @@ AT_ONCE = 2
 class MaskGenerator:
     """Segment Anything's masks of whole images, or of a prompt.
 
-    model        tiny (bundled), vit_b, vit_l, vit_h, or one of the small ones of docs/models.md
+    model        tiny (bundled), vit_b, vit_l, vit_h, sam2.1_tiny, or another one of docs/models.md
     checkpoint   path of the weights, or hf://owner/name@revision/file of the Hugging Face Hub; None takes the ones
-                 bundled with tiny, and of vit_b, vit_l and vit_h the released file, once fetched into the user's cache
+                 bundled with tiny, and of SAM 1 and SAM 2 the released file, once fetched into the user's cache
     recipe       sam (the released generator's defaults), sa1b (as SA-1B was made) or fast
     device       auto (a GPU where there is one), cpu, cuda or cuda:N
     precision    fp32, bf16x3 or bf16, as `model.precision`
@@ -86,8 +86,8 @@ class MaskGenerator:
         warm_up()
 
     def generate(self, image: Image, *, roi: npt.ArrayLike | None = None) -> Masks:
-        """What `SamAutomaticMaskGenerator.generate` of segment_anything 1.0 returns, and for an image without masks an
-        empty list.
+        """What `SamAutomaticMaskGenerator.generate` of segment_anything 1.0 returns (with a SAM 2, what that of sam2
+        does), and for an image without masks an empty list.
 
         roi     (H, W), of the image's size: points on its pixels that are 0 or False are not prompted
         raises  ConfigError if the image or its roi is none; DeviceError if one point of one crop does not fit the
@@ -129,7 +129,8 @@ class MaskGenerator:
         multimask: bool = True,  # noqa: FBT001, FBT002  # its place among the released predictor's arguments
         return_logits: bool = False,  # noqa: FBT001, FBT002
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """What `SamPredictor.predict` of segment_anything 1.0 returns, for the image of `set_image`.
+        """What `SamPredictor.predict` of segment_anything 1.0 returns (with a SAM 2, what that of sam2 does), for the
+        image of `set_image`.
 
         points         (K, 2): x, y in pixels of the image
         labels         (K,): 1 inside the object, 0 outside of it; needed with points

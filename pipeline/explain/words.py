@@ -20,6 +20,7 @@ POINTS = (
     "point_grid",
     "roi",
     "nodata",
+    "use_m2m",
 )
 """Settings of what comes before the first step that removes anything."""
 

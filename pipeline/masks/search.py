@@ -19,7 +19,7 @@ from pipeline.masks.filters import at_crop_edge, predicted_iou_cut, stability_sc
 from pipeline.masks.nms import best_first, box_nms
 from pipeline.masks.observer import UNOBSERVED, Among, Observer, Prompted
 from pipeline.masks.rle import Rle
-from pipeline.masks.segmenter import Encoded, Predictions, Segmenter, upscaling_of
+from pipeline.masks.segmenter import Encoded, Predictions, Segmenter, ask, upscaling_of
 from pipeline.masks.upscaling import Upscaling
 from pipeline.masks.work import ON_CPU, MaskWork, Measured, Traced, work_for
 from pipeline.records import Funnel
@@ -93,7 +93,8 @@ class CropSearch(Generic[Encoded]):
 
     def _ask(self, points_xy_P2: Points) -> _Asked:
         """Prompt one batch of points and begin to measure the masks."""
-        predictions = self.segmenter.decode(self.encoded, points_xy_P2, pred_iou_thresh=predicted_iou_cut(self.recipe))
+        cut, refine = predicted_iou_cut(self.recipe), self.recipe.use_m2m
+        predictions = ask(self.segmenter, self.encoded, points_xy_P2, pred_iou_thresh=cut, refine=refine)
         upscaling = upscaling_of(predictions, self.segmenter, self.encoded)
         # A score that is lower by more than float32 can blur needs no exact value.
         least, offset = self.recipe.stability_score_thresh - 1e-4, self.recipe.stability_score_offset

@@ -7,12 +7,13 @@ Legend: P points, M outputs a point, S = P M slots, N live ones, h w low-resolut
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from pipeline.errors import ContractError
 from pipeline.masks.arrays import Floats, Integers, Points
 from pipeline.masks.upscaling import Upscaling
 
@@ -32,7 +33,7 @@ class Predictions(Protocol):
 
     @property
     def logits_PMhw(self) -> torch.Tensor:
-        """float32 mask logits on the model's padded input square, at its low resolution; 0 is the boundary.
+        """float32 mask logits on the segmenter's frame, at its low resolution; 0 is the boundary.
 
         Those of masks that are not live may be anything.
         """
@@ -49,7 +50,7 @@ class EncodedCrop(Protocol):
 
     @property
     def resized_hw(self) -> tuple[int, int]:
-        """Pixels of the crop inside the model's input square (top left; the rest is padding)."""
+        """Pixels of the crop inside the frame (top left; the rest is padding)."""
         ...
 
 
@@ -61,8 +62,9 @@ class Segmenter(Protocol[Encoded]):
     """Segment Anything, as far as the generator needs to know."""
 
     @property
-    def input_side(self) -> int:
-        """The side in pixels of the model's square input."""
+    def frame_side(self) -> int:
+        """The side in pixels of the square to which low-resolution masks are enlarged first: in SAM 1 the input
+        square, in SAM 2 that of the masks themselves."""
         ...
 
     @property
@@ -96,10 +98,33 @@ class Segmenter(Protocol[Encoded]):
         ...
 
 
+@runtime_checkable
+class Refining(Protocol):
+    """A `Segmenter` that can also give each mask back to its model."""
+
+    def decode_refined(self, crop: Any, points_xy_P2: Points, *, pred_iou_thresh: float) -> Predictions:
+        """As `decode`; but each of a point's masks is a prompt beside it, and the answer to both takes its place."""
+        ...
+
+
+def ask(
+    segmenter: Segmenter[Encoded], crop: Encoded, points_xy_P2: Points, *, pred_iou_thresh: float, refine: bool
+) -> Predictions:
+    """The answers to some points of a crop, as they come or refined.
+
+    raises  ContractError if this segmenter does not refine
+    """
+    if not refine:
+        return segmenter.decode(crop, points_xy_P2, pred_iou_thresh=pred_iou_thresh)
+    if not isinstance(segmenter, Refining):
+        raise ContractError(f"{type(segmenter).__name__} does not refine masks, which use_m2m asks for")
+    return segmenter.decode_refined(crop, points_xy_P2, pred_iou_thresh=pred_iou_thresh)
+
+
 def upscaling_of(predictions: Predictions, segmenter: Segmenter[Encoded], crop: Encoded) -> Upscaling:
     """How those logits become the crop's pixels."""
     h, w = predictions.logits_PMhw.shape[2:]
-    return Upscaling.between((h, w), input_side=segmenter.input_side, resized_hw=crop.resized_hw, crop_hw=crop.crop_hw)
+    return Upscaling.between((h, w), input_side=segmenter.frame_side, resized_hw=crop.resized_hw, crop_hw=crop.crop_hw)
 
 
 def cells_on_host(predictions: Predictions, upscaling: Upscaling) -> tuple[Integers, Floats]:

@@ -26,7 +26,7 @@ from pipeline.storage.uris import absolute
 PLAN_VERSION = 4
 READABLE_VERSIONS = (2, 3, 4)
 """Version 2 does not say what was ignored; 2 and 3 do not say by which versions they were made."""
-_ONLY_IF_ASKED_FOR = ("point_grid", "roi", "nodata")
+_ONLY_IF_ASKED_FOR = ("point_grid", "roi", "nodata", "use_m2m")
 """Of a recipe; a plan without them is what it was before there were any."""
 _SINCE_VERSION_4 = ("run.max_bytes", "run.mixed_lists")
 """Settings that an older plan does not have, and leaves to the command that resumes it."""
@@ -103,7 +103,7 @@ class OutputSettings:
         """Flat, under the names that a user types, JSON values only; those that a plan of this version has."""
         named: dict[str, Any] = {"source": self.source, "format": str(self.format)}
         for name, value in asdict(self.recipe).items():
-            if value is not None or name not in _ONLY_IF_ASKED_FOR:
+            if value not in (None, False) or name not in _ONLY_IF_ASKED_FOR:
                 named[f"recipe.{name}"] = _plain(value)
         for name in ("point_grid_sha256", "point_grid_points"):
             if getattr(self, name):

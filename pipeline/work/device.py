@@ -23,7 +23,7 @@ import torch
 from pipeline.errors import DeviceError
 from pipeline.masks.generator import CROPS_PER_ENCODE, generate_masks
 from pipeline.masks.points import EVERYTHING, Prompts
-from pipeline.masks.segmenter import Encoded, Predictions, Segmenter
+from pipeline.masks.segmenter import Encoded, Predictions, Segmenter, ask
 from pipeline.records import ImageMasks, Stage
 from pipeline.settings import Recipe
 from pipeline.work.stopwatch import Stopwatch
@@ -150,8 +150,8 @@ class _Turns(Generic[Encoded]):
     crops_at_once: int
 
     @property
-    def input_side(self) -> int:
-        return self.segmenter.input_side
+    def frame_side(self) -> int:
+        return self.segmenter.frame_side
 
     @property
     def outputs_per_prompt(self) -> int:
@@ -166,7 +166,13 @@ class _Turns(Generic[Encoded]):
 
     def decode(self, crop: Encoded, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float) -> Predictions:
         with self._turn():
-            return self.segmenter.decode(crop, points_xy_P2, pred_iou_thresh=pred_iou_thresh)
+            return ask(self.segmenter, crop, points_xy_P2, pred_iou_thresh=pred_iou_thresh, refine=False)
+
+    def decode_refined(
+        self, crop: Encoded, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float
+    ) -> Predictions:
+        with self._turn():
+            return ask(self.segmenter, crop, points_xy_P2, pred_iou_thresh=pred_iou_thresh, refine=True)
 
     @contextmanager
     def _turn(self) -> Generator[None]:

@@ -17,9 +17,10 @@ from model.crop_batches import batches_for
 from model.fused_encoder import FusedEncoder, standardised
 from model.image_encoder import ImageEncoder
 from model.precisions import FORMS
+from model.preprocess import fit_into_square
 from model.resize import resize_bilinear
 from model.sam import Sam
-from model.segmenter import EncodedCrop, TorchSegmenter, fit_into_square
+from model.segmenter import EncodedCrop, TorchSegmenter
 from tests.gpu.interpreted import interpreted_kernels
 from tests.gpu.pretended import OnDevice, inner_of, moved, pretended_device
 from tests.masks.conftest import scene

@@ -115,8 +115,6 @@ def test_another_normalisation_than_ours_is_refused(name: str, value: tuple[floa
         (["w_a_000", "w_b_000", "mask_decoder.transformer.layers.0.norm1.weight"], "LoRA adapter alone"),
         (["base_model.model.vision_encoder.layers.0.attn.qkv.lora_A.weight"], "LoRA adapter alone"),
         (["image_encoder.blocks.0.attn.qkv.linear_a_q.weight", "image_encoder.blocks.0.norm1.bias"], "not merged"),
-        (["image_encoder.trunk.pos_embed", "maskmem_tpos_enc"], "SAM 2, which is not read here"),
-        (["vision_encoder.backbone.pos_embed"], "SAM 2, which is not read here"),
         (["detector_model.vision_encoder.backbone.x"], "SAM 3, which"),
         (["detector.x", "tracker.model.interactive_sam_mask_decoder.x"], "SAM 3.1's multiplex file"),
         (["image_encoder.pos_embed", "mask_decoder.hf_token.weight"], "SAM-HQ"),

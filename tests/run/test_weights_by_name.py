@@ -47,8 +47,8 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 def test_every_released_file_is_named_by_an_address_a_size_and_a_hash() -> None:
     for name, file in RELEASED.items():
         assert file.url.startswith("https://")
-        assert file.name.endswith(".pth")
-        assert name in file.name
+        assert file.name.endswith((".pth", ".pt"))
+        assert (name.replace("_", "_hiera_", 1) if name.startswith("sam2") else name) in file.name
         assert len(bytes.fromhex(file.sha256)) == 32
         assert file.size > 10**8
 
@@ -142,7 +142,7 @@ def test_the_command_puts_a_copy_into_s3_once(
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        ((), "say which model: name=...; there are vit_b, vit_l, vit_h"),
+        ((), "say which model: name=...; there are vit_b, vit_l, vit_h, sam2.1_tiny, sam2.1_small"),
         (("name=vit_x",), "there is no released file of name=vit_x; there are vit_b"),
         (("name=tiny", "to=/dev/null/weights"), "/dev/null is to be a folder"),
     ],
