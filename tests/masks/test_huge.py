@@ -94,7 +94,7 @@ class HugeCrop:
 class Planting:
     """Answers each point of the crop `index` with its shapes, the first one with the highest score."""
 
-    input_side = SQUARE
+    frame_side = SQUARE
     points_at_once = crops_at_once = None
 
     def __init__(self, by_crop: dict[int, list[Shape]]) -> None:
