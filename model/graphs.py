@@ -50,8 +50,10 @@ class Graph(Generic[X, R]):
 
 
 def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
-    """One launch for all of a type."""
-    torch._foreach_copy_(targets, sources)  # type: ignore[reportPrivateImportUsage]
+    """One launch for all of a type; lists of several types would be copied one by one."""
+    for dtype in dict.fromkeys(each.dtype for each in targets):
+        ours = [pair for pair in zip(targets, sources, strict=True) if pair[0].dtype == dtype]
+        torch._foreach_copy_(*map(list, zip(*ours, strict=True)))  # type: ignore[reportPrivateImportUsage]
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
