@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -79,7 +80,7 @@ def test_the_whole_generator_gives_the_released_ones_masks(released: dict[str, A
 
 def test_refined_masks_are_the_released_ones(released: dict[str, Any], segmenter: TorchSegmenter) -> None:
     """`use_m2m`: each mask goes back with its point, and one answer, which may not waver, takes its place."""
-    [plain] = generate_masks([IMAGE], segmenter, Recipe(**REFINED_OPTIONS | {"use_m2m": False}))
+    [plain] = generate_masks([IMAGE], segmenter, replace(Recipe(**REFINED_OPTIONS), use_m2m=False))
     for at_once in (64, 7):
         [result] = generate_masks([IMAGE], segmenter, Recipe(**REFINED_OPTIONS, points_per_batch=at_once))
         assert len(result.masks) > 5
