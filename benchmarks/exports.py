@@ -1,9 +1,10 @@
-"""What each form of an export takes: files, bytes a mask, time and processor time.
+"""What each form of an export takes: files, bytes a mask, time and processor time to write and to read.
 
     python -m benchmarks.exports [--images 40] [--form FORM ...] [--tolerance 0] [--out DIR]
 
 Real: `export` in a process of its own per form, onto a disk. Made up: the output. Its images have 2250 x 1500 pixels
-and 100 masks each, as those of `benchmarks.report`. Beside the forms stands `plain`: SA-1B's JSON of every image as a
+and 100 masks each, as those of `benchmarks.report`. Reading is that of export_readers.py, right after writing, so from
+memory; the parts are read as a table of pyarrow. Beside the forms stands `plain`: SA-1B's JSON of every image as a
 file, written by json.dump and nothing else.
 """
 
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.export_readers import PLAIN, read_back
 from benchmarks.machine import ROOT, provenance
 from benchmarks.report import HW, drawn_row, synthetic_mask
 from pipeline.export.export import export
@@ -30,13 +32,13 @@ from pipeline.plan.layout import members_uri, part_uri, plan_uri
 from pipeline.plan.plan import OutputSettings, Plan, PlannedShard, plan_to_json
 from pipeline.records import Shard
 from pipeline.settings import RunSettings, Settings, StoreSettings
+from pipeline.storage.arrow import pq
 from pipeline.storage.connect import connect
 from pipeline.storage.members import FoundMember, IndexBuilder
 from pipeline.storage.parts import Part, write_part
 from pipeline.storage.sa1b import sa1b_annotation
 from pipeline.storage.store import Store
 
-PLAIN = "plain"
 MASKS_PER_IMAGE = 100
 
 
@@ -83,6 +85,9 @@ def export_once(form: str, out: str, to: Path, *, tolerance: float = 0.0) -> dic
         settings = ExportSettings(tolerance=tolerance if form in WITH_POLYGONS else 0.0)
         masks = export(out, str(to), form=Form(form), settings=settings, store=store).total.masks
     wall_s, cpu_s = time.perf_counter() - begun, time.process_time() - cpu_s
+    reading, reading_cpu = time.perf_counter(), time.process_time()
+    masks_read = read_back(form, to)
+    read_s, read_cpu_s = time.perf_counter() - reading, time.process_time() - reading_cpu
     files = [path for path in to.rglob("*") if path.is_file() and "_export" not in path.parts]
     size = sum(path.stat().st_size for path in files)
     return {
@@ -91,6 +96,9 @@ def export_once(form: str, out: str, to: Path, *, tolerance: float = 0.0) -> dic
         "bytes_per_mask": round(size / masks, 1),
         "wall_s": round(wall_s, 2),
         "cpu_s": round(cpu_s, 2),
+        "masks_read": masks_read,
+        "read_wall_s": round(read_s, 2),
+        "read_cpu_s": round(read_cpu_s, 2),
     }
 
 
@@ -112,6 +120,9 @@ def main() -> None:
         write_output(chosen.images, str(place / "out"), connect(StoreSettings()))
         parts = sum(path.stat().st_size for path in (place / "out" / "data").iterdir())
         result["parts_bytes_per_mask"] = round(parts / (chosen.images * MASKS_PER_IMAGE), 1)
+        begun = time.perf_counter()
+        pq.read_table(place / "out" / "data")
+        result["parts_read_s"] = round(time.perf_counter() - begun, 2)
         for form in chosen.form:
             command = [sys.executable, "-m", "benchmarks.exports", "--out", str(place), "--once", form]
             command += ["--tolerance", str(chosen.tolerance)]

@@ -40,7 +40,7 @@ Load = Callable[[str, str], Segmenter[Any]]
 
 SIZE_HW = 683, 1024
 LENIENT = Recipe(pred_iou_thresh=0.42, stability_score_thresh=0.7)
-"""The thresholds of the bundled model (docs/generator.md)."""
+"""Thresholds that let many masks of the bundled model pass, so that many are compared."""
 EVERY_MASK = ("fp32", "bf16x3")
 """In these precisions each mask of the CPU is there, with an IoU of at least `agreement.SAME_IOU`."""
 DISAGREES, NO_GPU = 1, 2

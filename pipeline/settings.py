@@ -171,7 +171,7 @@ class RunSettings:
     """torch threads of a worker on the CPU. Float sums depend on it, so it is fixed and not taken from the machine."""
     max_pixels: int = 268_435_456
     """Width x height above which an image becomes a `too_large` row. The default is 16,384 squared. A worker holds at
-    most six decoded images of 3 bytes a pixel each, and takes 42 bytes a pixel in all (measured; docs/cluster.md)."""
+    most six decoded images of 3 bytes a pixel each, and takes 32 bytes a pixel in all (measured; docs/cluster.md)."""
     max_bytes: int = 4 * 2**30
     """Bytes of an image file above which it becomes a `too_large` row, and is not read. The default is 4 GiB. A worker
     holds the bytes of two files at most, one of each of its chunks."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from pipeline.plan.layout import part_uri
@@ -31,6 +31,12 @@ def small_run(source: Path, out: Path) -> Settings:
 
 def with_run(settings: Settings, **changes: object) -> Settings:
     return replace(settings, run=replace(settings.run, **changes))  # type: ignore[arg-type]
+
+
+def recipe_overrides(recipe: Recipe) -> list[str]:
+    """Every one of its settings for a command, whose model may bring others."""
+    values = {setting.name: getattr(recipe, setting.name) for setting in fields(recipe)}
+    return [f"recipe.{name}={'null' if value is None else value}" for name, value in values.items()]
 
 
 def parts_of(out: str | Path) -> dict[str, bytes]:

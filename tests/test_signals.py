@@ -66,6 +66,6 @@ raise SystemExit(run_command("generate", Settings, action))
 
 def test_sigterm_after_a_ray_session_exits_130():
     """ray.init and ray.shutdown each install a handler of their own: the recount must not run under it."""
-    ended = subprocess.run([sys.executable, "-c", AFTER_RAY], capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run([sys.executable, "-c", AFTER_RAY], capture_output=True, text=True, timeout=200, check=False)
     assert ended.returncode == 130, ended.stderr
     assert "repeat the same command" in ended.stderr

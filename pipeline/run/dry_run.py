@@ -15,6 +15,7 @@ from itertools import accumulate
 from pipeline.cluster.ledger import Ledger
 from pipeline.cluster.ray_session import ray_session
 from pipeline.errors import ConfigError, RunError
+from pipeline.plan.part_metadata import part_metadata
 from pipeline.plan.plan import Plan
 from pipeline.plan.versions import versions_here
 from pipeline.progress import Progress
@@ -28,7 +29,6 @@ from pipeline.storage.connect import connect
 from pipeline.storage.parts import write_part
 from pipeline.storage.uris import absolute, is_s3
 from pipeline.work.loading import FindWeights
-from pipeline.work.part_metadata import part_metadata
 
 PIECES = 16
 """Into which the tried images are cut: enough to see how unlike they are, and to keep several workers busy."""

@@ -30,6 +30,7 @@ from pipeline.masks.arrays import Points
 from pipeline.masks.points import EVERYTHING, Prompts, Region
 from pipeline.plan.layout import part_uri
 from pipeline.plan.member_index import MemberIndex
+from pipeline.plan.part_metadata import part_metadata
 from pipeline.plan.plan import OutputSettings, Plan, PlannedShard
 from pipeline.plan.point_grid import PointGrid
 from pipeline.plan.versions import Versions, versions_here
@@ -41,7 +42,6 @@ from pipeline.storage.read_ahead import ReadAhead
 from pipeline.storage.store import Store
 from pipeline.texts import redacted
 from pipeline.work.earlier_part import earlier_part
-from pipeline.work.part_metadata import part_metadata
 from pipeline.work.prefetch import prefetch
 from pipeline.work.regions import RegionFile, Regions
 from pipeline.work.source_check import SourceCheck, concerned

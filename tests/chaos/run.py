@@ -22,6 +22,7 @@ from tests.chaos.material import Material, differences, parts_of, undisturbed
 from tests.chaos.nodes import Nodes, cluster
 from tests.chaos.storm import Storm
 from tests.chaos.weather import Weather
+from tests.small_runs import recipe_overrides
 
 ROOT = Path(__file__).parent.parent.parent
 ALL_BLOWS_BY = 0.7
@@ -122,12 +123,12 @@ def settings_of(storm: Storm, *, bucket: str, endpoint: str, out: str) -> Settin
 
 
 def overrides_of(settings: Settings, address: str) -> list[str]:
-    recipe, run = settings.recipe, settings.run
+    run = settings.run
     return [
         f'source="{settings.source}"',
         f'out="{settings.out}"',
         "recipe=sam",
-        *[f"recipe.{name}={getattr(recipe, name)}" for name in _RECIPE],
+        *recipe_overrides(settings.recipe),
         *[f"run.{name}={getattr(run, name)}" for name in _RUN],
         f"model.device={settings.model.device}",
         f"run.address={address}",
@@ -135,7 +136,6 @@ def overrides_of(settings: Settings, address: str) -> list[str]:
     ]
 
 
-_RECIPE = ("points_per_side", "pred_iou_thresh", "stability_score_thresh")
 _RUN = ("images_per_chunk", "max_workers", "max_failed_fraction", "image_timeout_s")
 
 

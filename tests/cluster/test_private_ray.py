@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.cluster.private_ray import LONGEST_SOCKET, PREFIX, ROOT_BYTES, SOCKET_BYTES, private_folder
 from pipeline.errors import ConfigError
-from tests.fakes_run import drawn_image, write_folder
+from tests.fakes_run import drawn_image, write_tar
 
 ROOT = Path(__file__).parent.parent.parent
 LOOPBACK = {"0100007F", "0" * 24 + "01000000", "0" * 16 + "FFFF00000100007F"}
@@ -89,13 +90,19 @@ def _parents() -> Iterator[tuple[int, int]]:
 
 
 @pytest.fixture(scope="module")
-def local_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRun]:
-    """A run that is at work and has more to do than it can, with the temporary folder of a long-named Slurm job."""
-    base = tmp_path_factory.mktemp("local")
-    source = write_folder(base / "in", {f"{number}.png": drawn_image(number) for number in range(200)})
+def local_run(tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str, s3_client: Any) -> Iterator[LocalRun]:
+    """A run that is at work on S3 and has more to do than it can, with the temporary folder of a long-named Slurm job.
+
+    It has written one part there: credentials and the store's address reach the workers of a private session.
+    """
+    base, bucket = tmp_path_factory.mktemp("local"), "private-ray"
+    images = write_tar(base / "in.tar", {f"{number}.png": drawn_image(number) for number in range(200)})
+    s3_client.create_bucket(Bucket=bucket)
+    s3_client.put_object(Bucket=bucket, Key="in.tar", Body=images.read_bytes())
     long = base / ("x" * (120 - len(str(base)) - 1))
     long.mkdir()
-    overrides = [f'source="{source}"', f'out="{base}/out"', "run.images_per_chunk=1", "run.max_workers=1"]
+    overrides = [f"source=s3://{bucket}/in.tar", f"out=s3://{bucket}/out", f'store.endpoint_url="{s3_endpoint}"']
+    overrides += ["run.images_per_chunk=1", "run.max_workers=1"]
     with subprocess.Popen(
         [sys.executable, "-m", "tests.fake_generate", *overrides, "recipe=sam", "recipe.points_per_side=4"],
         cwd=ROOT,
@@ -105,7 +112,7 @@ def local_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRun]:
     ) as process:
         try:
             deadline = time.monotonic() + 200
-            while not any((base / "out").glob("data/[!.]*")):
+            while not s3_client.list_objects_v2(Bucket=bucket, Prefix="out/data/")["KeyCount"]:
                 assert process.poll() is None, process.stderr and process.stderr.read()
                 assert time.monotonic() < deadline, "no part"
                 time.sleep(0.1)

@@ -2,8 +2,9 @@
 
 In a process of its own: where Triton interprets, it compiles nothing. `docs/gpu.md` has its figures.
 
-    python -m tests.gpu.compile_kernels            those of masks
-    python -m tests.gpu.compile_kernels encoder    of ViT-H; those of a window of 14 tokens, or of 64, for 1 or 3 parts
+    python -m tests.gpu.compile_kernels [NAME ...]
+
+The encoder's are those of ViT-H: within windows of 14 tokens or over a grid of 64, of 1 or 3 parts.
 """
 
 from __future__ import annotations
@@ -140,6 +141,6 @@ def _dumped(option: str, path: str) -> str:
 
 
 if __name__ == "__main__":
-    launches = encoder_launches() if "encoder" in sys.argv else mask_launches()
-    chosen = sys.argv[2:] or list(launches)
+    launches = mask_launches() | encoder_launches()
+    chosen = sys.argv[1:] or list(launches)
     json.dump({name: compiled(launches[name]) for name in chosen}, sys.stdout, indent=1)

@@ -20,8 +20,8 @@ from tests.gpu.waits import Log
 from tests.masks.conftest import scene
 
 IMAGE = scene(32, 48, seed=5)
-SAM = Recipe(points_per_side=3, pred_iou_thresh=0.42, stability_score_thresh=0.8)
-"""One crop of 9 points."""
+SAM = Recipe(points_per_side=2, pred_iou_thresh=0.42, stability_score_thresh=0.8)
+"""One crop of 4 points."""
 CROPS = replace(SAM, crop_n_layers=1, crop_n_points_downscale_factor=2, min_mask_region_area=20)
 """Five crops, four of them with one point."""
 

@@ -5,14 +5,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +23,6 @@ from pipeline.masks.compiled import compiled, fma
 from tests.gpu.pretended import inner_of, ran
 from tests.gpu.waits import STATE
 
-ROOT = Path(__file__).parent.parent.parent
 Values = npt.NDArray[np.float32]
 BF16X3 = ir.INPUT_PRECISION.BF16x3
 
@@ -73,15 +67,6 @@ def _split(values: Values) -> tuple[Values, Values]:
     whole = torch.from_numpy(values)
     high = whole.bfloat16().float()
     return high.numpy(), (whole - high).bfloat16().float().numpy()
-
-
-def compiled_kernels(*which: str) -> dict[str, dict[str, int]]:
-    """What `compile_kernels` prints; not in this process, in which Triton interprets."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "tests.gpu.compile_kernels", *which]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 @contextmanager

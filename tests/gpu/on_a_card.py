@@ -2,19 +2,22 @@
 
     python -m tests.gpu.on_a_card
 
-Ends with an error if a call waits for the device without an event, or if counts, boxes or runs differ from those of
-compiled code on the same logits. Prints how long both questions take, by the size of tiles and by warps.
+Ends with an error if a call waits for the device without an event, if an encoding is too far from float32's, or if
+counts, boxes or runs differ from those of compiled code on the same logits. Prints how long both questions take, by the
+size of tiles and by warps.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from model.crop_batches import GPU_CROPS
 from model.load import load_segmenter
 from pipeline.masks.crops import grid_points
 from pipeline.masks.measure import Live
@@ -30,6 +33,8 @@ from pipeline.work.stopwatch import Stopwatch
 from tests.masks.conftest import scene
 
 THRESHOLD = 0.42
+WITHIN = {"bf16x3": 1e-4, "bf16": 3e-2}
+"""Of the norm of what float32 gives."""
 RECIPE = Recipe(points_per_side=16, crop_n_layers=1, pred_iou_thresh=THRESHOLD, stability_score_thresh=0.7)
 
 
@@ -70,18 +75,45 @@ def milliseconds(ask: Any) -> float:
     return sorted(times)[4]
 
 
+def encodings() -> Iterator[str]:
+    """How far the precisions for tensor cores are from float32, and whether a crop's place in its batch matters."""
+    images = [scene(480, 640, seed=seed) for seed in range(GPU_CROPS)]
+    exact = load_segmenter(name="tiny", checkpoint=None, device="cuda").encode(images)
+    for precision, within in WITHIN.items():
+        segmenter = load_segmenter(name="tiny", checkpoint=None, device="cuda", precision=precision)
+        found, turned = segmenter.encode(images), segmenter.encode(images[::-1])[::-1]
+        error = max(
+            off(one.image.upscaled_NE, other.image.upscaled_NE) for one, other in zip(found, exact, strict=True)
+        )
+        if error > within:
+            sys.exit(f"{precision}: an encoding is off by {error:.1e}, more than {within:.0e}")
+        places = all(
+            torch.equal(one.image.upscaled_NE, other.image.upscaled_NE)
+            for one, other in zip(found, turned, strict=True)
+        )
+        yield f"{precision}: off by {error:.1e}; the place in a batch {'changes nothing' if places else 'CHANGES BITS'}"
+
+
+def off(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return float((ours - theirs).norm() / theirs.norm())
+
+
 def main() -> None:
     if not torch.cuda.is_available():
         sys.exit("there is no GPU that torch can use")
     fix_torch(1)
-    segmenter = load_segmenter(name="tiny", checkpoint=None, device="cuda")
-    device, image_HW3 = Device(segmenter, RECIPE), scene(480, 640, seed=3)
-    device.generate(image_HW3, Stopwatch())  # compiles the kernels
-    torch.cuda.set_sync_debug_mode("error")
-    masks = device.generate(image_HW3, Stopwatch()).masks
-    torch.cuda.set_sync_debug_mode("default")
-    out = sys.stdout.write
-    out(f"{torch.cuda.get_device_name()}, torch {torch.__version__}: {len(masks)} masks, no wait but by events\n")
+    out, image_HW3 = sys.stdout.write, scene(480, 640, seed=3)
+    for precision in ("bf16", "bf16x3", "fp32"):
+        segmenter = load_segmenter(name="tiny", checkpoint=None, device="cuda", precision=precision)
+        device = Device(segmenter, RECIPE)
+        device.generate(image_HW3, Stopwatch())  # compiles the kernels and makes the graphs
+        torch.cuda.set_sync_debug_mode("error")
+        masks = device.generate(image_HW3, Stopwatch()).masks
+        torch.cuda.set_sync_debug_mode("default")
+        about = f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {precision}"
+        out(f"{about}: {len(masks)} masks, no wait but by events\n")
+    for line in encodings():
+        out(f"{line}\n")
     for hw in ((480, 640), (60, 40), (1500, 2250)):
         predictions, upscaling = predicted(segmenter, hw, points_per_side=32)
         on_cpu = answers(OnCpu(), predictions, upscaling, most=100)

@@ -81,7 +81,7 @@ class Recording:
 
     def forget(self) -> None:
         for each in self.made:
-            each.view(torch.uint8).fill_(0xFF) if each.is_contiguous() and each.dim() else each.fill_(-1)
+            each.fill_(torch.nan if each.is_floating_point() else 1)
 
 
 class Graph:

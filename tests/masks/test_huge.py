@@ -95,12 +95,15 @@ class Planting:
     """Answers each point of the crop `index` with its shapes, the first one with the highest score."""
 
     input_side = SQUARE
-    points_at_once = None
+    points_at_once = crops_at_once = None
 
     def __init__(self, by_crop: dict[int, list[Shape]]) -> None:
         self.by_crop = by_crop
         self.outputs_per_prompt = max(map(len, by_crop.values()))
         self.met = 0
+
+    def spare_memory(self) -> None:
+        """Takes none."""
 
     def encode(self, crops_HW3: Sequence[npt.NDArray[np.uint8]]) -> list[HugeCrop]:
         self.met += len(crops_HW3)

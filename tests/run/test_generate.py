@@ -28,7 +28,7 @@ from pipeline.signals import StopFlag
 from pipeline.storage.connect import connect
 from pipeline.storage.parts import read_part
 from tests.fakes_run import Notes, drawn_image, fake_weights, write_folder, write_tar
-from tests.small_runs import with_run
+from tests.small_runs import recipe_overrides, with_run
 
 ROOT = Path(__file__).parent.parent.parent
 JOBS = {"generate": Settings, "submit": SubmitJob, "verify": VerifyJob, "look": LookJob}
@@ -48,9 +48,9 @@ def start(overrides: Sequence[str], *, seconds: float = 0.0) -> subprocess.Popen
     )
 
 
-def finish(process: subprocess.Popen[str], *, seconds: float = PATIENCE_S) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     try:
-        output, errors = process.communicate(timeout=seconds)
+        output, errors = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
     return process.returncode, output, errors
@@ -62,9 +62,7 @@ def overrides_of(settings: Settings) -> list[str]:
         f'source="{settings.source}"',
         f'out="{settings.out}"',
         "recipe=sam",
-        f"recipe.points_per_side={settings.recipe.points_per_side}",
-        f"recipe.pred_iou_thresh={settings.recipe.pred_iou_thresh}",
-        f"recipe.stability_score_thresh={settings.recipe.stability_score_thresh}",
+        *recipe_overrides(settings.recipe),
         f"run.images_per_chunk={run.images_per_chunk}",
         f"run.max_workers={run.max_workers}",
         f"run.address={run.address}",
@@ -174,7 +172,7 @@ def test_signals_finish_what_is_in_flight_and_exit_130_and_the_same_command_goes
         process = start(overrides_of(slow), seconds=0.4)
         wait_for_parts(slow, before + 1, process)
         process.send_signal(number)
-        code, output, errors = finish(process, seconds=30)
+        code, output, errors = finish(process)
         assert code == 130, (output, errors)
         assert "stopped by a signal" in output
         assert "repeat the same command" in output
@@ -187,25 +185,20 @@ def test_signals_finish_what_is_in_flight_and_exit_130_and_the_same_command_goes
 def test_run_on_s3_gives_the_rows_of_a_run_on_disk(
     settings: Settings, cluster: str, s3_endpoint: str, s3_client: Any, s3_bucket: str, tmp_path: Path
 ):
-    """Through a private Ray session, over HTTP, input and output; the part's own bytes come back from the bucket."""
+    """By a command of its own, over HTTP, input and output; the part's own bytes come back from the bucket."""
     images = {f"im{number}.png": drawn_image(number) for number in range(5)} | {"bad.jpg": b"bad"}
     write_folder(tmp_path / "disk" / "a", images)
     write_tar(tmp_path / "disk" / "b.tar", {"sa_7.png": drawn_image(50), "note.txt": b"x"})
     for path in sorted((tmp_path / "disk").rglob("*.*")):
         key = f"in/{path.relative_to(tmp_path / 'disk').as_posix()}"
         s3_client.put_object(Bucket=s3_bucket, Key=key, Body=path.read_bytes())
-    disk = with_run(replace(settings, source=str(tmp_path / "disk")), max_failed_fraction=0.5, max_workers=1)
+    settings = with_run(settings, max_failed_fraction=0.5, max_workers=1, address=cluster)
+    disk = replace(settings, source=str(tmp_path / "disk"))
     remote = replace(disk, source=f"s3://{s3_bucket}/in", out=f"s3://{s3_bucket}/out")
-    # A process and a Ray session of its own, as `make generate` has.
     code, output, errors = finish(start([*overrides_of(remote), f'store.endpoint_url="{s3_endpoint}"']))
     assert code == 0, errors
     assert "6 ok, 1 failed (1 unreadable)" in output
-    assert (
-        run_settings(
-            with_run(disk, address=cluster), progress=Notes(), find_weights=fake_weights, stop=StopFlag()
-        ).exit_code
-        == 0
-    )
+    assert run_settings(disk, progress=Notes(), find_weights=fake_weights, stop=StopFlag()).exit_code == 0
     on_s3 = rows_in(f"s3://{s3_bucket}/out", StoreSettings(endpoint_url=s3_endpoint))
     on_disk = rows_in(disk.out, StoreSettings())
     assert len(on_s3) == 7

@@ -14,13 +14,13 @@ from PIL import ExifTags, Image
 from pipeline.errors import ContractError
 from pipeline.masks.points import EVERYTHING, Prompts
 from pipeline.plan.layout import part_uri
+from pipeline.plan.part_metadata import part_metadata
 from pipeline.plan.plan import Plan
 from pipeline.records import Attempt, Funnel, ImageMasks, Stage
 from pipeline.settings import Settings
 from pipeline.storage.store import Store
 from pipeline.work.chunk import process_chunk
 from pipeline.work.device import Image_HW3
-from pipeline.work.part_metadata import part_metadata
 from pipeline.work.stopwatch import Stopwatch
 from tests.fakes_run import drawn_image, write_folder
 from tests.small_runs import context_of, generate, part_of, parts_of, rows_of, work

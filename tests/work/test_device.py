@@ -17,7 +17,7 @@ from pipeline.errors import DeviceError
 from pipeline.masks.generator import CROPS_PER_ENCODE
 from pipeline.records import Stage
 from pipeline.settings import Recipe
-from pipeline.work.device import Device, Image_HW3
+from pipeline.work.device import Device, Image_HW3, fix_torch
 from pipeline.work.stopwatch import Stopwatch
 from tests.fake_segmenter import FakeSegmenter
 
@@ -135,6 +135,17 @@ def test_a_poisoned_device_is_told_from_a_bug(error: Exception):
         Device(Short(lambda: error, points=0), RECIPE).generate(IMAGE_HW3, Stopwatch())
     with pytest.raises(RuntimeError, match=r"^a bug$"):
         Device(Short(lambda: RuntimeError("a bug"), points=0), RECIPE).generate(IMAGE_HW3, Stopwatch())
+
+
+def test_in_a_worker_new_tensors_are_not_filled_before_they_are_written():
+    """Sums in a fixed order do not need it, and on a CPU it cost more than the masks of a batch of points."""
+    before = torch.get_deterministic_debug_mode(), torch.get_num_threads()
+    fix_torch(1)
+    mode = torch.get_deterministic_debug_mode()
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[reportAttributeAccessIssue]
+    torch.set_deterministic_debug_mode(before[0])
+    torch.set_num_threads(before[1])
+    assert (mode, filled) == (1, False)
 
 
 class Exclusive(FakeSegmenter):

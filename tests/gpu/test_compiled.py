@@ -1,0 +1,41 @@
+"""What Triton makes of the kernels for an H100. No GPU is asked, and on one nothing of it ran yet."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+OF_MASKS = "decide_tiles", "measure_strips", "find_ends", "sum_columns", "write_ends"
+OF_THE_ENCODER = "attend 64, 1", "attend 64, 3"
+"""The largest; `compile_kernels` without names has them all."""
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, dict[str, int]]:
+    """What `compile_kernels` prints; not in this process, in which Triton interprets."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "tests.gpu.compile_kernels", *OF_MASKS, *OF_THE_ENCODER]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_kernels_compile_without_spills(found: dict[str, dict[str, int]]) -> None:
+    """All but one: in split products, attention over ViT-H's grid keeps three registers of a thread in memory."""
+    spills = {name: need["spills"] for name, need in found.items()}
+    assert spills.pop("attend 64, 3") <= 6
+    assert spills == dict.fromkeys(spills, 0)
+    assert max(found[name]["registers"] for name in OF_MASKS) <= 200
+    assert found["attend 64, 1"]["registers"] <= 224
+
+
+def test_the_compiler_fuses_no_product_and_sum_of_a_pixel(found: dict[str, dict[str, int]]) -> None:
+    """A pixel takes five steps of three fused products each; a thread has four pixels, and one more of a bottom row."""
+    fused_of = {name: found[name]["fma"] for name in OF_MASKS if found[name]["fma"]}
+    assert fused_of == {"measure_strips": 5 * 3 * 4, "find_ends": 5 * 3 * (4 + 1)}
