@@ -141,7 +141,8 @@ class PointDecoder:
 
     def _rows_shape(self, block: int) -> tuple[int, int, int]:
         layers = self._decoder.transformer.two_way_layers()
-        heads, tokens = layers[0].cross_attn_image_to_token.heads, len(self._decoder.own_tokens()) + 2
+        own = self._decoder.iou_place + 1 + len(self._decoder.mask_tokens.weight)
+        heads, tokens = layers[0].cross_attn_image_to_token.heads, own + 2
         return block, len(layers) * heads * tokens, self._g**2
 
     def _attend(self, image: SharedImage, coords_B2: Tensor, rows_BRN: Tensor) -> tuple[Tensor, PromptedImage]:
