@@ -33,13 +33,15 @@ GPU_CROPS = SIZES[-1]
 
 Crops = Sequence[npt.NDArray[np.uint8]]
 Share = Callable[[Tensor], SharedImage]
+Encoding = tuple[SharedImage, Tensor]
+"""What the prompts of a crop have in common, and its embedding (1, C, g, g)."""
 
 
 class Batches(Protocol):
     """What `batches_for` gives."""
 
-    def encode(self, crops_HW3: Crops, resized_hw: Sequence[tuple[int, int]]) -> list[SharedImage]:
-        """RGB crops of any sizes -> one encoding each."""
+    def encode(self, crops_HW3: Crops, resized_hw: Sequence[tuple[int, int]]) -> list[Encoding]:
+        """RGB crops of any sizes -> one each."""
         ...
 
     def spare_memory(self) -> None:
@@ -67,20 +69,20 @@ class CropBatches:
         self._sam, self._share = sam, share
         self._encoder, self._standardised = FusedEncoder(cast(ImageEncoder, sam.image_encoder), form), standardised
         self._device = sam.pixel_mean.device
-        self._graphs: dict[int, Graph[Tensor, list[SharedImage]]] = {}
+        self._graphs: dict[int, Graph[Tensor, list[Encoding]]] = {}
         self._keeps_graphs = self._device.type == "cuda"
 
     def spare_memory(self) -> None:
         self._keeps_graphs = False
         self._graphs.clear()
 
-    def encode(self, crops_HW3: Crops, resized_hw: Sequence[tuple[int, int]]) -> list[SharedImage]:
-        shared: list[SharedImage] = []
+    def encode(self, crops_HW3: Crops, resized_hw: Sequence[tuple[int, int]]) -> list[Encoding]:
+        encodings: list[Encoding] = []
         for start in range(0, len(crops_HW3), GPU_CROPS):
             batch = slice(start, start + GPU_CROPS)
             images_B3SS = self._images(crops_HW3[batch], resized_hw[batch])
-            shared += self._shared(images_B3SS)[: len(crops_HW3[batch])]
-        return shared
+            encodings += self._encoded(images_B3SS)[: len(crops_HW3[batch])]
+        return encodings
 
     def _images(self, crops_HW3: Crops, resized_hw: Sequence[tuple[int, int]]) -> Tensor:
         """Filled up with the last crop."""
@@ -93,7 +95,7 @@ class CropBatches:
             images_B3SS[len(crops_HW3) :] = images_B3SS[len(crops_HW3) - 1]
         return images_B3SS
 
-    def _shared(self, images_B3SS: Tensor) -> list[SharedImage]:
+    def _encoded(self, images_B3SS: Tensor) -> list[Encoding]:
         if not self._keeps_graphs:
             return self.computed(images_B3SS)
         B = len(images_B3SS)
@@ -101,6 +103,6 @@ class CropBatches:
             self._graphs[B] = Graph(self.computed, images_B3SS)
         return self._graphs[B](images_B3SS)
 
-    def computed(self, images_B3SS: Tensor) -> list[SharedImage]:
+    def computed(self, images_B3SS: Tensor) -> list[Encoding]:
         """Kernel by kernel."""
-        return [self._share(embedding_Cgg[None]) for embedding_Cgg in self._encoder(images_B3SS)]
+        return [(self._share(embedding_1Cgg), embedding_1Cgg) for embedding_1Cgg in self._encoder(images_B3SS).split(1)]

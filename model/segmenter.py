@@ -35,13 +35,13 @@ class EncodedCrop:
 
     crop_hw     its own pixels
     resized_hw  its pixels in the frame, the square to which low-resolution masks are enlarged first
-    seen        before the work that its points share; None where crops pass the encoder in batches
+    seen        before the work that its points share
     """
 
     image: SharedImage
     crop_hw: tuple[int, int]
     resized_hw: tuple[int, int]
-    seen: Embedded | None = None
+    seen: Embedded
 
 
 class TorchSegmenter:
@@ -98,8 +98,11 @@ class TorchSegmenter:
             return [self._encode_one(crop_HW3) for crop_HW3 in crops_HW3]
         sizes = [(crop_HW3.shape[0], crop_HW3.shape[1]) for crop_HW3 in crops_HW3]
         resized = [self.preprocess.inside(crop_hw) for crop_hw in sizes]
-        shared = self._batches.encode(crops_HW3, resized)
-        return [EncodedCrop(*each) for each in zip(shared, sizes, resized, strict=True)]
+        encodings = self._batches.encode(crops_HW3, resized)
+        return [
+            EncodedCrop(shared, crop_hw, resized_hw, Embedded(embedding_1Cgg))
+            for (shared, embedding_1Cgg), crop_hw, resized_hw in zip(encodings, sizes, resized, strict=True)
+        ]
 
     def _encode_one(self, crop_HW3: npt.NDArray[np.uint8]) -> EncodedCrop:
         crop_hw = crop_HW3.shape[0], crop_HW3.shape[1]
@@ -133,12 +136,7 @@ class TorchSegmenter:
     def decode_refined(
         self, crop: EncodedCrop, points_xy_P2: npt.NDArray[np.float64], *, pred_iou_thresh: float
     ) -> Predictions:
-        """As `decode`, with each mask's refined answer in its place (`refining`).
-
-        raises  ValueError where crops pass the encoder in batches
-        """
-        if crop.seen is None:
-            raise ValueError("on a GPU use_m2m needs model.precision=fp32")
+        """As `decode`, with each mask's refined answer in its place (`refining`)."""
         coords_P2 = sent(self.preprocess.place(points_xy_P2, crop.crop_hw), self._device)
         whole = (self.sam.config.grid_side, self.sam.config.grid_side)
         first = self._decoder.decode(crop.image, coords_P2, pred_iou_thresh=-math.inf, cells_hw=whole)

@@ -219,8 +219,7 @@ def _load(
 
 def _unread(member: Member, error: NotFoundError | ChangedError | TooManyBytesError, max_bytes: int) -> Loaded:
     if isinstance(error, TooManyBytesError):
-        reason = f"{error.size:,} bytes; run.max_bytes is {max_bytes:,}"
-        return Loaded(member, status=Status.TOO_LARGE, error=reason)
+        return Loaded(member, status=Status.TOO_LARGE, error=f"{error.size:,} bytes; run.max_bytes is {max_bytes:,}")
     status = Status.MISSING if isinstance(error, NotFoundError) else Status.CHANGED
     return Loaded(member, status=status, error=str(error))
 
@@ -230,9 +229,7 @@ def _place(member: Member, planned: PlannedShard, context: WorkerContext) -> Byt
 
 
 def _read(member: Member, planned: PlannedShard, context: WorkerContext, ahead: ReadAhead) -> bytes:
-    """raises  NotFoundError, ChangedError, TooManyBytesError, InputError for the image alone; what else it raises, for
-    its chunk
-    """
+    """raises  NotFoundError, ChangedError, TooManyBytesError, InputError for the image alone; all else for its chunk"""
     place = _place(member, planned, context)
     try:
         return place.read(context.store, limit=context.plan.settings.max_bytes, ahead=ahead)

@@ -85,24 +85,26 @@ def test_the_encoders_input_is_that_of_the_plain_resize_bit_for_bit(
 def test_an_encoding_is_the_same_by_a_graph_and_without_and_beside_whatever_neighbour() -> None:
     """A batch of two is filled up to three, and its graph reads the pixels of each call anew."""
     sam, scenes = random_sam(replace(SMALL, input_side=16)), [scene(12, 16, seed=seed) for seed in (1, 2)]
-    plain = [crop.image.upscaled_NE for crop in TorchSegmenter(sam, weights_sha256="").encode(scenes)]
+    plain = _encodings(TorchSegmenter(sam, weights_sha256="").encode(scenes))
     with pretended_device() as start, interpreted_kernels():
         moved(sam)
         segmenter = TorchSegmenter(sam, weights_sha256="", precision="bf16x3")
         segmenter.encode([scenes[0], scenes[0]])
         log = start()
-        by_graph = _upscaled(segmenter.encode(scenes))
+        by_graph = _encodings(segmenter.encode(scenes))
         assert log.waits.total() == 0
         assert log.launches.total() == 2 * 2 + 1 + 3, "two resizes, the filling, and the graph between two copies"
         segmenter.spare_memory()
-        kernel_by_kernel = _upscaled(segmenter.encode(scenes[::-1]))[::-1]
+        kernel_by_kernel = _encodings(segmenter.encode(scenes[::-1]))[::-1]
     for one, other, reference in zip(by_graph, kernel_by_kernel, plain, strict=True):
         assert torch.equal(one, other)
         assert off(one, reference) < WITHIN["bf16x3"]
 
 
-def _upscaled(crops: list[EncodedCrop]) -> list[Tensor]:
-    return [inner_of(crop.image.upscaled_NE) for crop in crops]
+def _encodings(crops: list[EncodedCrop]) -> list[Tensor]:
+    """Before and after the part that the prompts share, one behind the other."""
+    both = ((crop.seen.embedding_1Cgg, crop.image.upscaled_NE) for crop in crops)
+    return [torch.cat([inner_of(each).flatten() for each in pair]) for pair in both]
 
 
 def test_crops_pass_one_by_one_where_nothing_is_fused() -> None:
