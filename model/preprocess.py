@@ -85,8 +85,8 @@ class StretchResize:
     def __init__(self, sam: Sam) -> None:
         self._side, self.frame_side = sam.config.input_side, sam.config.mask_side
         self._device = sam.pixel_mean.device
-        mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (sam.config.unit_mean, sam.config.unit_std))
-        self._mean, self._std = mean, std
+        self._mean = torch.tensor(sam.config.unit_mean).reshape(3, 1, 1)
+        self._std = torch.tensor(sam.config.unit_std).reshape(3, 1, 1)
 
     def inside(self, crop_hw: tuple[int, int]) -> tuple[int, int]:
         return self.frame_side, self.frame_side
