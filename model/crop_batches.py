@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model.graphs import Graph
+from model.graphs import Graphs
 from model.image_encoder import ImageEncoder
 from model.precisions import FORMS, Form
 from model.sam import Sam
@@ -69,12 +69,10 @@ class CropBatches:
         self._sam, self._share = sam, share
         self._encoder, self._standardised = FusedEncoder(cast(ImageEncoder, sam.image_encoder), form), standardised
         self._device = sam.pixel_mean.device
-        self._graphs: dict[int, Graph[Tensor, list[Encoding]]] = {}
-        self._keeps_graphs = self._device.type == "cuda"
+        self._graphs = Graphs(self.computed, self._device)
 
     def spare_memory(self) -> None:
-        self._keeps_graphs = False
-        self._graphs.clear()
+        self._graphs.give_up()
 
     def encode(self, crops_HW3: Crops, resized_hw: Sequence[tuple[int, int]]) -> list[Encoding]:
         encodings: list[Encoding] = []
@@ -96,12 +94,9 @@ class CropBatches:
         return images_B3SS
 
     def _encoded(self, images_B3SS: Tensor) -> list[Encoding]:
-        if not self._keeps_graphs:
+        if not self._graphs.wanted:
             return self.computed(images_B3SS)
-        B = len(images_B3SS)
-        if B not in self._graphs:
-            self._graphs[B] = Graph(self.computed, images_B3SS)
-        return self._graphs[B](images_B3SS)
+        return self._graphs.of(len(images_B3SS), images_B3SS)(images_B3SS)
 
     def computed(self, images_B3SS: Tensor) -> list[Encoding]:
         """Kernel by kernel."""

@@ -49,6 +49,28 @@ class Graph(Generic[X, R]):
         return _rebuilt(self._result, iter(copies))
 
 
+class Graphs(Generic[X, R]):
+    """The graphs of one function, one for each size of its argument, made when it is first met.
+
+    wanted  False on a CPU, and once memory was short
+    """
+
+    def __init__(self, function: Callable[[X], R], device: torch.device) -> None:
+        self.wanted = device.type == "cuda"
+        self._function, self._of = function, dict[int, Graph[X, R]]()
+
+    def of(self, size: int, given: X) -> Graph[X, R]:
+        """For arguments of that size, of which `given` is one."""
+        if size not in self._of:
+            self._of[size] = Graph(self._function, given)
+        return self._of[size]
+
+    def give_up(self) -> None:
+        """Give their memory back, and want none again."""
+        self.wanted = False
+        self._of.clear()
+
+
 def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
     """One launch for all of a type; lists of several types would be copied one by one."""
     for dtype in dict.fromkeys(each.dtype for each in targets):

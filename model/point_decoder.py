@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.graphs import Graph
+from model.graphs import Graphs
 from model.prompted_image import PromptedImage
 from model.sam import Sam
 from model.shared_image import ImageSide, SharedImage
@@ -36,9 +36,6 @@ GPU_POINTS = 1024
 """Points to ask a GPU at once: those of the largest grid of the recipes, whose masks take 0.8 GB in released sizes."""
 GPU_UPSCALED = 64
 """Points whose masks are formed at once on a GPU, which bounds its memory."""
-
-
-_Graph = Graph[tuple[SharedImage, Tensor], tuple[Tensor, PromptedImage]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +68,7 @@ class PointDecoder:
         self._on_cpu = device.type == "cpu"
         self._g = sam.config.grid_side
         self._chunk = _chunk(self._g**2, on_cpu=self._on_cpu)
-        self._keeps_graphs, self._graphs = device.type == "cuda", dict[int, _Graph]()
+        self._graphs = Graphs(self.with_rows_of_its_own, device)
         self._prompt_encoder, self._decoder = sam.prompt_encoder, sam.mask_decoder
         self._outputs = sam.config.multimask_outputs
         # Not the single-mask answer, and not the prompt.
@@ -104,7 +101,7 @@ class PointDecoder:
         coords_F2 = torch.cat([coords_P2, coords_P2[-1:].expand(filled - P, 2)])
         predicted_iou_FM = coords_P2.new_empty(filled, M, dtype=torch.float32)
         logits_FMhw = coords_P2.new_empty(filled, M, side, side, dtype=torch.float32)
-        rows_BRN = None if self._keeps_graphs else self._rows(B, coords_P2)
+        rows_BRN = None if self._graphs.wanted else self._rows(B, coords_P2)
         for start in range(0, filled, B):
             block = slice(start, start + B)
             if rows_BRN is None:
@@ -123,15 +120,12 @@ class PointDecoder:
 
     def spare_memory(self) -> None:
         """Give back what only saves time, and do not take it again."""
-        self._keeps_graphs = False
-        self._graphs.clear()
+        self._graphs.give_up()
 
     def _attended(self, image: SharedImage, coords_B2: Tensor) -> tuple[Tensor, PromptedImage]:
         """See `_attend`; by the graph of blocks of that size, whose next call writes over it."""
-        B = len(coords_B2)
-        if B not in self._graphs:
-            self._graphs[B] = Graph(self.with_rows_of_its_own, (image, coords_B2))
-        return self._graphs[B].borrowed((image, coords_B2))
+        asked = image, coords_B2
+        return self._graphs.of(len(coords_B2), asked).borrowed(asked)
 
     def with_rows_of_its_own(self, asked: tuple[SharedImage, Tensor]) -> tuple[Tensor, PromptedImage]:
         return self._attend(*asked, self._rows(len(asked[1]), asked[1]))
