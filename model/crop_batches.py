@@ -69,7 +69,7 @@ class CropBatches:
         self._sam, self._share = sam, share
         self._encoder, self._standardised = FusedEncoder(cast(ImageEncoder, sam.image_encoder), form), standardised
         self._device = sam.pixel_mean.device
-        self._graphs = Graphs(self.computed, self._device)
+        self._graphs = Graphs[Tensor, list[Encoding]](self._device)
 
     def spare_memory(self) -> None:
         self._graphs.give_up()
@@ -96,7 +96,7 @@ class CropBatches:
     def _encoded(self, images_B3SS: Tensor) -> list[Encoding]:
         if not self._graphs.wanted:
             return self.computed(images_B3SS)
-        return self._graphs.of(len(images_B3SS), images_B3SS)(images_B3SS)
+        return self._graphs.of(len(images_B3SS), self.computed, images_B3SS)(images_B3SS)
 
     def computed(self, images_B3SS: Tensor) -> list[Encoding]:
         """Kernel by kernel."""

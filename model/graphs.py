@@ -55,14 +55,14 @@ class Graphs(Generic[X, R]):
     wanted  False on a CPU, and once memory was short
     """
 
-    def __init__(self, function: Callable[[X], R], device: torch.device) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.wanted = device.type == "cuda"
-        self._function, self._of = function, dict[int, Graph[X, R]]()
+        self._of: dict[int, Graph[X, R]] = {}
 
-    def of(self, size: int, given: X) -> Graph[X, R]:
-        """For arguments of that size, of which `given` is one."""
+    def of(self, size: int, function: Callable[[X], R], given: X) -> Graph[X, R]:
+        """For arguments of that size, of which `given` is one. The function is not kept: it may hold this object."""
         if size not in self._of:
-            self._of[size] = Graph(self._function, given)
+            self._of[size] = Graph(function, given)
         return self._of[size]
 
     def give_up(self) -> None:

@@ -68,7 +68,7 @@ class PointDecoder:
         self._on_cpu = device.type == "cpu"
         self._g = sam.config.grid_side
         self._chunk = _chunk(self._g**2, on_cpu=self._on_cpu)
-        self._graphs = Graphs(self.with_rows_of_its_own, device)
+        self._graphs = Graphs[tuple[SharedImage, Tensor], tuple[Tensor, PromptedImage]](device)
         self._prompt_encoder, self._decoder = sam.prompt_encoder, sam.mask_decoder
         self._outputs = sam.config.multimask_outputs
         # Not the single-mask answer, and not the prompt.
@@ -125,7 +125,7 @@ class PointDecoder:
     def _attended(self, image: SharedImage, coords_B2: Tensor) -> tuple[Tensor, PromptedImage]:
         """See `_attend`; by the graph of blocks of that size, whose next call writes over it."""
         asked = image, coords_B2
-        return self._graphs.of(len(coords_B2), asked).borrowed(asked)
+        return self._graphs.of(len(coords_B2), self.with_rows_of_its_own, asked).borrowed(asked)
 
     def with_rows_of_its_own(self, asked: tuple[SharedImage, Tensor]) -> tuple[Tensor, PromptedImage]:
         return self._attend(*asked, self._rows(len(asked[1]), asked[1]))
