@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model import encoder_kernels
@@ -78,9 +79,8 @@ class FusedEncoder:
 
     def __call__(self, images_B3SS: Tensor) -> Tensor:
         """Normalised, padded images -> (B, C, g, g) float32."""
-        form, dtype = self._form, self._encoder.patch_embed.proj.weight.dtype
-        patches_BggC = self._encoder.patch_embed(images_B3SS.to(dtype))
-        x_BggC = (patches_BggC + self._encoder.pos_embed).contiguous()
+        form = self._form
+        x_BggC = patches(images_B3SS, self._encoder.patch_embed.proj) + self._encoder.pos_embed
         x_TC = x_BggC.flatten(0, 2)
         update: tuple[Tensor, Tensor] | None = None
         for each in self._blocks:
@@ -94,9 +94,15 @@ class FusedEncoder:
         if update is not None:
             x_TC = x_TC + update[0] + update[1]
         x_BCgg = x_TC.view(x_BggC.shape).permute(0, 3, 1, 2)
-        for layer in self._encoder.neck:
-            x_BCgg = layer(x_BCgg.to(cast(Tensor, layer.weight).dtype))
-        return x_BCgg
+        return cast(Tensor, self._encoder.neck(x_BCgg))
+
+
+def patches(images_B3SS: Tensor, layer: nn.Conv2d) -> Tensor:
+    """The squares of the images through `layer`, (B, g, g, C), as a product, in half the time of a convolution."""
+    size, (B, channels, S, _) = layer.weight.shape[-1], images_B3SS.shape
+    g = S // size
+    squares = images_B3SS.view(B, channels, g, size, g, size).permute(0, 2, 4, 1, 3, 5)
+    return F.linear(squares.reshape(B, g, g, -1), layer.weight.flatten(1), layer.bias)
 
 
 def add_and_norm(x_TC: Tensor, update: tuple[Tensor, Tensor] | None, norm: nn.LayerNorm, form: Form) -> Tensor:
@@ -140,8 +146,7 @@ def attention(
     )  # fmt: skip
     out_TK = form.operand(T, H * d, qkv_TN)
     across, query_rows, key_rows = _per(grid, w), max(1, QUERIES // lanes), max(1, KEYS // lanes)
-    first = 64 if d > 64 else max(16, _power_of_2(d))
-    second = max(16, _power_of_2(d - first)) if d > first else 0
+    first, second = max(16, _power_of_2(d)), 0
     kernels.attend[_per(w, query_rows), across**2, B * H](
         qkv_TN, bias_N, by_row_THw, by_column_THw, out_TK, grid, across, d**-0.5,
         H=H, d=d, w=w, QUERY_ROWS=query_rows, KEY_ROWS=key_rows, WIDTH=lanes, D1=first, D2=second,

@@ -98,7 +98,7 @@ def load_segmenter(
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     for layer in sam.image_encoder.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
+        if isinstance(layer, nn.Linear):
             layer.to(encoder_dtype)
     return TorchSegmenter(sam, weights_sha256=hashlib.sha256(data).hexdigest(), precision=precision)
 

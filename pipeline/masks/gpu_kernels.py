@@ -142,6 +142,9 @@ def measure_strips(
         kinds += (mask * tl.cdiv(H, SIDE) + strip) * across
         row = strip * SIDE + tl.arange(0, SIDE)[:, None]
         rows = tl.minimum(H - strip * SIDE, SIDE)
+        nothing = tl.zeros([SIDE, SIDE], tl.int32)
+        # Of pixels that were evaluated, for each place in a tile, so that they are summed over the tile once.
+        tight_at, loose_at, first_at, last_at = nothing, nothing, nothing + W, nothing - 1
         tight, loose = 0, 0
         first_x, first_y, last_x, last_y = W, H, -1, -1
         for tile in range(0, across):
@@ -154,13 +157,11 @@ def measure_strips(
                     tl.minimum(column, W - 1), W,
                 )  # fmt: skip
                 real = (row < H) & (column < W)
-                tight += tl.sum((real & (pixel > offset)).to(tl.int32))
-                loose += tl.sum((real & (pixel > -offset)).to(tl.int32))
+                tight_at += (real & (pixel > offset)).to(tl.int32)
+                loose_at += (real & (pixel > -offset)).to(tl.int32)
                 inside = real & (pixel > 0)
-                first_x = tl.minimum(first_x, tl.min(tl.where(inside, column, W)))
-                last_x = tl.maximum(last_x, tl.max(tl.where(inside, column, -1)))
-                first_y = tl.minimum(first_y, tl.min(tl.where(inside, row, H)))
-                last_y = tl.maximum(last_y, tl.max(tl.where(inside, row, -1)))
+                first_at = tl.minimum(first_at, tl.where(inside, column, W))
+                last_at = tl.maximum(last_at, tl.where(inside, column, -1))
             else:
                 columns = tl.minimum(W - left, SIDE)
                 tight += tl.where((kind & TIGHT) != 0, rows * columns, 0)
@@ -169,6 +170,10 @@ def measure_strips(
                     first_x, last_x = tl.minimum(first_x, left), tl.maximum(last_x, left + columns - 1)
                     first_y = tl.minimum(first_y, strip * SIDE)
                     last_y = tl.maximum(last_y, strip * SIDE + rows - 1)
+        tight, loose = tight + tl.sum(tight_at), loose + tl.sum(loose_at)
+        first_x, last_x = tl.minimum(first_x, tl.min(first_at)), tl.maximum(last_x, tl.max(last_at))
+        first_y = tl.minimum(first_y, tl.min(tl.where(last_at >= 0, row, H)))
+        last_y = tl.maximum(last_y, tl.max(tl.where(last_at >= 0, row, -1)))
         tally += mask * 6
         tl.atomic_add(tally, tight)
         tl.atomic_add(tally + 1, loose)
