@@ -25,14 +25,12 @@ from model.sam import Sam
 
 kernels: Any = encoder_kernels  # Triton has no types for launches
 
-ATTENTION_WARPS = 8
-"""With 4 a block of 128 queries spills registers on sm_90 (tests/gpu/compile_kernels)."""
 LANES = 2048
 """Numbers of a program of the kernels that go over tokens, or one token's if it has more."""
 PIXELS = 512
 """Of a program of the resize, along a row."""
-QUERIES, KEYS = 128, 64
-"""Lanes of a block of queries and of keys, at most."""
+ATTENTION = {1: (128, 64, 8, 2), 3: (128, 32, 8, 1)}
+"""By the parts of operands: lanes of a block of queries and of keys, or one row's if it has more; warps; stages."""
 
 
 class Product:
@@ -156,11 +154,12 @@ def attention(
         H=H, d=d, w=w, TOKENS=tokens, WINDOW=lanes, D=channels, PRECISION=precision, num_warps=4,
     )  # fmt: skip
     out_TK = form.operand(T, H * d, qkv_TN)
-    across, query_rows, key_rows = _per(grid, w), max(1, QUERIES // lanes), max(1, KEYS // lanes)
+    queries, keys, warps, stages = ATTENTION[form.parts]
+    across, query_rows, key_rows = _per(grid, w), max(1, queries // lanes), max(1, keys // lanes)
     kernels.attend[_per(w, query_rows), across**2, B * H](
         qkv_TN, bias_N, by_row_THw, by_column_THw, out_TK, grid, across, d**-0.5 * math.log2(math.e),
         H=H, d=d, w=w, QUERY_ROWS=query_rows, KEY_ROWS=key_rows, WIDTH=lanes, D=channels, PADDED=grid % w != 0,
-        PARTS=form.parts, PRECISION=precision, num_warps=ATTENTION_WARPS, num_stages=2 if form.parts == 1 else 1,
+        PARTS=form.parts, PRECISION=precision, num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return out_TK
 
