@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.cases import drawn_image, named_recipe
+from benchmarks.cases import LENIENT, drawn_image, named_recipe
 from benchmarks.peer_masks import PeerMask
 from benchmarks.weights import find_weights
 from model.config import CONFIGS
@@ -39,8 +39,6 @@ Load = Callable[[str, str], Segmenter[Any]]
 """A device and a precision -> the model there."""
 
 SIZE_HW = 683, 1024
-LENIENT = Recipe(pred_iou_thresh=0.42, stability_score_thresh=0.7)
-"""Thresholds that let many masks of the bundled model pass, so that many are compared."""
 EVERY_MASK = ("fp32", "bf16x3")
 """In these precisions each mask of the CPU is there, with an IoU of at least `agreement.SAME_IOU`."""
 DISAGREES, NO_GPU = 1, 2

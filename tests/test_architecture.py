@@ -198,7 +198,7 @@ class Block(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, Block())
 paths = [path for room in ("model", "pipeline/masks") for path in pathlib.Path(room).rglob("*.py")]
-of_runs = ("exports", "export_readers", "finish", "planning", "report", "synthetic")
+of_runs = ("exports", "export_readers", "finish", "planning", "report", "synthetic", "throughput")
 of_peers = ("small_models",)
 WITH_TRITON = "on_gpu", "gpu_kernels", "encoder_kernels", "fused_encoder"  # where there is a GPU, there is Triton
 paths = [path for path in paths if path.stem not in WITH_TRITON]
