@@ -2,11 +2,11 @@
 # Triton's language has its own types.
 """Triton kernels of the decoder: everything of it that passes over image positions. See `fused_decoder`.
 
-Products are split: each operand is the sum of two bfloat16, x = h + l, and h h' + l h' + h l' is summed in float32. What
-has a block for each head is one product over all of them, in which other heads' channels are zero.
+Products are split: each operand is the sum of two bfloat16, x = h + l, and h h' + l h' + h l' is summed in float32.
+What has a block for each head is one product over some of them, in which other heads' channels are zero.
 
-rows     (B, N, R) bfloat16, twice: their values, and what rounding left. R is (layer, head, token) with `TOKENS` tokens,
-         a power of two, of which those beyond T are zero
+rows     (B, N, R) bfloat16, twice: their values, and what rounding left. R is (layer, head, token) with `TOKENS`
+         tokens, a power of two, of which those beyond T are zero
 vectors  ((layer, head), B T, E) float32: what each row adds to a position, in the several projections of it
 scale    (layers, B, N): what the LayerNorm after a layer multiplied by
 linear   (layers, parts, B, N): the part of a layer's mean square that is linear in the rows, in parts to be added
@@ -40,7 +40,7 @@ def _add_product(total, high, low, high2, low2):
 def _apart(
     tokens, b, first, T: tl.constexpr, H: tl.constexpr, d: tl.constexpr, HEADS: tl.constexpr, TOKENS: tl.constexpr
 ):
-    """(B, T, D) -> (HEADS TOKENS, HEADS d) of prompt b and the heads from `first` on, zero outside a head's channels."""
+    """(B, T, D) -> (HEADS TOKENS, HEADS d) of prompt b, heads from `first` on, zero outside a head's channels."""
     row, column = tl.arange(0, HEADS * TOKENS)[:, None], tl.arange(0, HEADS * d)[None, :]
     t = row % TOKENS
     there = (row // TOKENS == column // d) & (t < T)

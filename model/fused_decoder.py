@@ -11,11 +11,10 @@ E channels of all projections of a row, M masks, K and c channels after the firs
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from model import decoder_kernels

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from benchmarks.reference.random_sam_2 import random_sam_2
 from model import point_decoder
-from model.config import CONFIGS, MODELS, ModelConfig
-from model.fused_decoder import Tiling, Tilings, fits
+from model.config import CONFIGS, ModelConfig
 from model.mask_decoder import Embedded
-from model.point_decoder import GPU_SMALL_BLOCK, PointDecoder, Predictions
+from model.point_decoder import PointDecoder, Predictions
 from model.sam import Sam
 from tests.gpu.interpreted import interpreted_kernels
 from tests.gpu.pretended import OnDevice, inner_of, moved, pretended_device
