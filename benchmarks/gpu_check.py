@@ -28,7 +28,7 @@ from benchmarks.weights import find_weights
 from model.config import CONFIGS
 from model.load import load_segmenter
 from pipeline.masks.agreement import Agreement, agreement, total
-from pipeline.masks.segmenter import Segmenter
+from pipeline.masks.segmenter import Segmenter, placed
 from pipeline.records import ImageMasks
 from pipeline.settings import Precision, Recipe
 from pipeline.work.device import Device, fix_torch
@@ -87,6 +87,9 @@ class Clocked:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._segmenter, name)
+
+    def placed(self, image_HW3: Image_HW3) -> Any:
+        return placed(self._segmenter, image_HW3)
 
     def encode(self, crops_HW3: Sequence[Image_HW3]) -> Sequence[Any]:
         return self._clocked("encode", lambda: self._segmenter.encode(crops_HW3))
