@@ -71,7 +71,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "PIL": ("pipeline/storage/",),
     "pi_heif": ("pipeline/storage/images.py",),
     "tifffile": ("pipeline/storage/tiff.py",),
-    "imagecodecs": ("pipeline/storage/png.py",),
+    "imagecodecs": ("pipeline/storage/png.py", "pipeline/storage/jpeg.py"),
     "triton": ("pipeline/masks/gpu_kernels.py", "model/encoder_kernels.py", "model/decoder_kernels.py"),
     "torch": ("model/", "pipeline/masks/", "pipeline/work/device.py", "pipeline/api/dataset.py", "jobs/"),
     "jinja2": ("pipeline/look/",),

@@ -159,6 +159,9 @@ def _decode_jpeg(kind: str, data: bytes, max_pixels: int, _depth: Depth) -> Deco
     with image:
         _check_size(*image.size, max_pixels)
         orientation = orientation or _orientation(image)
+        decoded = jpeg.decode_one_scan(data) if image.mode == "RGB" else None
+        if decoded is not None and decoded.shape == (image.height, image.width, 3):
+            return DecodedImage(_turned(decoded, orientation), orientation)
         try:
             image.load()
             pixels = _pixels(image, orientation)
