@@ -52,7 +52,7 @@ class Tilings:
     measure: Tiling = Tiling(positions=64, others=64, warps=4, programs=2)
     look: Tiling = Tiling(positions=64, others=4, warps=4)
     answer: Tiling = Tiling(positions=64, others=4, warps=4, programs=2)
-    form_masks: Tiling = Tiling(positions=64, warps=4)
+    form_masks: Tiling = Tiling(positions=128, warps=8, stages=1)
 
 
 TILINGS = Tilings()
@@ -92,6 +92,7 @@ class FusedDecoder:
         self.grid = config.grid_side
         self.positions = config.grid_side**2
         self.padded = _power_of_2(tokens)
+        self.second = parts(upscaler.second)
         self.following = [self._following(layer) for layer in range(self.layers)]
 
     def _following(self, layer: int) -> _Following:
@@ -172,10 +173,11 @@ class FusedImage:
         second_shift = upscaler.second_shift if fine is None else fine.second_NfK
         positions = min(tiling.positions, max(16, _power_of_2(height * width)))
         kernels.form_masks[_per(height * width, positions), B](
-            live_BM.to(torch.uint8), *self.rows_BNR, self.scale_LBN[-1], self.vectors_XYE, self.shared.upscaled_NE,
-            first_shift, upscaler.norm.weight, upscaler.norm.bias, upscaler.second, second_shift,
-            weights_BMc, out_BMhw, B, height, width, upscaler.norm.eps, decoder.channels + 2 * decoder.inner,
-            T=decoder.tokens, E=self.vectors_XYE.shape[2], N=decoder.positions, g=decoder.grid,
+            live_BM.to(torch.uint8), *self.rows_BNR, self.scale_LBN[-1],
+            *parts(self.vectors_XYE[..., decoder.channels + 2 * decoder.inner :]), self.shared.upscaled_NE,
+            first_shift, upscaler.norm.weight, upscaler.norm.bias, *decoder.second, second_shift,
+            weights_BMc, out_BMhw, B, height, width, upscaler.norm.eps,
+            T=decoder.tokens, N=decoder.positions, g=decoder.grid,
             R=self.rows_BNR[0].shape[2], M=M, K=decoder.channels // 4, c=c, FINE=fine is not None,
             TOKENS=decoder.padded, RP=_power_of_2(self.rows_BNR[0].shape[2]), MASKS=max(4, _power_of_2(M)),
             POSITIONS=positions, num_warps=tiling.warps, num_stages=tiling.stages,
@@ -264,6 +266,12 @@ class FusedImage:
             PARTS=self._parts, TOKENS=decoder.padded, RP=_power_of_2(used), HEADS=heads,
             PER=self._per_program(tiling), **sizes,
         )  # fmt: skip
+
+
+def parts(x: Tensor) -> tuple[Tensor, Tensor]:
+    """As two of bfloat16, to be added."""
+    high = x.to(torch.bfloat16).contiguous()
+    return high, (x - high).to(torch.bfloat16)
 
 
 def _per(count: int, size: int) -> int:
