@@ -111,7 +111,9 @@ class PointDecoder:
     def share(self, embedding_1Cgg: Tensor, fine: tuple[Tensor, Tensor] | None = None) -> SharedImage:
         """The work on an encoded crop that all its prompts share; see `mask_decoder.Embedded`."""
         shared = self._image_side.share(embedding_1Cgg)
-        return shared if fine is None else replace(shared, fine=self._upscaler.fine(*fine))
+        if fine is not None:
+            shared = replace(shared, fine=self._upscaler.fine(*fine))
+        return shared if self.fused is None else replace(shared, parts=self.fused.parts(shared))
 
     def decode(
         self, image: SharedImage, coords_P2: Tensor, *, pred_iou_thresh: float, cells_hw: tuple[int, int]
