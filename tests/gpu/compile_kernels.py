@@ -35,7 +35,7 @@ from model.point_decoder import PointDecoder
 from model.precisions import FORMS
 from model.sam import Sam
 from pipeline.masks import gpu_kernels as kernels
-from pipeline.masks.on_gpu import CELLS, COLUMNS, SIDE, WARPS
+from pipeline.masks.on_gpu import CELLS, COLUMNS, SIDE, TILES, WARPS
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ UNDER = 8
 """Cells beneath a tile of 32 pixels, of an image of 1500 x 2250: 6, in a power of two."""
 LAUNCHES: dict[str, tuple[dict[str, int], int]] = {
     "decide_tiles": ({"SIDE": SIDE, "UNDER": UNDER, "TILES": CELLS // UNDER}, 4),
-    "measure_strips": ({"SIDE": SIDE}, WARPS),
+    "measure_strips": ({"SIDE": SIDE, "TILES": TILES}, WARPS),
     "find_ends": ({"SIDE": SIDE}, WARPS),
     "sum_columns": ({"COLUMNS": COLUMNS}, 4),
     "write_ends": ({"SIDE": SIDE}, 4),

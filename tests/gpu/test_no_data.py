@@ -35,7 +35,7 @@ def vit_h() -> Iterator[TorchSegmenter]:
         with META:
             sam = Sam(CONFIGS["vit_h"])
             for layer in sam.image_encoder.modules():
-                if isinstance(layer, nn.Linear | nn.Conv2d):
+                if isinstance(layer, nn.Linear):
                     layer.to(torch.bfloat16)
         yield TorchSegmenter(sam, weights_sha256="", precision="bf16")
 
@@ -109,7 +109,7 @@ def test_an_image_is_no_more_launches_than_docs_say(
     A graph is one launch beside its copies, one for each type of numbers: three in for a block of points, one in and two
     out for a batch of crops.
     """
-    assert (captured[1].of.total(), captured[7].of.total()) == (394, 850)
+    assert (captured[1].of.total(), captured[7].of.total()) == (389, 845)
     assert (attended[256].of.total(), attended[64].of.total()) == (86, 86)
     batch = {count: launches.of.total() - captured[count].of.total() + 4 for count, launches in encoded[1].items()}
     points = {
