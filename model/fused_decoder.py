@@ -47,11 +47,11 @@ class Tiling:
 
 @dataclass(frozen=True, slots=True)
 class Tilings:
-    """Of all kernels; no card has judged these yet (`python -m tests.gpu.decoder_on_a_card`)."""
+    """Of all kernels; `python -m tests.gpu.decoder_on_a_card` tries others."""
 
-    look_at_shared: Tiling = Tiling(positions=64, others=64, warps=4)
+    look_at_shared: Tiling = Tiling(positions=128, others=64, warps=4)
     answer_from_shared: Tiling = Tiling(positions=64, prompts=8, warps=4)
-    measure: Tiling = Tiling(positions=64, others=64, warps=4, programs=2)
+    measure: Tiling = Tiling(positions=64, others=64, warps=4, stages=3, programs=2)
     look: Tiling = Tiling(positions=64, others=4, warps=4)
     last_look: Tiling = Tiling(positions=64, others=4, warps=4, stages=1)
     answer: Tiling = Tiling(positions=64, others=4, warps=4, stages=1, programs=2)
