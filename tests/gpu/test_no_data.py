@@ -106,8 +106,8 @@ def test_an_image_is_no_more_launches_than_docs_say(
 ) -> None:
     """Without those that measure and trace masks, some 15 a crop. Whoever makes fewer lowers the numbers here.
 
-    A graph is one launch beside its copies, one for each type of numbers: three in for a block of points, one in and two
-    out for a batch of crops.
+    A graph is one launch beside its copies, one for each type of numbers: three in for a block of points, one in and
+    two out for a batch of crops.
     """
     assert (captured[1].of.total(), captured[7].of.total()) == (389, 845)
     assert {attended[points].of.total() for points in POINTS} == {86}
