@@ -106,11 +106,11 @@ def test_an_image_is_no_more_launches_than_docs_say(
 ) -> None:
     """Without those that measure and trace masks, some 15 a crop. Whoever makes fewer lowers the numbers here.
 
-    A graph is one launch beside its copies, one for each type of numbers: three in for a block of points, one in and two
-    out for a batch of crops.
+    A graph is one launch beside its copies, one for each type of numbers: three in for a block of points, one in and
+    two out for a batch of crops.
     """
     assert (captured[1].of.total(), captured[7].of.total()) == (389, 845)
-    assert {launches.of.total() for launches in attended.values()} == {86}
+    assert {attended[points].of.total() for points in POINTS} == {86}
     batch = {count: launches.of.total() - captured[count].of.total() + 4 for count, launches in encoded[1].items()}
     points = {
         count: decoded[count][1].of.total() - count // block * (attended[block].of.total() - 4)
