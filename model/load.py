@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from model import sam2_layouts
+from model.bundled import BUNDLED, CheckedWeights
 from model.config import MODELS, HieraConfig, ModelConfig
 from model.extras import without_extras
 from model.first_values import without_first_values
@@ -26,21 +26,15 @@ from model.sam import Sam
 from model.segmenter import TorchSegmenter
 from model.wrapped import take_off
 
-__all__ = ["CheckedWeights", "CheckpointError", "check_weights", "load_sam", "load_segmenter", "resolve_device"]
-
-BUNDLED = {"tiny": Path(__file__).parent / "weights" / "tiny.safetensors"}
-
-
-@dataclass(frozen=True)
-class CheckedWeights:
-    """What a checkpoint is, once its keys and shapes are known to fit.
-
-    sha256  hex digest of the file's bytes
-    notes   what was taken off or dropped to find the model in it, one sentence each
-    """
-
-    sha256: str
-    notes: tuple[str, ...] = ()
+__all__ = [
+    "BUNDLED",
+    "CheckedWeights",
+    "CheckpointError",
+    "check_weights",
+    "load_sam",
+    "load_segmenter",
+    "resolve_device",
+]
 
 
 @dataclass(frozen=True)
