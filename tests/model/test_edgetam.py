@@ -114,9 +114,9 @@ def test_the_files_of_the_named_model_say_what_they_are() -> None:
 
 
 def test_the_generator_finds_masks_with_it() -> None:
-    """Crops, stretch, points and the upscaling of fine maps find together."""
+    """Stretch, points and the upscaling of fine maps find together."""
     image_HW3 = held_out_scene(77, size_hw=(90, 150)).rgb_HW3
     sam = calibrated_sam_2(replace(SMALL, decoder_dim=128), image_HW3, seed=1)
-    recipe = Recipe(points_per_side=6, crop_n_layers=1, pred_iou_thresh=0.6, stability_score_thresh=0.6)
+    recipe = Recipe(points_per_side=6, pred_iou_thresh=0.6, stability_score_thresh=0.6, box_nms_thresh=0.98)
     [result] = generate_masks([image_HW3], TorchSegmenter(sam, weights_sha256=""), recipe)
     assert len(result.masks) > 3
