@@ -37,15 +37,23 @@ def timm_in_transformers() -> Generator[None]:
         "torchvision.ops.misc": {"FrozenBatchNorm2d": torch.nn.Identity},
     }
     wrapper = cast(Any, modeling_timm_wrapper)
-    before = dict(vars(wrapper))
+    checks = wrapper.requires_backends
     with standing_in(names):
         timm, repvit = importlib.import_module("timm"), importlib.import_module("timm.models.repvit")
-        vars(timm)["create_model"] = lambda name, **options: getattr(repvit, name)(**options)
-        vars(wrapper).update(timm=timm, requires_backends=lambda *_: None)
+
+        def create_model(name: str, **options: Any) -> Any:
+            return getattr(repvit, name)(**options)
+
+        vars(timm)["create_model"] = create_model
+        wrapper.timm, wrapper.requires_backends = timm, _no_checks
         try:
             yield
         finally:
-            wrapper.requires_backends = before["requires_backends"]
+            wrapper.requires_backends = checks
+
+
+def _no_checks(*_: object) -> None:
+    """transformers asks for torchvision too."""
 
 
 def edgetam_configs(config: RepVitConfig) -> dict[str, Any]:
