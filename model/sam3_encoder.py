@@ -7,6 +7,7 @@ Legend: B images, S input side.
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,8 +16,8 @@ from model.config import Sam3Config
 from model.hiera import Maps
 from model.opening import CheckpointError
 
-NEEDED = "transformers>=5.0,<6"
-"""SAM 3 came with 5.0. Versions that a run may use stand in pyproject.toml."""
+NEEDED = "transformers>=5.4,<6"
+"""SAM 3 came with 5.0, whose file imports torchvision at its top; 5.4.0 does not."""
 
 
 class Sam3Encoder(nn.Module):
@@ -42,10 +43,10 @@ def _vision_model(config: Sam3Config) -> Any:
     try:
         # Here, because it takes seconds of CPU time to import, and is optional.
         from transformers import Sam3VisionConfig, Sam3VisionModel, Sam3ViTConfig
-    except ModuleNotFoundError as error:
-        raise CheckpointError(f"{needs}, and {error.name} is not installed: pip install '{NEEDED}'") from error
     except ImportError as error:
-        raise CheckpointError(f"{needs}, and {_version()} does not have it: pip install '{NEEDED}'") from error
+        found = _version()
+        what = f"{found} does not have it ({error})" if found else "it is not installed"
+        raise CheckpointError(f"{needs}, and {what}: pip install '{NEEDED}'") from error
     config_of_trunk = Sam3ViTConfig(
         hidden_size=config.embed_dim,
         intermediate_size=config.mlp_dim,
@@ -69,6 +70,8 @@ def _vision_model(config: Sam3Config) -> Any:
 
 
 def _version() -> str:
-    from importlib.metadata import version
-
-    return f"transformers {version('transformers')}"
+    """Empty where it is not installed."""
+    try:
+        return f"transformers {version('transformers')}"
+    except PackageNotFoundError:
+        return ""
