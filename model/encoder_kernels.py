@@ -207,16 +207,19 @@ def attend(
     _store_operand(out, to, found / total[:, None], K, asks[:, None] & known, PARTS)
 
 
-@triton.jit(do_not_specialize=["W", "width", "taps"])
-def resize_rows(image, first, weight, out, W, width, taps, COLUMNS: tl.constexpr):
-    """`resize._resample` along rows of (H, W, 3) bytes, to (H, width, 3). A program does COLUMNS numbers of one row."""
+@triton.jit(do_not_specialize=["stride", "W", "width", "taps"])
+def resize_rows(image, stride, first, weight, out, W, width, taps, COLUMNS: tl.constexpr):
+    """`resize._resample` along rows of (H, W, 3) bytes, to (H, width, 3). A program does COLUMNS numbers of one row.
+
+    stride  from a row of the image to the next one
+    """
     y, i = tl.program_id(0).to(tl.int64), tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     there = i < 3 * width
     x, channel = i // 3, i % 3
     start = tl.load(first + x, mask=there, other=0)
     total = tl.zeros([COLUMNS], tl.int32) + 2097152  # a half, of 22 bits of fraction
     for tap in range(0, taps):
-        at = y * W * 3 + tl.minimum(start + tap, W - 1) * 3 + channel
+        at = y * stride + tl.minimum(start + tap, W - 1) * 3 + channel
         pixel = tl.load(image + at, mask=there, other=0).to(tl.int32)
         total += pixel * tl.load(weight + x * taps + tap, mask=there, other=0)
     value = tl.minimum(tl.maximum(total >> 22, 0), 255)
