@@ -1,0 +1,56 @@
+"""Background processes of a training: each has one thing of its own, and works on it until its parent ends.
+
+Owns how they start and end. Imports no torch, so that those that only draw start in a moment.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context, parent_process
+from typing import Any
+
+import cv2
+
+from model.training.scenes import SceneSource
+
+_own: list[Any] = []
+"""What this process, if it is a background process, works on."""
+
+
+def background(own: object, count: int) -> list[ProcessPoolExecutor]:
+    """`count` executors of one process each; `own` pickles, and is what `owned` returns there."""
+    return [
+        ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin, initargs=(own,))
+        for _ in range(count)
+    ]
+
+
+def owned() -> Any:
+    """See `background`."""
+    return _own[0]
+
+
+def drawn(index: int) -> bytes:
+    """In a process that owns a SceneSource: the scene with this number, pickled.
+
+    Plain bytes: torch would pass tensors as shared files, which outlive a process that is killed.
+    """
+    source: SceneSource = owned()
+    return pickle.dumps(source.scene(index), protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def _begin(own: object) -> None:
+    cv2.setNumThreads(1)
+    _own[:] = [own]
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A pool's process would wait for work for ever after its parent was killed."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
