@@ -2,7 +2,7 @@
 
 For a machine with a GPU that is there for minutes. OUT gets the averaged weights (averaged.safetensors), those of the
 last step, the curve and the state, from which the same command goes on. `python -m model.training finish` calibrates
-averaged weights, at leisure, which is what model.checkpoint should get. `jobs.train` trains with the project's settings.
+averaged weights, at leisure, which is what model.checkpoint should get. `jobs.train` trains with Hydra's settings.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Scenes on the training's device -> batches, made there: crops, flips, a camera's flaws, points.
 
-The same kind of views as batches.py makes in processes, for a GPU that would use them up faster than processes make them.
+The same kind of views as batches.py makes in processes, for a GPU that would use them up faster than these make them.
 Owns what is random in a view. Every choice comes from the generator that is passed in, and nothing waits for a value.
-Legend: N scenes, B images, K points of an image, L levels, H W pixels of a scene, S input side, h w cells of the truths.
+Legend: B scenes and their images, K points of an image, L levels, H W pixels of a scene, S input side, h w cells of the
+truths, N steps along a side or cells.
 """
 
 from __future__ import annotations
@@ -161,8 +162,10 @@ def _blurred(images_B3SS: Tensor, sigma_B: Tensor) -> Tensor:
 
 
 def _points(labels_BLhw: Tensor, settings: ViewSettings, random: _Random) -> tuple[Tensor, Tensor, Tensor]:
-    """Points and what each may mean, as `batches.choose_points` has them, but for NEAR_EDGE: (B, K, 2), (B, K, L, h, w),
-    (B, K, L)."""
+    """Points and what each may mean, as `batches.choose_points` has them, but for NEAR_EDGE.
+
+    returns  (B, K, 2), (B, K, L, h, w), (B, K, L)
+    """
     B, L, _, w = labels_BLhw.shape
     K, device = settings.points, labels_BLhw.device
     flat_BLN = labels_BLhw.flatten(2)

@@ -2,8 +2,8 @@
 
 Every random choice comes from the generator that is passed in, so a step depends on nothing that ran before it.
 
-Legend: B images, K points of an image, P = B * K prompts, M outputs, L levels, h w cells of the truths, which are as many
-as the low-resolution ones or a multiple (`fineness` along a side).
+Legend: B images, K points of an image, P = B * K prompts, M outputs, L levels, h w cells of the truths, which are as
+many as the low-resolution ones or a multiple (`fineness` along a side).
 """
 
 from __future__ import annotations

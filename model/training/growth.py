@@ -21,8 +21,9 @@ BLOCK = "image_encoder.blocks."
 def grown(start: Sam, config: ModelConfig) -> Sam:
     """A model of these sizes that begins with the weights of `start`.
 
-    A depth that is a multiple puts new blocks before each old one. They change nothing until they have learned. Positions
-    are interpolated; tables of relative positions keep their distances in tokens, and those beyond have the farthest's.
+    A depth that is a multiple puts new blocks before each old one. They change nothing until they have learned.
+    Positions are interpolated; tables of relative positions keep their distances in tokens, and those beyond have the
+    farthest's.
     raises  CheckpointError if another size differs, or an old block would see another neighbourhood
     """
     sam = Sam(config)

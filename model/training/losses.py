@@ -34,7 +34,7 @@ class PromptLoss:
         return replace(self, total=self.total.detach())
 
     def figures(self) -> dict[str, Tensor]:
-        """Numbers for the log, where the loss is: the terms, the IoU of the best output for each truth, the share of good outputs."""
+        """For the log, and on the device: the terms, the IoU of each truth's best output, the share of good outputs."""
         best_PL = self.true_iou_PML.amax(1)
         return {
             "mask": self.mask,
@@ -83,8 +83,8 @@ def single_mask_loss(logits_Phw: Tensor, predicted_iou_P: Tensor, truth_Phw: Ten
 
 
 def pairwise_mask_cost(logits_PMhw: Tensor, truths_PLhw: Tensor, settings: LossSettings) -> Tensor:
-    """(P, M, L): focal term (mean over cells, those at a truth's outline weighted) plus dice term of every output against
-    every truth of its prompt.
+    """(P, M, L): focal term (mean over cells, in which a truth's outline has more weight) plus dice term of every output
+    against every truth of its prompt.
 
     source  focal arXiv:1708.02002 without its class weight, dice arXiv:1606.04797; SAM combines them 20 : 1
     """

@@ -61,16 +61,16 @@ class TrainSettings:
     steps: int = 8000
     """Length of the training; the schedule follows it, so equal settings give equal weights on one machine."""
     fineness: int = 1
-    """Cells of a truth along a side of a low-resolution cell. The logits are interpolated to them, so 2 teaches where in
-    a cell an outline runs. The paper: 1."""
+    """Cells of a truth along a side of a low-resolution cell. The logits are interpolated to them, so 2 teaches where
+    in a cell an outline runs. The paper: 1."""
     pool: int = 0
-    """If set, that many scenes are kept on the device, where the views are made; the processes draw as fast as they can.
-    For a GPU. No two trainings are alike then. 0: the processes make the views, and equal settings give equal ones."""
+    """If set, that many scenes are kept on the device, where views are made of them; the processes draw as fast as they
+    can. For a GPU. No two trainings are alike then. 0: the processes make the views, and equal settings equal ones."""
     minutes: float | None = None
     """If set, wall time to spend instead; the schedule follows the clock, and no two trainings are alike."""
     start: str = ""
-    """Weights to start from, in a layout that model.checkpoint takes, of the same sizes or of fewer input pixels or blocks
-    (growth.py); empty is from nothing."""
+    """Weights to start from, in a layout that model.checkpoint takes, of the same sizes or of fewer input pixels or
+    blocks (growth.py); empty is from nothing."""
     source: str = ""
     """Images with masks to train on beside drawn scenes: the OUT of a finished run, or a tar or folder of SA-1B's
     images and annotation files."""

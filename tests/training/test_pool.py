@@ -88,13 +88,11 @@ def test_a_step_on_a_gpu_has_all_its_operands_there_and_the_same_loss() -> None:
     learner = Learner(config).eval()
     settings = replace(SMALL, follow_ups=3, loss=LossSettings(boundary_weight=2.0))
     with torch.no_grad():
-        here = batch_loss(learner, BATCH, Step(settings, True, rng())).total
+        here = batch_loss(learner, BATCH, Step(settings, follow_up=True, rng=rng())).total
     with pretended_device(), torch.no_grad():
         moved(learner)
-        scenes = [column.to(CUDA) for column in (RGB_BHW3, LABELS_BLHW)]
-        drawn_there = device_batch(*scenes, VIEW, None)
-        assert drawn_there.images_B3SS.is_cuda
-        there = batch_loss(learner, BATCH.to(CUDA), Step(settings, True, rng())).total
+        assert device_batch(RGB_BHW3.to(CUDA), LABELS_BLHW.to(CUDA), VIEW, None).images_B3SS.is_cuda
+        there = batch_loss(learner, BATCH.to(CUDA), Step(settings, follow_up=True, rng=rng())).total
     assert torch.allclose(here, inner_of(there), rtol=1e-5)
 
 
