@@ -2,7 +2,8 @@
 
 For a machine with a GPU that is there for minutes. OUT gets the averaged weights (averaged.safetensors), those of the
 last step, the curve and the state, from which the same command goes on. `python -m model.training finish` calibrates
-averaged weights, at leisure, which is what model.checkpoint should get. `jobs.train` trains with Hydra's settings.
+averaged weights, at leisure, which is what model.checkpoint should get; `photographs` makes the file of textures and
+cut-outs that scenes may be drawn with. `jobs.train` trains with Hydra's settings.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from typing import Any
 import torch
 
 from model.load import load_sam
-from model.training.export import export_calibrated, export_weights, notes_of, read_notes
+from model.training.calibrate import read_notes
+from model.training.export import export_calibrated, export_weights, notes_of
 from model.training.loop import Training, view_settings
+from model.training.photo_bank import gather
 from model.training.settings import TrainSettings
 
 BEGUN = time.monotonic()
@@ -80,7 +83,7 @@ def _with(settings: Any, path: Sequence[str], text: str) -> Any:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m model.training", description="Train a small model.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, places in (("train", ["out"]), ("finish", ["weights", "out"])):
+    for name, places in (("photographs", ["out"]), ("train", ["out"]), ("finish", ["weights", "out"])):
         command = commands.add_parser(name)
         for place in places:
             command.add_argument(place, type=Path)
@@ -90,7 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     settings: TrainSettings = changed(TrainSettings(), given.set)
     logging.info("%s", json.dumps(asdict(settings)))
-    if given.command == "train":
+    if given.command == "photographs":
+        gather(given.out)
+    elif given.command == "train":
         train(given.out, settings, seconds=given.seconds)
     else:
         finish(given.weights, given.out, settings)

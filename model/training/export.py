@@ -28,16 +28,9 @@ def export_training(training: Training, path: Path) -> Evaluation:
 def notes_of(training: Training) -> dict[str, str]:
     """What a training's weights came from. The file is given to others: what it began from has a name, and no place."""
     given = training.settings
-    settings = replace(given, start=Path(given.start).name, source=Path(given.source).name)
+    names = {name: Path(getattr(given, name)).name for name in ("start", "source", "photographs")}
+    settings = replace(given, **names)
     return {"training": json.dumps(asdict(settings)), "progress": json.dumps(asdict(training.progress))}
-
-
-def read_notes(path: Path) -> dict[str, str]:
-    """What `export_weights` wrote beside the weights, but for the sizes."""
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as weights:
-        return {name: note for name, note in (weights.metadata() or {}).items() if name != "config"}
 
 
 def export_calibrated(sam: Sam, path: Path, view: ViewSettings, *, images: int, notes: Mapping[str, str]) -> Evaluation:

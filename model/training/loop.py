@@ -26,6 +26,7 @@ from model.config import CONFIGS, ModelConfig
 from model.load import load_sam, resolve_device
 from model.sam import Sam
 from model.training.batches import Batch, TrainingBatches, ViewSettings, held_out_batches, prefetched, split_batch
+from model.training.calibrate import calibration_of, undo
 from model.training.evaluate import Evaluation, outputs_and_truths, summarise
 from model.training.forward import Step, batch_loss
 from model.training.growth import grown
@@ -59,11 +60,11 @@ class Training:
         self.settings = settings
         self.progress = Progress()
         self.device = resolve_device(settings.device)
-        self.scenes = scenes or DrawnScenes(settings.seed)
+        self.scenes = scenes or drawn_scenes(settings)
         torch.manual_seed(settings.seed)
         self.learner = Learner(CONFIGS[settings.model], drop_path=settings.drop_path)
         if settings.start:
-            start = grown(load_sam(Path(settings.start).read_bytes()), self.sam.config)
+            start = grown(_uncalibrated(Path(settings.start)), self.sam.config)
             self.sam.load_state_dict(start.state_dict())
         self.learner.to(self.device)
         self.average = {key: value.detach().clone() for key, value in self.sam.state_dict().items()}
@@ -224,6 +225,19 @@ class Training:
         training.average = state["average"]
         training.optimiser.load_state_dict(state["optimiser"])
         return training
+
+
+def drawn_scenes(settings: TrainSettings) -> DrawnScenes:
+    """Those that a training with these settings draws."""
+    return DrawnScenes(settings.seed, settings.photographs, settings.photograph_share)
+
+
+def _uncalibrated(weights: Path) -> Sam:
+    """The weights as a training left them: calibrated logits would be decisive where they should still learn."""
+    sam, calibration = load_sam(weights.read_bytes()), calibration_of(weights)
+    if calibration is not None:
+        undo(sam, calibration)
+    return sam
 
 
 def _rng(device: str, *numbers: int) -> torch.Generator:

@@ -83,7 +83,7 @@ def single_mask_loss(logits_Phw: Tensor, predicted_iou_P: Tensor, truth_Phw: Ten
 
 
 def pairwise_mask_cost(logits_PMhw: Tensor, truths_PLhw: Tensor, settings: LossSettings) -> Tensor:
-    """(P, M, L): focal term (mean over cells, in which a truth's outline has more weight) plus dice term of every output
+    """(P, M, L): focal term (mean over cells, a truth's outline with more weight) plus dice term of every output
     against every truth of its prompt.
 
     source  focal arXiv:1708.02002 without its class weight, dice arXiv:1606.04797; SAM combines them 20 : 1

@@ -71,6 +71,10 @@ class TrainSettings:
     start: str = ""
     """Weights to start from, in a layout that model.checkpoint takes, of the same sizes or of fewer input pixels or
     blocks (growth.py); empty is from nothing."""
+    photographs: str = ""
+    """File of textures and cut-outs (`python -m model.training photographs`) that a share of the drawn scenes gets."""
+    photograph_share: float = 0.5
+    """That share, in [0, 1]."""
     source: str = ""
     """Images with masks to train on beside drawn scenes: the OUT of a finished run, or a tar or folder of SA-1B's
     images and annotation files."""
