@@ -40,14 +40,19 @@ def train(out: Path, settings: TrainSettings, *, seconds: float) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if not is_begun:
         training.evaluated(state)
-    left_s = seconds - RESERVE_S - (time.monotonic() - BEGUN)
+    left_s = seconds - RESERVE_S - seconds_since_begin()
     minutes = (training.progress.elapsed_s + left_s) / 60
     training.settings = replace(settings, minutes=minutes)
     training.run(state)
     notes = notes_of(training)
     export_weights(training.averaged(), out / "averaged.safetensors", notes=notes)
     export_weights(training.sam, out / "last.safetensors", notes=notes)
-    logging.info("all written after %.0f s", time.monotonic() - BEGUN)
+    logging.info("all written after %.0f s", seconds_since_begin())
+
+
+def seconds_since_begin() -> float:
+    """Of this process, as far as a program can tell."""
+    return time.monotonic() - BEGUN
 
 
 def finish(weights: Path, out: Path, settings: TrainSettings) -> None:

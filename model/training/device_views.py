@@ -17,9 +17,8 @@ from torch import Tensor
 
 from model.training.batches import Batch, ViewSettings
 from model.training.losses import outlines
+from model.training.processes import MOST_IDS
 
-MOST_IDS = 2048
-"""Ids of a scene are below this."""
 BLUR_REACH = 4
 """Pixels to each side that a blur takes in."""
 NEAR_EDGE = 4.0

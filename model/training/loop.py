@@ -143,6 +143,7 @@ class Training:
             last = now
             if self.progress.step % self.settings.log_every == 0:
                 log.info("%s", means.line(self))
+                means.check(self)
                 means = Means()
             if now - saved > self.settings.save_every_s:
                 self.save(checkpoint)
@@ -265,6 +266,14 @@ class Means:
             self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._count += 1
         self._images += images
+
+    def check(self, training: Training) -> None:
+        """raises  FloatingPointError if the training has diverged"""
+        if not all(torch.isfinite(total) for total in self._sums.values()):
+            raise FloatingPointError(
+                f"a figure is no number at step {training.progress.step}: go on from the last checkpoint with a lower "
+                "learning_rate"
+            )
 
     def line(self, training: Training) -> str:
         """One line of progress."""

@@ -13,8 +13,12 @@ from multiprocessing import get_context, parent_process
 from typing import Any
 
 import cv2
+import numpy as np
 
 from model.training.scenes import SceneSource
+
+MOST_IDS = 2048
+"""Ids of a scene's things are below this."""
 
 _own: list[Any] = []
 """What this process, if it is a background process, works on."""
@@ -34,12 +38,15 @@ def owned() -> Any:
 
 
 def drawn(index: int) -> bytes:
-    """In a process that owns a SceneSource: the scene with this number, pickled.
+    """In a process that owns a SceneSource: rgb_HW3 uint8 and labels_LHW int16 of the scene with this number, pickled.
 
-    Plain bytes: torch would pass tensors as shared files, which outlive a process that is killed.
+    Plain bytes: torch would pass tensors as shared files, which outlive a process that is killed. What is numbered from
+    MOST_IDS on is left out.
     """
     source: SceneSource = owned()
-    return pickle.dumps(source.scene(index), protocol=pickle.HIGHEST_PROTOCOL)
+    scene = source.scene(index)
+    labels_LHW = (scene.labels_3HW * (scene.labels_3HW < MOST_IDS)).astype(np.int16)
+    return pickle.dumps((np.ascontiguousarray(scene.rgb_HW3), labels_LHW), protocol=pickle.HIGHEST_PROTOCOL)
 
 
 def _begin(own: object) -> None:

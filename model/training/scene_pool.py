@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from model.training.batches import Batch, ViewSettings
-from model.training.device_views import MOST_IDS, device_batch
+from model.training.device_views import device_batch
 from model.training.processes import background, drawn
-from model.training.scenes import Scene, SceneSource
+from model.training.scenes import SceneSource
 
 AHEAD = 3
 """Scenes that a process has to draw, so that it never waits for the training."""
@@ -96,18 +96,14 @@ class ScenePool:
 
     def _take_in(self) -> None:
         """What has been drawn goes to the device in one copy, which the host does not wait for."""
-        scenes: list[Scene] = []
+        scenes: list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]] = []
         for process, asked in zip(self._processes, self._asked, strict=True):
             while asked[0].done() and len(scenes) < self._settings.scenes:
                 scenes.append(pickle.loads(asked.popleft().result()))
                 asked.append(self._ask(process))
         if not scenes:
             return
-        labels_MLHW = np.stack([scene.labels_3HW for scene in scenes])
-        labels_MLHW[labels_MLHW >= MOST_IDS] = 0
-        new = _Kept(
-            self._moved(np.stack([scene.rgb_HW3 for scene in scenes])), self._moved(labels_MLHW.astype(np.int16))
-        )
+        new = _Kept(*(self._moved(np.stack(column)) for column in zip(*scenes, strict=True)))
         self._kept = self._kept or _Kept.like(new, self._settings.scenes)
         before_end = self._settings.scenes - self._place
         self._kept.put(self._place, new.some(slice(0, before_end)))

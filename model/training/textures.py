@@ -62,7 +62,7 @@ def surface(rng: np.random.Generator, hw: tuple[int, int], base_3: Image) -> Ima
     strength = rng.beta(1.2, 2.5)
     second_3 = base_3 + (colour(rng) - base_3) * np.float32(strength)
     blend_hw = _pattern(rng, hw)
-    rgb_hw3 = blend_hw[..., None] * (second_3 - base_3)
+    rgb_hw3: Image = blend_hw[..., None] * (second_3 - base_3).astype(np.float32)
     rgb_hw3 += base_3
     if rng.random() < 0.7:
         rgb_hw3 *= (1.0 + np.float32(rng.uniform(0.05, 0.35)) * _shading(rng, hw))[..., None]
