@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ from model.training.forward import Step, batch_loss
 from model.training.growth import grown
 from model.training.learner import Learner
 from model.training.losses import PromptLoss
+from model.training.means import Means
 from model.training.optimiser import Optimiser
 from model.training.replicas import Replicas
 from model.training.scene_pool import PoolSettings, ScenePool
@@ -39,6 +40,13 @@ from model.training.scenes import DrawnScenes, SceneSource
 from model.training.settings import Schedule, TrainSettings
 
 log = logging.getLogger(__name__)
+
+_ATTENTION = {
+    # On a CPU and with so few tokens plain products go back faster than the fused kernel: a tenth of a step.
+    "cpu": [SDPBackend.MATH],
+    # cuDNN's would be built anew for each of the sizes, and gives no gradient to a bias.
+    "cuda": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
+}
 
 
 @dataclass
@@ -142,8 +150,8 @@ class Training:
             self.progress.elapsed_s += now - last
             last = now
             if self.progress.step % self.settings.log_every == 0:
-                log.info("%s", means.line(self))
-                means.check(self)
+                log.info("%s: %s", self._where(), means.line())
+                means.check(self.progress.step)
                 means = Means()
             if now - saved > self.settings.save_every_s:
                 self.save(checkpoint)
@@ -151,6 +159,9 @@ class Training:
             if now - evaluated > self.settings.evaluate_every_s:
                 self.evaluated(checkpoint)
                 evaluated = time.monotonic()
+
+    def _where(self) -> str:
+        return f"step {self.progress.step} ({100 * self.fraction:.1f} %), {self.progress.elapsed_s:.0f} s"
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One step of the optimiser; returns what was measured on the way, and waits for no value of it."""
@@ -167,8 +178,7 @@ class Training:
             return loss.detach()
 
         parts = split_batch(batch.to(self.device), self.replicas.count)
-        # On a CPU and with so few tokens plain products go back faster than the fused kernel: a tenth of a step.
-        with sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext():
+        with sdpa_kernel(_ATTENTION[self.device.type]):
             losses = self.replicas.backward(list(enumerate(parts)), backward)
         norm = torch.nn.utils.clip_grad_norm_(self.learner.parameters(), self.settings.clip_norm)
         rate = self.learning_rate
@@ -251,36 +261,6 @@ def _share_of_peak(schedule: Schedule, fraction: float) -> float:
     if schedule is Schedule.COSINE:
         return max(0.01, 0.5 * (1 + math.cos(math.pi * fraction)))
     return 0.1 ** sum(fraction >= drop for drop in (2 / 3, 0.963))
-
-
-class Means:
-    """Running means between two log lines."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._count = self._images = 0
-        self._since = time.monotonic()
-
-    def add(self, measured: dict[str, Tensor], images: int) -> None:
-        for name, value in measured.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._count += 1
-        self._images += images
-
-    def check(self, training: Training) -> None:
-        """raises  FloatingPointError if the training has diverged"""
-        if not all(torch.isfinite(total) for total in self._sums.values()):
-            raise FloatingPointError(
-                f"a figure is no number at step {training.progress.step}: go on from the last checkpoint with a lower "
-                "learning_rate"
-            )
-
-    def line(self, training: Training) -> str:
-        """One line of progress."""
-        rate = self._images / (time.monotonic() - self._since)
-        parts = [f"{name} {float(total) / self._count:.4g}" for name, total in self._sums.items()]
-        done = f"step {training.progress.step} ({100 * training.fraction:.1f} %), {training.progress.elapsed_s:.0f} s"
-        return f"{done}: {', '.join(parts)}, {rate:.1f} images/s"
 
 
 def view_settings(settings: TrainSettings, config: ModelConfig) -> ViewSettings:

@@ -95,7 +95,7 @@ def pairwise_mask_cost(logits_PMhw: Tensor, truths_PLhw: Tensor, settings: LossS
     positive = -log_on * (1 - on) ** settings.focal_gamma if settings.focal_gamma else -log_on
     negative = -log_off * on**settings.focal_gamma if settings.focal_gamma else -log_off
     if settings.boundary_weight:
-        weights = 1 + settings.boundary_weight * outlines(truths_PLhw).flatten(2)
+        weights = 1 + settings.boundary_weight * outlines(truths_PLhw).flatten(2).float()
         sums = _products(positive - negative, weights * truths) + _products(negative, weights)
         focal = sums / weights.sum(2)[:, None]
     else:
