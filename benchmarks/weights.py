@@ -19,7 +19,7 @@ from benchmarks.cases import drawn_image
 from benchmarks.image_cost import Shares
 from benchmarks.widen import widened
 from model.config import CONFIGS
-from model.load import BUNDLED, load_sam
+from model.load import BUNDLED, load_sam, resolve_device
 from model.segmenter import TorchSegmenter
 from model.training.calibrate import Calibration, apply
 from pipeline.masks.crops import grid_points
@@ -77,18 +77,19 @@ def find_weights(model: str, *, given: str | None, folder: Path) -> Weights:
 
 def _widened(model: str) -> dict[str, torch.Tensor]:
     """The bundled model's function in the sizes of `model`, its scores shifted and its logits scaled."""
-    sam = widened(load_sam(BUNDLED["tiny"].read_bytes()), CONFIGS[model])
+    sam = widened(load_sam(BUNDLED["tiny"].read_bytes()), CONFIGS[model]).to(resolve_device("auto"))
     image_HW3 = drawn_image(model, CALIBRATION_SCENE, CALIBRATION_HW)
     segmenter = TorchSegmenter(sam, weights_sha256="")
     points_xy_P2 = grid_points(CALIBRATION_HW, POINTS_PER_SIDE)
     answer = segmenter.decode(segmenter.encode([image_HW3])[0], points_xy_P2, pred_iou_thresh=-math.inf)
+    iou_PM, logits_PMhw = answer.predicted_iou_PM.cpu(), answer.logits_PMhw.cpu()
     recipe = Recipe()
-    offset = recipe.pred_iou_thresh - float(answer.predicted_iou_PM.quantile(1 - ABOVE_IOU))
-    above_Nhw = answer.logits_PMhw[answer.predicted_iou_PM > recipe.pred_iou_thresh - offset]
+    offset = recipe.pred_iou_thresh - float(iou_PM.quantile(1 - ABOVE_IOU))
+    above_Nhw = logits_PMhw[iou_PM > recipe.pred_iou_thresh - offset]
     # The cut moves through the logits by 1; that is to scale the logits, read the other way.
     stable = [_stable_share(above_Nhw, recipe, offset=recipe.stability_score_offset / factor) for factor in FACTORS]
     factor = next((factor for factor, share in zip(FACTORS, stable, strict=True) if share >= STABLE), FACTORS[-1])
-    apply(sam, Calibration(factor, 1.0, offset))
+    apply(sam.cpu(), Calibration(factor, 1.0, offset))
     return sam.state_dict()
 
 

@@ -9,10 +9,12 @@ heads, d channels a head, w tokens a side of a window.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model import encoder_kernels
@@ -23,22 +25,21 @@ from model.sam import Sam
 
 kernels: Any = encoder_kernels  # Triton has no types for launches
 
-ATTENTION_WARPS = 8
-"""With 4 a block of 128 queries spills registers on sm_90 (tests/gpu/compile_kernels)."""
 LANES = 2048
 """Numbers of a program of the kernels that go over tokens, or one token's if it has more."""
 PIXELS = 512
 """Of a program of the resize, along a row."""
-QUERIES, KEYS = 128, 64
-"""Lanes of a block of queries and of keys, at most."""
+ATTENTION = {1: (128, 64, 8, 2), 3: (128, 32, 8, 1)}
+"""By the parts of operands: lanes of a block of queries and of keys, or one row's if it has more; warps; stages."""
 
 
 class Product:
-    """x W^T of a linear layer without its bias, which the kernel after it adds."""
+    """x W^T of a linear layer without its bias, which the kernel after it adds, or with it."""
 
     def __init__(self, layer: nn.Linear, form: Form) -> None:
         weight_NC, self._form = layer.weight.detach(), form
         self.bias_N = layer.bias.detach().float()
+        self._bias_N = self.bias_N.to(form.whole)
         high_NC = weight_NC.to(form.dtype)
         self._weight_NK = high_NC
         if form.parts == 3:
@@ -49,6 +50,12 @@ class Product:
         if self._form.parts == 1:
             return torch.mm(operand_TK, self._weight_NK.t())
         return torch.mm(operand_TK, self._weight_NK.t(), out_dtype=torch.float32)
+
+    def with_bias(self, operand_TK: Tensor) -> Tensor:
+        """As a call gives it. The sum is rounded once."""
+        if self._form.parts == 1:
+            return torch.addmm(self._bias_N, operand_TK, self._weight_NK.t())
+        return self(operand_TK).add_(self._bias_N)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +85,13 @@ class FusedEncoder:
 
     def __call__(self, images_B3SS: Tensor) -> Tensor:
         """Normalised, padded images -> (B, C, g, g) float32."""
-        form, dtype = self._form, self._encoder.patch_embed.proj.weight.dtype
-        patches_BggC = self._encoder.patch_embed(images_B3SS.to(dtype))
-        x_BggC = (patches_BggC + self._encoder.pos_embed).contiguous()
+        form = self._form
+        x_BggC = patches(images_B3SS, self._encoder.patch_embed.proj) + self._encoder.pos_embed
         x_TC = x_BggC.flatten(0, 2)
         update: tuple[Tensor, Tensor] | None = None
         for each in self._blocks:
             operand_TK = add_and_norm(x_TC, update, each.block.norm1, form)
-            qkv_TN = each.qkv(operand_TK)
+            qkv_TN = each.qkv.with_bias(operand_TK)
             attended_TK = attention(qkv_TN, each.qkv.bias_N, each.relative, each.block.attn, self._grid, form)
             update = each.proj(attended_TK), each.proj.bias_N
             operand_TK = add_and_norm(x_TC, update, each.block.norm2, form)
@@ -94,9 +100,15 @@ class FusedEncoder:
         if update is not None:
             x_TC = x_TC + update[0] + update[1]
         x_BCgg = x_TC.view(x_BggC.shape).permute(0, 3, 1, 2)
-        for layer in self._encoder.neck:
-            x_BCgg = layer(x_BCgg.to(cast(Tensor, layer.weight).dtype))
-        return x_BCgg
+        return cast(Tensor, self._encoder.neck(x_BCgg))
+
+
+def patches(images_B3SS: Tensor, layer: nn.Conv2d) -> Tensor:
+    """The squares of the images through `layer`, (B, g, g, C), as a product, in half the time of a convolution."""
+    size, (B, channels, S, _) = layer.weight.shape[-1], images_B3SS.shape
+    g = S // size
+    squares = images_B3SS.view(B, channels, g, size, g, size).permute(0, 2, 4, 1, 3, 5)
+    return F.linear(squares.reshape(B, g, g, -1), layer.weight.flatten(1), layer.bias)
 
 
 def add_and_norm(x_TC: Tensor, update: tuple[Tensor, Tensor] | None, norm: nn.LayerNorm, form: Form) -> Tensor:
@@ -127,25 +139,27 @@ def bias_and_gelu(x_TK: Tensor, bias_K: Tensor, form: Form) -> Tensor:
 def attention(
     qkv_TN: Tensor, bias_N: Tensor, relative: tuple[Tensor, Tensor], layer: Attention, grid: int, form: Form
 ) -> Tensor:
-    """Of all images, within windows or over the grid, as an operand of the projection."""
+    """Of all images, within windows or over the grid, as an operand of the projection.
+
+    bias_N  which `qkv_TN` has
+    """
     T, H, w = len(qkv_TN), layer.heads, layer.side
     d, B = qkv_TN.shape[1] // (3 * H), T // grid**2
     precision = "ieee" if form.parts == 1 else "bf16x3"
     by_row_THw = torch.empty(T, H, w, dtype=form.whole, device=qkv_TN.device)
     by_column_THw = torch.empty_like(by_row_THw)
-    tokens, lanes = min(64, max(16, _power_of_2(grid))), max(16, _power_of_2(w))
+    tokens, lanes, channels = min(64, max(16, _power_of_2(grid))), max(16, _power_of_2(w)), max(16, _power_of_2(d))
     kernels.relative_tables[2 * grid, B * H, _per(grid, tokens)](
-        qkv_TN, bias_N, *relative, by_row_THw, by_column_THw, grid,
-        H=H, d=d, w=w, TOKENS=tokens, WINDOW=lanes, D=max(16, _power_of_2(d)), PRECISION=precision, num_warps=4,
+        qkv_TN, *relative, by_row_THw, by_column_THw, grid,
+        H=H, d=d, w=w, TOKENS=tokens, WINDOW=lanes, D=channels, PRECISION=precision, num_warps=4,
     )  # fmt: skip
     out_TK = form.operand(T, H * d, qkv_TN)
-    across, query_rows, key_rows = _per(grid, w), max(1, QUERIES // lanes), max(1, KEYS // lanes)
-    first = 64 if d > 64 else max(16, _power_of_2(d))
-    second = max(16, _power_of_2(d - first)) if d > first else 0
+    queries, keys, warps, stages = ATTENTION[form.parts]
+    across, query_rows, key_rows = _per(grid, w), max(1, queries // lanes), max(1, keys // lanes)
     kernels.attend[_per(w, query_rows), across**2, B * H](
-        qkv_TN, bias_N, by_row_THw, by_column_THw, out_TK, grid, across, d**-0.5,
-        H=H, d=d, w=w, QUERY_ROWS=query_rows, KEY_ROWS=key_rows, WIDTH=lanes, D1=first, D2=second,
-        PARTS=form.parts, PRECISION=precision, num_warps=ATTENTION_WARPS, num_stages=2 if form.parts == 1 else 1,
+        qkv_TN, bias_N, by_row_THw, by_column_THw, out_TK, grid, across, d**-0.5 * math.log2(math.e),
+        H=H, d=d, w=w, QUERY_ROWS=query_rows, KEY_ROWS=key_rows, WIDTH=lanes, D=channels, PADDED=grid % w != 0,
+        PARTS=form.parts, PRECISION=precision, num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return out_TK
 

@@ -58,7 +58,7 @@ class TorchSegmenter:
         self._encoder_dtype = PRECISIONS[precision]
         self.preprocess = preprocess_of(sam)
         with torch.inference_mode():
-            self._decoder = PointDecoder(self.sam)
+            self._decoder = PointDecoder(self.sam, precision)
             self._batches = batches_for(self.sam, self._decoder.share, precision)
 
     @property

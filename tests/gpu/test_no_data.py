@@ -35,7 +35,7 @@ def vit_h() -> Iterator[TorchSegmenter]:
         with META:
             sam = Sam(CONFIGS["vit_h"])
             for layer in sam.image_encoder.modules():
-                if isinstance(layer, nn.Linear | nn.Conv2d):
+                if isinstance(layer, nn.Linear):
                     layer.to(torch.bfloat16)
         yield TorchSegmenter(sam, weights_sha256="", precision="bf16")
 
@@ -108,7 +108,7 @@ def test_an_image_is_no_more_launches_than_docs_say(
 
     A graph is one launch beside its copies: two in, of points and of the rest, and for an encoding one out.
     """
-    assert (captured[1].of.total(), captured[7].of.total()) == (366, 654)
+    assert (captured[1].of.total(), captured[7].of.total()) == (361, 649)
     batch = {count: launches.of.total() - captured[count].of.total() + 3 for count, launches in encoded[1].items()}
     points = {
         count: decoded[count][1].of.total() - count // block * (attended[block].of.total() - 3)
