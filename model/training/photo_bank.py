@@ -60,7 +60,11 @@ PHOTOGRAPHS = (
         parts=[(172, 390, 38, 42, 0)],
     ),
     Photograph(file="skimage/data/brick.png", licence=f"{CC0}, CC0Textures Bricks25", textures=[_FULL]),
-    Photograph(file="skimage/data/grass.png", licence=f"{CC0}, texturehaven.com", textures=[_FULL]),
+    Photograph(
+        file="skimage/data/grass.png",
+        licence=f"{CC0}, linolafett (deviantart.com/linolafett/art/Grass-01-434853879)",
+        textures=[_FULL],
+    ),
     Photograph(file="skimage/data/gravel.png", licence=f"{CC0}, CC0Textures Gravel04", textures=[_FULL]),
     Photograph(
         file="skimage/data/camera.png",
@@ -92,7 +96,7 @@ PHOTOGRAPHS = (
     Photograph(file="skimage/data/hubble_deep_field.jpg", licence="NASA, public domain", textures=[(0, 0, 1000, 872)]),
     Photograph(
         file="skimage/data/retina.jpg",
-        licence=f"{CC0}, doi:10.15347/wjm/2014.010",
+        licence=f"{CC0}, Mikael Häggström (doi:10.15347/wjm/2014.008)",
         textures=[(400, 400, 600, 600)],
         around=(5, 5, 1400, 1400),
         surely=[(300, 300, 800, 800)],

@@ -6,7 +6,6 @@ Owns how they start and end. Imports no torch, so that those that only draw star
 from __future__ import annotations
 
 import os
-import pickle
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
@@ -14,6 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from model.training.scenes import SceneSource
 
@@ -38,15 +38,26 @@ def owned() -> Any:
 
 
 def drawn(index: int) -> bytes:
-    """In a process that owns a SceneSource: rgb_HW3 uint8 and labels_LHW int16 of the scene with this number, pickled.
+    """In a process that owns a SceneSource: the scene with this number, for `opened`.
 
-    Plain bytes: torch would pass tensors as shared files, which outlive a process that is killed. What is numbered from
-    MOST_IDS on is left out.
+    Plain bytes: torch would pass tensors as shared files, which outlive a process that is killed; and an unpickled array
+    would be one copy more. What is numbered from MOST_IDS on is left out.
     """
     source: SceneSource = owned()
     scene = source.scene(index)
     labels_LHW = (scene.labels_3HW * (scene.labels_3HW < MOST_IDS)).astype(np.int16)
-    return pickle.dumps((np.ascontiguousarray(scene.rgb_HW3), labels_LHW), protocol=pickle.HIGHEST_PROTOCOL)
+    return b"".join(
+        (np.array(scene.rgb_HW3.shape[:2], np.int32).tobytes(), scene.rgb_HW3.tobytes(), labels_LHW.tobytes())
+    )
+
+
+def opened(data: bytes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]:
+    """rgb_HW3 and labels_LHW of `drawn`, as views of its bytes."""
+    height, width = np.frombuffer(data, np.int32, count=2).tolist()
+    pixels, begin = 3 * height * width, 8
+    rgb_HW3 = np.frombuffer(data, np.uint8, count=pixels, offset=begin).reshape(height, width, 3)
+    labels_LHW = np.frombuffer(data, np.int16, offset=begin + pixels).reshape(-1, height, width)
+    return rgb_HW3, labels_LHW
 
 
 def _begin(own: object) -> None:

@@ -6,8 +6,8 @@ with a pool does not repeat to the bit. Legend: N scenes, L levels, H W pixels.
 
 from __future__ import annotations
 
-import pickle
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from model.training.batches import Batch, ViewSettings
 from model.training.device_views import device_batch
-from model.training.processes import background, drawn
+from model.training.processes import background, drawn, opened
 from model.training.scenes import SceneSource
 
 AHEAD = 3
@@ -96,14 +96,14 @@ class ScenePool:
 
     def _take_in(self) -> None:
         """What has been drawn goes to the device in one copy, which the host does not wait for."""
-        scenes: list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]] = []
+        scenes: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = []
         for process, asked in zip(self._processes, self._asked, strict=True):
             while asked[0].done() and len(scenes) < self._settings.scenes:
-                scenes.append(pickle.loads(asked.popleft().result()))
+                scenes.append(opened(asked.popleft().result()))
                 asked.append(self._ask(process))
         if not scenes:
             return
-        new = _Kept(*(self._moved(np.stack(column)) for column in zip(*scenes, strict=True)))
+        new = _Kept(*(self._moved(column) for column in zip(*scenes, strict=True)))
         self._kept = self._kept or _Kept.like(new, self._settings.scenes)
         before_end = self._settings.scenes - self._place
         self._kept.put(self._place, new.some(slice(0, before_end)))
@@ -111,8 +111,10 @@ class ScenePool:
         self._place = (self._place + len(scenes)) % self._settings.scenes
         self.taken_in += len(scenes)
 
-    def _moved(self, array: npt.NDArray[Any]) -> Tensor:
-        tensor = torch.from_numpy(array)
-        if self._device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(self._device, non_blocking=True)
+    def _moved(self, arrays: Sequence[npt.NDArray[Any]]) -> Tensor:
+        """Stacked, and on the device."""
+        like = torch.from_numpy(arrays[0].copy())
+        pinned = self._device.type == "cuda"
+        stacked = torch.empty((len(arrays), *like.shape), dtype=like.dtype, pin_memory=pinned)
+        np.stack(arrays, out=stacked.numpy())
+        return stacked.to(self._device, non_blocking=True)
