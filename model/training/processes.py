@@ -40,7 +40,7 @@ def owned() -> Any:
 def drawn(index: int) -> bytes:
     """In a process that owns a SceneSource: the scene with this number, for `opened`.
 
-    Plain bytes: torch would pass tensors as shared files, which outlive a process that is killed; and an unpickled array
+    Plain bytes: torch would pass tensors as shared files, which outlive a process that is killed; an unpickled array
     would be one copy more. What is numbered from MOST_IDS on is left out.
     """
     source: SceneSource = owned()
