@@ -31,8 +31,8 @@ RESERVE_S = 10.0
 """Kept for the last evaluation and the files."""
 
 
-def train(out: Path, settings: TrainSettings, *, seconds: float) -> None:
-    """Train until `seconds` after the process began, all that comes before and after the steps included."""
+def train(out: Path, settings: TrainSettings, *, until: float) -> None:
+    """Train until this moment of `time.monotonic`, the last evaluation and the files included; at least one step."""
     torch.backends.cudnn.benchmark = True
     state = out / "state.pt"
     is_begun = state.exists()
@@ -40,7 +40,7 @@ def train(out: Path, settings: TrainSettings, *, seconds: float) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if not is_begun:
         training.evaluated(state)
-    left_s = seconds - RESERVE_S - seconds_since_begin()
+    left_s = max(0.01, until - RESERVE_S - time.monotonic())
     minutes = (training.progress.elapsed_s + left_s) / 60
     training.settings = replace(settings, minutes=minutes)
     training.run(state)
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.command == "photographs":
         gather(given.out)
     elif given.command == "train":
-        train(given.out, settings, seconds=given.seconds)
+        train(given.out, settings, until=time.monotonic() + given.seconds - seconds_since_begin())
     else:
         finish(given.weights, given.out, settings)
 

@@ -130,8 +130,9 @@ class Training:
         before = self.progress.scenes
         with ScenePool(self.scenes, sizes, self.device, first=before) as pool:
             while True:
-                yield pool.batch(settings.batch, view, _rng(str(self.device), settings.seed, self.progress.step))
+                batch = pool.batch(settings.batch, view, _rng(str(self.device), settings.seed, self.progress.step))
                 self.progress.scenes = before + pool.taken_in
+                yield batch
 
     def evaluated(self, checkpoint: Path) -> Evaluation:
         """The figures, which go to the log and, a line of JSON each time, to a file beside the checkpoint."""
