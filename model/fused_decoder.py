@@ -19,7 +19,7 @@ from torch import Tensor
 
 from model import decoder_kernels
 from model.config import ModelConfig
-from model.shared_image import ImageSide, SharedImage
+from model.shared_image import ImageSide, Parts, SharedImage, SharedParts
 from model.upscaling import MaskUpscaler
 
 kernels: Any = decoder_kernels  # Triton has no types for launches
@@ -32,7 +32,8 @@ class Tiling:
     positions  at once
     warps      that do it
     stages     of what is loaded ahead
-    others     tokens of `look_at_shared`, prompts of `answer_from_shared`, channels of `measure`, heads of the others
+    others     tokens of `look_at_shared`, channels of `measure`, heads of the others
+    prompts    at once
     programs   for each prompt, or each prompt and group of heads, where positions are shared out among them
     """
 
@@ -40,19 +41,21 @@ class Tiling:
     warps: int
     stages: int = 2
     others: int = 1
+    prompts: int = 1
     programs: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Tilings:
-    """Of all kernels; no card has judged these yet (`python -m tests.gpu.decoder_on_a_card`)."""
+    """Of all kernels; `python -m tests.gpu.decoder_on_a_card` tries others."""
 
-    look_at_shared: Tiling = Tiling(positions=64, others=64, warps=4)
-    answer_from_shared: Tiling = Tiling(positions=64, others=8, warps=4)
-    measure: Tiling = Tiling(positions=64, others=64, warps=4, programs=2)
+    look_at_shared: Tiling = Tiling(positions=128, others=64, warps=4)
+    answer_from_shared: Tiling = Tiling(positions=64, prompts=8, warps=4)
+    measure: Tiling = Tiling(positions=64, others=64, warps=4, stages=3, programs=2)
     look: Tiling = Tiling(positions=64, others=4, warps=4)
-    answer: Tiling = Tiling(positions=64, others=4, warps=4, programs=2)
-    form_masks: Tiling = Tiling(positions=64, warps=4)
+    last_look: Tiling = Tiling(positions=64, others=4, warps=4, stages=1)
+    answer: Tiling = Tiling(positions=64, others=4, warps=4, stages=1, programs=2)
+    form_masks: Tiling = Tiling(positions=128, warps=8, stages=1)
 
 
 TILINGS = Tilings()
@@ -92,6 +95,9 @@ class FusedDecoder:
         self.grid = config.grid_side
         self.positions = config.grid_side**2
         self.padded = _power_of_2(tokens)
+        self.second = in_parts(upscaler.second)
+        self.place_keys = [in_parts(each.place_keys_HdN.flatten(0, 1)) for each in side.token_to_image[1:]]
+        self.place_queries = [in_parts(each.place_queries_HdN.flatten(0, 1)) for each in side.image_to_token[1:]]
         self.following = [self._following(layer) for layer in range(self.layers)]
 
     def _following(self, layer: int) -> _Following:
@@ -110,6 +116,19 @@ class FusedDecoder:
             shifts_LE.repeat_interleave(self.heads, dim=0)[:, None],
         )
 
+    def parts(self, shared: SharedImage) -> SharedParts:
+        """Of a crop, once for all its prompts."""
+        looks, answers = shared.token_to_image[1:], shared.image_to_token
+        outs = [torch.stack([later.outs_LHdN[i] for later in answers[i:]]) for i in range(self.layers)]
+        return SharedParts(
+            keys=tuple(in_parts(each.keys_HdN.flatten(0, 1)) for each in looks),
+            values=tuple(in_parts(each.values_HNd.transpose(0, 1).flatten(1)) for each in looks),
+            queries=tuple(in_parts(each.queries_HdN.flatten(0, 1)) for each in answers[1:]),
+            outs=tuple(in_parts(each_LHdN.flatten(1, 2)) for each_LHdN in outs),
+            square_LN=torch.stack([each.square_N for each in answers]),
+            shifts=tuple(torch.stack([later.shifts_LN[i] for later in answers[i:]]) for i in range(self.layers)),
+        )
+
     def image(self, shared: SharedImage, prompts: int) -> FusedImage:
         return FusedImage(self, shared, prompts)
 
@@ -118,7 +137,9 @@ class FusedImage:
     """In place of `PromptedImage`, with working memory of its own."""
 
     def __init__(self, decoder: FusedDecoder, shared: SharedImage, prompts: int) -> None:
-        self.decoder, self.shared = decoder, shared
+        if shared.parts is None:
+            raise TypeError("a crop that was shared for another decoder")
+        self.decoder, self.shared, self._parts_of_shared = decoder, shared, shared.parts
         self._rows = decoder.heads * decoder.padded
         """Of a layer."""
         self._groups = decoder.heads // self._heads(decoder.tilings.answer)
@@ -172,10 +193,11 @@ class FusedImage:
         second_shift = upscaler.second_shift if fine is None else fine.second_NfK
         positions = min(tiling.positions, max(16, _power_of_2(height * width)))
         kernels.form_masks[_per(height * width, positions), B](
-            live_BM.to(torch.uint8), *self.rows_BNR, self.scale_LBN[-1], self.vectors_XYE, self.shared.upscaled_NE,
-            first_shift, upscaler.norm.weight, upscaler.norm.bias, upscaler.second, second_shift,
-            weights_BMc, out_BMhw, B, height, width, upscaler.norm.eps, decoder.channels + 2 * decoder.inner,
-            T=decoder.tokens, E=self.vectors_XYE.shape[2], N=decoder.positions, g=decoder.grid,
+            live_BM.to(torch.uint8), *self.rows_BNR, self.scale_LBN[-1],
+            *in_parts(self.vectors_XYE[..., decoder.channels + 2 * decoder.inner :]), self.shared.upscaled_NE,
+            first_shift, upscaler.norm.weight, upscaler.norm.bias, *decoder.second, second_shift,
+            weights_BMc, out_BMhw, B, height, width, upscaler.norm.eps,
+            T=decoder.tokens, N=decoder.positions, g=decoder.grid,
             R=self.rows_BNR[0].shape[2], M=M, K=decoder.channels // 4, c=c, FINE=fine is not None,
             TOKENS=decoder.padded, RP=_power_of_2(self.rows_BNR[0].shape[2]), MASKS=max(4, _power_of_2(M)),
             POSITIONS=positions, num_warps=tiling.warps, num_stages=tiling.stages,
@@ -216,13 +238,13 @@ class FusedImage:
     def _answer_from_shared(self, keys_BTD: Tensor, values_BTD: Tensor) -> None:
         tiling, layers = self.decoder.tilings.answer_from_shared, self.shared.image_to_token
         sizes, B = self._sizes(tiling), len(keys_BTD)
-        outs_LDN = torch.stack([layer.outs_LHdN[0] for layer in layers])
-        square_LN = torch.stack([layer.square_N for layer in layers])
-        shifts_LN = torch.stack([layer.shifts_LN[0] for layer in layers])
-        kernels.answer_from_shared[_per(self.decoder.positions, sizes["POSITIONS"]), _per(B, tiling.others)](
-            keys_BTD, values_BTD, layers[0].queries_HdN, outs_LDN, square_LN, shifts_LN, *self._first(1),
+        parts = self._parts_of_shared
+        outs_high, outs_low = parts.outs[0]
+        kernels.answer_from_shared[_per(self.decoder.positions, sizes["POSITIONS"]), _per(B, tiling.prompts)](
+            keys_BTD, values_BTD, layers[0].queries_HdN, outs_high, outs_low, parts.square_LN, parts.shifts[0],
+            *self._first(1),
             self._linear_LPBN, B, self._factor(), R=self.rows_BNR[0].shape[2], LAYERS=self.decoder.layers,
-            PARTS=self._parts, TOKENS=self.decoder.padded, PROMPTS=tiling.others, WIDTH=max(16, sizes["d"]),
+            PARTS=self._parts, TOKENS=self.decoder.padded, PROMPTS=tiling.prompts, WIDTH=max(16, sizes["d"]),
             STACK=_power_of_2(self.decoder.layers), **sizes,
         )  # fmt: skip
 
@@ -239,31 +261,36 @@ class FusedImage:
         )  # fmt: skip
 
     def _look(self, index: int, queries_BTD: Tensor, out_BTD: Tensor) -> None:
-        decoder, tiling, shared = self.decoder, self.decoder.tilings.look, self.shared.token_to_image[index]
-        sizes, used, heads = self._sizes(tiling), index * self._rows, self._heads(tiling)
+        decoder, parts, used = self.decoder, self._parts_of_shared, index * self._rows
+        tiling = decoder.tilings.last_look if index == decoder.layers else decoder.tilings.look
+        sizes, heads = self._sizes(tiling), self._heads(tiling)
         B, T, _ = queries_BTD.shape
-        kernels.look[decoder.heads // heads, B](
-            queries_BTD, shared.keys_HdN, decoder.side.token_to_image[index].place_keys_HdN, shared.values_HNd,
+        kernels.look[decoder.heads // heads, _per(B, tiling.prompts)](
+            queries_BTD, *parts.keys[index - 1], *decoder.place_keys[index - 1], *parts.values[index - 1],
             self.vectors_XYE, *self._first(index), self.scale_LBN, out_BTD, B, self._factor(),
             decoder.channels, decoder.channels + decoder.inner,
             E=self.vectors_XYE.shape[2], R=used, ALL=self.rows_BNR[0].shape[2], SEEN=decoder.tokens, LAYER=index,
-            TOKENS=_power_of_2(T), ROW_TOKENS=decoder.padded, RP=_power_of_2(used), HEADS=heads,
-            **(sizes | {"T": T}),
+            TOKENS=_power_of_2(T), ROW_TOKENS=decoder.padded, RP=_power_of_2(used), PROMPTS=tiling.prompts,
+            HEADS=heads, **(sizes | {"T": T}),
         )  # fmt: skip
 
     def _answer(self, index: int, keys_BTD: Tensor, values_BTD: Tensor) -> None:
-        decoder, tiling, later = self.decoder, self.decoder.tilings.answer, self.shared.image_to_token[index:]
+        decoder, tiling, parts = self.decoder, self.decoder.tilings.answer, self._parts_of_shared
         sizes, used, heads, B = self._sizes(tiling), index * self._rows, self._heads(tiling), len(keys_BTD)
-        outs_LDN = torch.stack([layer.outs_LHdN[index] for layer in later])
-        shifts_LN = torch.stack([layer.shifts_LN[index] for layer in later])
-        kernels.answer[self._groups, B, tiling.programs](
-            keys_BTD, values_BTD, later[0].queries_HdN, decoder.side.image_to_token[index].place_queries_HdN,
-            outs_LDN, shifts_LN, self.vectors_XYE, *self._first(index + 1), self.scale_LBN, self._linear_LPBN,
+        kernels.answer[self._groups, _per(B, tiling.prompts), tiling.programs](
+            keys_BTD, values_BTD, *parts.queries[index - 1], *decoder.place_queries[index - 1], *parts.outs[index],
+            parts.shifts[index], self.vectors_XYE, *self._first(index + 1), self.scale_LBN, self._linear_LPBN,
             B, self._factor(), decoder.channels + 2 * decoder.inner,
             E=self.vectors_XYE.shape[2], R=used, ALL=self.rows_BNR[0].shape[2], LAYER=index, LAYERS=decoder.layers,
-            PARTS=self._parts, TOKENS=decoder.padded, RP=_power_of_2(used), HEADS=heads,
+            PARTS=self._parts, TOKENS=decoder.padded, RP=_power_of_2(used), PROMPTS=tiling.prompts, HEADS=heads,
             PER=self._per_program(tiling), **sizes,
         )  # fmt: skip
+
+
+def in_parts(x: Tensor) -> Parts:
+    """As two of bfloat16, to be added."""
+    high = x.to(torch.bfloat16).contiguous()
+    return high, (x - high).to(torch.bfloat16)
 
 
 def _per(count: int, size: int) -> int:

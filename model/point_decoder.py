@@ -40,6 +40,9 @@ LARGE_IMAGE = 1024
 """Image positions above which a CPU's cache wants fewer points at once."""
 GPU_BLOCK, GPU_SMALL_BLOCK = 256, 64
 """Points in a block on a GPU, whose cores want work, and where fewer than that are asked."""
+FUSED_BLOCK = 1024
+"""Points in a block where the passes over positions are fused, which takes 2.6 MB a point: few launches, and products
+of tokens large enough for all cores."""
 GPU_POINTS = 1024
 """Points to ask a GPU at once: those of the largest grid of the recipes, whose masks take 0.8 GB in released sizes."""
 GPU_UPSCALED = 64
@@ -111,7 +114,9 @@ class PointDecoder:
     def share(self, embedding_1Cgg: Tensor, fine: tuple[Tensor, Tensor] | None = None) -> SharedImage:
         """The work on an encoded crop that all its prompts share; see `mask_decoder.Embedded`."""
         shared = self._image_side.share(embedding_1Cgg)
-        return shared if fine is None else replace(shared, fine=self._upscaler.fine(*fine))
+        if fine is not None:
+            shared = replace(shared, fine=self._upscaler.fine(*fine))
+        return shared if self.fused is None else replace(shared, parts=self.fused.parts(shared))
 
     def decode(
         self, image: SharedImage, coords_P2: Tensor, *, pred_iou_thresh: float, cells_hw: tuple[int, int]
@@ -122,7 +127,7 @@ class PointDecoder:
         cells_hw   rows and columns of embedding cells to form masks on; logits are 0 elsewhere
         """
         P, M, side = len(coords_P2), self._outputs, 4 * self._g
-        B, upscaled = _block(self._g**2, P, on_cpu=self._on_cpu)
+        B, upscaled = _block(self._g**2, P, on_cpu=self._on_cpu, fused=self.fused is not None)
         filled = -(-P // B) * B
         coords_F2 = torch.cat([coords_P2, coords_P2[-1:].expand(filled - P, 2)])
         predicted_iou_FM = coords_P2.new_empty(filled, M, dtype=torch.float32)
@@ -228,12 +233,13 @@ def _chunk(positions: int, *, on_cpu: bool) -> int:
     return 512 if positions > LARGE_IMAGE else 128
 
 
-def _block(positions: int, points: int, *, on_cpu: bool) -> tuple[int, int]:
+def _block(positions: int, points: int, *, on_cpu: bool, fused: bool) -> tuple[int, int]:
     """Points in a block, and points whose masks are formed at once.
 
     On a CPU such that what one step touches stays in a cache of 1 MiB (measured: 4 to 32 points, 64 to 1024 positions);
     on a GPU so that there are few launches, and small grids do not fill large blocks with copies.
     """
     if not on_cpu:
-        return GPU_BLOCK if points >= GPU_BLOCK else GPU_SMALL_BLOCK, GPU_UPSCALED
+        sizes = (FUSED_BLOCK, GPU_BLOCK) if fused else (GPU_BLOCK,)
+        return next((size for size in sizes if points >= size), GPU_SMALL_BLOCK), GPU_UPSCALED
     return (8, 1) if positions > LARGE_IMAGE else (16, 1)

@@ -43,41 +43,50 @@ PROCESSES = 14
 OTHERS: dict[str, tuple[Tiling, ...]] = {
     "look_at_shared": (
         Tiling(positions=128, others=64, warps=4),
-        Tiling(positions=64, others=128, warps=4),
+        Tiling(positions=64, others=128, warps=8),
         Tiling(positions=64, others=64, warps=4, stages=3),
     ),
     "answer_from_shared": (
-        Tiling(positions=64, others=8, warps=8),
-        Tiling(positions=32, others=8, warps=4),
-        Tiling(positions=64, others=4, warps=4),
-        Tiling(positions=128, others=4, warps=4),
+        Tiling(positions=64, prompts=8, warps=8),
+        Tiling(positions=32, prompts=8, warps=4),
+        Tiling(positions=64, prompts=4, warps=4),
+        Tiling(positions=128, prompts=4, warps=4),
     ),
     "measure": (
-        Tiling(positions=64, others=64, warps=4, programs=4),
+        Tiling(positions=64, others=64, warps=4, stages=1, programs=2),
         Tiling(positions=64, others=64, warps=8, programs=2),
         Tiling(positions=128, others=64, warps=8, programs=2),
-        Tiling(positions=64, others=64, warps=4, programs=2, stages=3),
+        Tiling(positions=64, others=64, warps=4, stages=3, programs=2),
+        Tiling(positions=64, others=64, warps=4, programs=4),
     ),
     "look": (
-        Tiling(positions=64, others=8, warps=4),
-        Tiling(positions=64, others=8, warps=8),
-        Tiling(positions=64, others=4, warps=8),
-        Tiling(positions=32, others=4, warps=4),
-        Tiling(positions=64, others=2, warps=4),
-        Tiling(positions=128, others=2, warps=4),
+        Tiling(positions=64, others=4, warps=4, stages=1),
+        Tiling(positions=64, others=4, warps=8, stages=1),
+        Tiling(positions=64, others=2, warps=4, stages=1),
+        Tiling(positions=64, others=2, prompts=2, warps=4, stages=1),
+        Tiling(positions=64, others=4, prompts=2, warps=8, stages=1),
+        Tiling(positions=64, others=8, warps=8, stages=1),
+        Tiling(positions=64, others=8, prompts=2, warps=8, stages=1),
+    ),
+    "last_look": (
+        Tiling(positions=64, others=4, warps=4, stages=2),
+        Tiling(positions=64, others=8, warps=4, stages=1),
+        Tiling(positions=64, others=8, warps=8, stages=1),
+        Tiling(positions=32, others=8, warps=4, stages=1),
+        Tiling(positions=64, others=4, prompts=2, warps=8, stages=1),
     ),
     "answer": (
-        Tiling(positions=64, others=8, warps=8),
-        Tiling(positions=64, others=4, warps=8, programs=2),
-        Tiling(positions=64, others=2, warps=4, programs=2),
-        Tiling(positions=32, others=4, warps=4, programs=2),
-        Tiling(positions=64, others=4, warps=4, programs=4),
+        Tiling(positions=64, others=4, warps=4, stages=2, programs=2),
+        Tiling(positions=64, others=4, warps=8, stages=1, programs=2),
+        Tiling(positions=64, others=2, prompts=2, warps=4, stages=1, programs=2),
+        Tiling(positions=64, others=4, prompts=2, warps=4, stages=1, programs=2),
+        Tiling(positions=64, others=4, prompts=2, warps=8, stages=1, programs=4),
+        Tiling(positions=64, others=8, warps=8, stages=1, programs=2),
     ),
     "form_masks": (
-        Tiling(positions=64, warps=8),
-        Tiling(positions=32, warps=4),
-        Tiling(positions=128, warps=8),
+        Tiling(positions=128, warps=8, stages=2),
         Tiling(positions=64, warps=4, stages=1),
+        Tiling(positions=64, warps=8, stages=1),
     ),
 }
 """To be tried beside those that `fused_decoder` has."""
@@ -91,6 +100,12 @@ class Launched:
     kernel: Any
     args: tuple[Any, ...]
     options: dict[str, Any]
+
+    @property
+    def tiling(self) -> str:
+        """Its name."""
+        last = self.options.get("LAYER") == CONFIG.decoder_depth
+        return "last_look" if last else self.kernel.__name__
 
     def __call__(self) -> None:
         launch(self.kernel, *self.args, **self.options)
@@ -127,7 +142,7 @@ def compile_ahead(name: str, tiling: Tiling) -> str:
     """Of a kernel, in a process of its own: the compiled code is left in Triton's cache. On `meta` nothing runs."""
 
     def warmed(one: Launched) -> None:
-        if one.kernel.__name__ == name:
+        if one.tiling == name:
             launch(one.kernel, *one.args, **(one.options | {"warmup": True}))
 
     try:
@@ -213,14 +228,14 @@ def time_kernels(decoder: PointDecoder, image: SharedImage, coords_B2: Tensor, o
         took = milliseconds(one) * POINTS / BLOCK
         total += took
         about = " ".join(f"{name}={one.options[name]}" for name in ("LAYER", "T") if name in one.options)
-        say(f"{took:7.3f} ms for {POINTS}: {one.kernel.__name__} {about}")
+        say(f"{took:7.3f} ms for {POINTS}: {one.tiling} {about}")
     say(f"{total:7.3f} ms for all kernels, with all masks live")
     for name, tilings in others.items():
         for tiling in tilings:
             fused_of(decoder).tilings = replace(TILINGS, **{name: tiling})
             try:
                 masks, launched = masks_of(decoder, image, coords_B2)
-                times = [milliseconds(one) * POINTS / BLOCK for one in launched if one.kernel.__name__ == name]
+                times = [milliseconds(one) * POINTS / BLOCK for one in launched if one.tiling == name]
             except Exception as error:  # noqa: BLE001 - what does not fit the card is a result
                 say(f"  {name} {tiling}: {type(error).__name__} {str(error)[:120]}")
                 continue
