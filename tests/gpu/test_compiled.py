@@ -39,6 +39,6 @@ def test_the_kernels_compile_without_spills(found: dict[str, dict[str, int]]) ->
 
 
 def test_the_compiler_fuses_no_product_and_sum_of_a_pixel(found: dict[str, dict[str, int]]) -> None:
-    """A pixel takes five steps of three fused products each; a thread has four pixels, and one more of a bottom row."""
+    """A pixel takes five steps of three fused products each; a thread has two pixels, and one more of a bottom row."""
     fused_of = {name: found[name]["fma"] for name in OF_MASKS if found[name]["fma"]}
-    assert fused_of == {"measure_strips": 5 * 3 * 4, "find_ends": 5 * 3 * (4 + 1)}
+    assert fused_of == {"measure_strips": 5 * 3 * 2, "find_ends": 5 * 3 * (2 + 1)}
