@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.masks.on_gpu import SIDE, WARPS
+
 ROOT = Path(__file__).parent.parent.parent
 OF_MASKS = "decide_tiles", "measure_strips", "find_ends", "sum_columns", "write_ends"
 OF_THE_ENCODER = "attend 64, 1", "attend 64, 3"
@@ -39,6 +41,7 @@ def test_the_kernels_compile_without_spills(found: dict[str, dict[str, int]]) ->
 
 
 def test_the_compiler_fuses_no_product_and_sum_of_a_pixel(found: dict[str, dict[str, int]]) -> None:
-    """A pixel takes five steps of three fused products each; a thread has two pixels, and one more of a bottom row."""
+    """A pixel takes five steps of three fused products each; `find_ends` has one more for a bottom row."""
     fused_of = {name: found[name]["fma"] for name in OF_MASKS if found[name]["fma"]}
-    assert fused_of == {"measure_strips": 5 * 3 * 2, "find_ends": 5 * 3 * (2 + 1)}
+    pixels = SIDE**2 // (32 * WARPS)
+    assert fused_of == {"measure_strips": 5 * 3 * pixels, "find_ends": 5 * 3 * (pixels + 1)}
