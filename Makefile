@@ -32,8 +32,10 @@ $(BIN)/python:
 
 .venv/.dev-ready: .venv/.run-ready
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-# It comes as source, and would fetch a torch of its own to be built and torchvision to be used. The tests have stand-ins.
+# sam2 comes as source, and would fetch a torch of its own to be built; it and timm would fetch torchvision to be used, for
+# which the tests have stand-ins.
 	SAM2_BUILD_CUDA=0 $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation sam2==1.1.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps timm==1.0.31
 	@touch $@
 
 setup: .venv/.dev-ready  ## make the venv with all that tests and lint need

@@ -49,6 +49,15 @@ def add_and_norm(
     _store_operand(out, row.to(tl.int64) * (PARTS * C) + column, normal, C, there, PARTS)
 
 
+@triton.jit
+def gelu(x):
+    """With erfc within 1.5e-7 (Abramowitz and Stegun, 7.1.26), in half the instructions of a library's erf."""
+    size = tl.abs(x)
+    t = 1.0 / (1.0 + 0.3275911 * 0.7071067811865476 * size)
+    series = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t
+    return tl.maximum(x, 0.0) - 0.5 * size * series * tl.exp(-0.5 * x * x)
+
+
 @triton.jit(do_not_specialize=["T"])
 def bias_and_gelu(x, bias, out, T, K, PARTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """GELU of x + bias, (T, K), as an operand. A program does ROWS tokens in COLUMNS of their columns."""
@@ -57,8 +66,7 @@ def bias_and_gelu(x, bias, out, T, K, PARTS: tl.constexpr, ROWS: tl.constexpr, C
     there = (row < T) & (column < K)
     value = tl.load(x + row * K + column, mask=there, other=0.0).to(tl.float32)
     value += tl.load(bias + column, mask=column < K, other=0.0)
-    value = 0.5 * value * (1.0 + tl.erf(value * 0.7071067811865476))
-    _store_operand(out, row * (PARTS * K) + column, value, K, there, PARTS)
+    _store_operand(out, row * (PARTS * K) + column, gelu(value), K, there, PARTS)
 
 
 @triton.jit(do_not_specialize=["g", "factor"])

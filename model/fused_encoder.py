@@ -138,7 +138,7 @@ def bias_and_gelu(x_TK: Tensor, bias_K: Tensor, form: Form) -> Tensor:
     rows = LANES // columns
     kernels.bias_and_gelu[_per(T, rows), _per(K, columns)](
         x_TK, bias_K, out_TK, T, K,
-        PARTS=form.parts, ROWS=rows, COLUMNS=columns, num_warps=8, enable_fp_fusion=False,
+        PARTS=form.parts, ROWS=rows, COLUMNS=columns, num_warps=8,
     )  # fmt: skip
     return out_TK
 

@@ -73,6 +73,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "tifffile": ("pipeline/storage/tiff.py",),
     "imagecodecs": ("pipeline/storage/png.py", "pipeline/storage/jpeg.py"),
     "triton": ("pipeline/masks/gpu_kernels.py", "model/encoder_kernels.py", "model/decoder_kernels.py"),
+    "transformers": ("model/sam3_encoder.py",),
     "torch": ("model/", "pipeline/masks/", "pipeline/work/device.py", "pipeline/api/dataset.py", "jobs/"),
     "jinja2": ("pipeline/look/",),
     "matplotlib": ("pipeline/look/plots.py",),
