@@ -49,12 +49,12 @@ class Tiling:
 class Tilings:
     """Of all kernels; `python -m tests.gpu.decoder_on_a_card` tries others."""
 
-    look_at_shared: Tiling = Tiling(positions=128, others=64, warps=4)
-    answer_from_shared: Tiling = Tiling(positions=64, prompts=8, warps=4)
-    measure: Tiling = Tiling(positions=64, others=64, warps=4, stages=3, programs=2)
-    look: Tiling = Tiling(positions=64, others=4, warps=4)
-    last_look: Tiling = Tiling(positions=64, others=4, warps=4, stages=1)
-    answer: Tiling = Tiling(positions=64, others=4, warps=4, stages=1, programs=2)
+    look_at_shared: Tiling = Tiling(positions=128, warps=4, stages=3, others=64)
+    answer_from_shared: Tiling = Tiling(positions=32, warps=4, prompts=8)
+    measure: Tiling = Tiling(positions=64, warps=4, stages=3, others=64)
+    look: Tiling = Tiling(positions=64, warps=4, others=2)
+    last_look: Tiling = Tiling(positions=64, warps=4, others=4)
+    answer: Tiling = Tiling(positions=64, warps=4, others=2, programs=2)
     form_masks: Tiling = Tiling(positions=128, warps=8, stages=1)
 
 

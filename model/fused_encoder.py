@@ -32,9 +32,9 @@ PIXELS = 512
 LOG2_E = math.log2(math.e)
 ATTENTION = {
     (1, True): (64, 64, 4, 3),
-    (1, False): (128, 64, 8, 2),
+    (1, False): (128, 128, 8, 2),
     (3, True): (128, 64, 8, 1),
-    (3, False): (128, 16, 8, 1),
+    (3, False): (64, 16, 4, 1),
 }
 """By the parts of operands, and whether a row of the window has 64 lanes or more: lanes of a block of queries and of
 keys, or one row's if it has more; warps; stages."""
