@@ -5,6 +5,8 @@ bf16x3  each float32 operand as the sum of two of bfloat16, x = h + l, and produ
         float32 in one product three times as deep. Float32 in effect, at tensor cores' speed. A CPU, which has no
         use for it, computes fp32
 bf16    the image encoder's products of bfloat16 operands; its norms and residuals stay float32
+
+On a GPU the decoder's products with the image are those of `bf16x3` in both of the latter (`fused_decoder`).
 """
 
 from __future__ import annotations
