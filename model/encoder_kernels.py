@@ -13,9 +13,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
-"""Powers of 2 are one instruction of a GPU."""
-
 
 @triton.jit
 def _store_operand(out, at, value, K, there, PARTS: tl.constexpr):
@@ -64,13 +61,13 @@ def bias_and_gelu(x, bias, out, T, K, PARTS: tl.constexpr, ROWS: tl.constexpr, C
     _store_operand(out, row * (PARTS * K) + column, value, K, there, PARTS)
 
 
-@triton.jit(do_not_specialize=["g"])
+@triton.jit(do_not_specialize=["g", "factor"])
 def relative_tables(
-    qkv, rel_rows, rel_columns, by_row, by_column, g,
+    qkv, rel_rows, rel_columns, by_row, by_column, g, factor,
     H: tl.constexpr, d: tl.constexpr, w: tl.constexpr, TOKENS: tl.constexpr, WINDOW: tl.constexpr, D: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """What each query makes of the rows, and of the columns, of its window: (T, H, w) each, times log2(e).
+    """What each query makes of the rows, and of the columns, of its window: (T, H, w) each, times `factor`.
 
     A program does TOKENS of one row, or of one column, of one head: they have the distances to all keys in common.
     """
@@ -91,28 +88,60 @@ def relative_tables(
     else:
         relative = tl.load(rel_columns + at, mask=known, other=0.0)
         table = by_column
-    found = tl.dot(query, tl.trans(relative), input_precision=PRECISION) * LOG2_E
+    found = tl.dot(query, tl.trans(relative), input_precision=PRECISION) * factor
     to = (row * H + h)[:, None] * w + key[None, :]
     tl.store(table + to, found.to(by_row.dtype.element_ty), mask=inside[:, None] & (key < w)[None, :])
+
+
+@triton.jit
+def _asked(by_row, by_column, table, asks, of_padding, w: tl.constexpr, WIDTH: tl.constexpr, HOT: tl.constexpr):
+    """(M, HOT): each query's tables side by side, its score of padding in two parts, and 1. See `_told`."""
+    lane = tl.arange(0, HOT)[None, :]
+    at, asks = table[:, None] + lane, asks[:, None]
+    found = tl.load(by_row + at, mask=asks & (lane < w), other=0.0).to(tl.float32)
+    second = (lane >= WIDTH) & (lane < WIDTH + w)
+    found += tl.load(by_column + at - WIDTH, mask=asks & second, other=0.0).to(tl.float32)
+    high = of_padding.to(by_row.dtype.element_ty).to(tl.float32)
+    found += tl.where(lane == 2 * WIDTH, high[:, None], 0.0)
+    found += tl.where(lane == 2 * WIDTH + 1, (of_padding - high)[:, None], 0.0)
+    found += tl.where(lane == 2 * WIDTH + 2, 1.0, 0.0)
+    return found.to(by_row.dtype.element_ty)
+
+
+@triton.jit
+def _told(ky, kx, real, inside, WIDTH: tl.constexpr, HOT: tl.constexpr):
+    """(N, HOT): the product with `_asked` is what a key's score gains by its row, its column, and as padding.
+
+    A key that is not `real` has the least score.
+    """
+    lane = tl.arange(0, HOT)[None, :]
+    found = tl.where((lane == ky[:, None]) | (lane == kx[:, None] + WIDTH), 1.0, 0.0)
+    padding = (lane == 2 * WIDTH) | (lane == 2 * WIDTH + 1)
+    found = tl.where(padding, (real & (inside == 0)).to(tl.float32)[:, None], found)
+    return tl.where(lane == 2 * WIDTH + 2, tl.where(real, 0.0, -1e30)[:, None], found)
 
 
 @triton.jit(do_not_specialize=["g", "across", "scale"])
 def attend(
     qkv, bias, by_row, by_column, out, g, across, scale,
     H: tl.constexpr, d: tl.constexpr, w: tl.constexpr, QUERY_ROWS: tl.constexpr, KEY_ROWS: tl.constexpr,
-    WIDTH: tl.constexpr, D: tl.constexpr, PADDED: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr,
+    WIDTH: tl.constexpr, D: tl.constexpr, HOT: tl.constexpr, PADDED: tl.constexpr, PARTS: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Attention of QUERY_ROWS rows of one window to all of it, for one head; `across` windows are beside each other.
 
     Queries, keys and values are read where the projection left them, and windows are cut by index. Keys and values are
     loaded without arithmetic, so that the next ones are on their way meanwhile. Tokens beyond the grid are keys and
     values of the bias alone, as in the released code, and never queries: their scores and their share of the sum are
-    added. A block of keys is whole rows, so that the table by column is one tile for all of them.
+    added. A block of keys is whole rows. Of one row, the table by column is one tile for all blocks; of several, what
+    the tables add is a product with 0 and 1, since to pick it takes longer than all the rest.
 
     bias    of the projection (3 H d), where windows are PADDED
-    tables  times log2(e), as `scale` is
+    scale   of scores, times log2(e), since powers of 2 are one instruction
+    tables  times log2(e) for one row, and divided by what d is in `scale` for several
     WIDTH   w or more; a row of a window takes so many lanes
     D       d or more. 80 channels take 128: on Hopper, products 16 or 32 wide read beyond their memory (Triton 3.6.0)
+    HOT     2 WIDTH + 3 or more, where KEY_ROWS are several
     """
     block, window = tl.program_id(0), tl.program_id(1)
     b, h = tl.program_id(2) // H, tl.program_id(2) % H
@@ -133,39 +162,43 @@ def attend(
     query = (top + y) * g + left + x
     q = tl.load(qkv + query[:, None] * width + channel[None, :], mask=asks[:, None] & known, other=0.0)
     table = (query * H + h) * w
-    columns = tl.load(by_column + table[:, None] + kx[None, :], mask=asks[:, None] & (kx < w)[None, :], other=0.0)
     best = tl.full([M], -1e30, tl.float32)
     total = tl.zeros([M], tl.float32)
     beyond = tl.zeros([M], tl.float32)
     found = tl.zeros([M, D], tl.float32)
+    of_padding = tl.zeros([M], tl.float32)
     if PADDED:
         padding = tl.load(bias + (H + h) * d + channel, mask=channel < d, other=0.0)
-        of_padding = tl.sum(q.to(tl.float32) * padding[None, :], 1) * scale
+        of_padding = tl.sum(q.to(tl.float32) * padding[None, :], 1)
+    if KEY_ROWS == 1:
+        columns = tl.load(by_column + table[:, None] + kx[None, :], mask=asks[:, None] & (kx < w)[None, :], other=0.0)
+    else:
+        asked = _asked(by_row, by_column, table, asks, of_padding, w, WIDTH, HOT)
     for start in range(0, w, KEY_ROWS):
         ky = start + down
         real = (ky < w) & (kx < w)
         inside = real & (top + ky < g) & (left + kx < g)
         key = (((top + ky) * g + left + kx) * width)[:, None] + channel[None, :]
         there = inside[:, None] & known
-        if KEY_ROWS == 1:
-            rows = tl.load(by_row + table + start, mask=asks, other=0.0)[:, None]
-        else:
-            rows = tl.load(by_row + table[:, None] + ky[None, :], mask=asks[:, None] & (ky < w)[None, :], other=0.0)
         k = tl.load(qkv + H * d + key, mask=there, other=0.0)
         v = tl.load(qkv + 2 * H * d + key, mask=there, other=0.0)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
-        scores += columns.to(tl.float32) + rows.to(tl.float32)
-        if PADDED:
-            pads = (real & (inside == 0))[None, :]
-            scores += tl.where(pads, of_padding[:, None], 0.0)
-        if WIDTH * (w // KEY_ROWS) * KEY_ROWS != w * w:
-            scores = tl.where(real[None, :], scores, -1e30)
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+        if KEY_ROWS == 1:
+            rows = tl.load(by_row + table + start, mask=asks, other=0.0)[:, None]
+            scores = scores * scale + (columns.to(tl.float32) + rows.to(tl.float32))
+            if PADDED:
+                scores += tl.where((real & (inside == 0))[None, :], of_padding[:, None] * scale, 0.0)
+            if w != WIDTH:
+                scores = tl.where(real[None, :], scores, -1e30)
+        else:
+            told = _told(ky, kx, real, inside, WIDTH, HOT).to(q.dtype)
+            scores = tl.dot(asked, tl.trans(told), scores, input_precision=PRECISION) * scale
         now = tl.maximum(best, tl.max(scores, 1))
         fade, share = tl.exp2(best - now), tl.exp2(scores - now[:, None])
         total = total * fade + tl.sum(share, 1)
         best = now
         if PADDED:
-            beyond = beyond * fade + tl.sum(tl.where(pads, share, 0.0), 1)
+            beyond = beyond * fade + tl.sum(tl.where((real & (inside == 0))[None, :], share, 0.0), 1)
         found = tl.dot(share.to(v.dtype), v, found * fade[:, None], input_precision=PRECISION)
     if PADDED:
         padding = tl.load(bias + (2 * H + h) * d + channel, mask=channel < d, other=0.0)

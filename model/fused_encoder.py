@@ -29,8 +29,15 @@ LANES = 2048
 """Numbers of a program of the kernels that go over tokens, or one token's if it has more."""
 PIXELS = 512
 """Of a program of the resize, along a row."""
-ATTENTION = {1: (128, 64, 8, 2), 3: (128, 32, 8, 1)}
-"""By the parts of operands: lanes of a block of queries and of keys, or one row's if it has more; warps; stages."""
+LOG2_E = math.log2(math.e)
+ATTENTION = {
+    (1, True): (64, 64, 4, 3),
+    (1, False): (128, 64, 8, 2),
+    (3, True): (128, 64, 8, 1),
+    (3, False): (128, 16, 8, 1),
+}
+"""By the parts of operands, and whether a row of the window has 64 lanes or more: lanes of a block of queries and of
+keys, or one row's if it has more; warps; stages."""
 
 
 class Product:
@@ -149,17 +156,19 @@ def attention(
     by_row_THw = torch.empty(T, H, w, dtype=form.whole, device=qkv_TN.device)
     by_column_THw = torch.empty_like(by_row_THw)
     tokens, lanes, channels = min(64, max(16, _power_of_2(grid))), max(16, _power_of_2(w)), max(16, _power_of_2(d))
+    queries, keys, warps, stages = ATTENTION[form.parts, lanes >= 64]
+    across, query_rows, key_rows = _per(grid, w), max(1, queries // lanes), max(1, keys // lanes)
+    factor = LOG2_E if key_rows == 1 else d**0.5
     kernels.relative_tables[2 * grid, B * H, _per(grid, tokens)](
-        qkv_TN, *relative, by_row_THw, by_column_THw, grid,
+        qkv_TN, *relative, by_row_THw, by_column_THw, grid, factor,
         H=H, d=d, w=w, TOKENS=tokens, WINDOW=lanes, D=channels, PRECISION=precision, num_warps=4,
     )  # fmt: skip
     out_TK = form.operand(T, H * d, qkv_TN)
-    queries, keys, warps, stages = ATTENTION[form.parts]
-    across, query_rows, key_rows = _per(grid, w), max(1, queries // lanes), max(1, keys // lanes)
     kernels.attend[_per(w, query_rows), across**2, B * H](
-        qkv_TN, bias_N, by_row_THw, by_column_THw, out_TK, grid, across, d**-0.5 * math.log2(math.e),
-        H=H, d=d, w=w, QUERY_ROWS=query_rows, KEY_ROWS=key_rows, WIDTH=lanes, D=channels, PADDED=grid % w != 0,
-        PARTS=form.parts, PRECISION=precision, num_warps=warps, num_stages=stages,
+        qkv_TN, bias_N, by_row_THw, by_column_THw, out_TK, grid, across, d**-0.5 * LOG2_E,
+        H=H, d=d, w=w, QUERY_ROWS=query_rows, KEY_ROWS=key_rows, WIDTH=lanes, D=channels,
+        HOT=_power_of_2(2 * lanes + 3), PADDED=grid % w != 0, PARTS=form.parts, PRECISION=precision,
+        num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return out_TK
 

@@ -91,6 +91,9 @@ def load_segmenter(
     # TF32 drops 13 bits of every product; float32 here means float32.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    # Sums of bfloat16 products stay float32 where a library cuts one into parts.
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    # Not the convolutions: the pixels of a patch need more than the 8 bits of bfloat16.
     for layer in sam.image_encoder.modules():
         if isinstance(layer, nn.Linear):
             layer.to(encoder_dtype)
