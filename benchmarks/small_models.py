@@ -24,7 +24,7 @@ from benchmarks.cases import Image_HW3
 from benchmarks.reference.mobile import build_mobile, mobile_sam
 from benchmarks.reference.official import calibrate, calibrated_official
 from benchmarks.reference.random_sam_2 import THRESHOLD, calibrated_sam_2
-from model.config import MODELS, HieraConfig, SamConfig
+from model.config import MODELS, Sam2Config, SamConfig
 from model.sam import Sam
 from model.segmenter import TorchSegmenter
 from model.training.scenes import held_out_scene
@@ -36,8 +36,9 @@ _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 """Of Linux."""
 PEERS = (
     *("mobile_sam", "mobile_sam released", "slimsam_77", "slimsam_50", "vit_b"),
-    *("sam2.1_tiny", "sam2.1_tiny released", "sam2.1_base_plus", "sam2.1_base_plus released"),
+    *("sam2.1_tiny", "sam2.1_tiny released", "sam2.1_base_plus", "sam2.1_base_plus released", "edgetam"),
 )
+"""Those without a name here are measured if they are asked for, such as `sam3`."""
 
 Masks = Callable[[Image_HW3], list[str]]
 """The run lengths of an image's masks."""
@@ -48,7 +49,7 @@ def measure(peer: str) -> dict[str, Any]:
     cast(Any, torch).set_num_threads(1)
     image_HW3 = held_out_scene(77, size_hw=IMAGE_HW).rgb_HW3
     name, _, released = peer.partition(" ")
-    if isinstance(config := MODELS[name], HieraConfig):
+    if isinstance(config := MODELS[name], Sam2Config):
         masks = (_released_sam_2 if released else _our_sam_2)(config, image_HW3)
     else:
         masks = _released(image_HW3) if released else _ours(name, image_HW3)
@@ -76,7 +77,7 @@ def _run_lengths(generator: Any, image_HW3: Image_HW3) -> list[str]:
     return [each["segmentation"]["counts"] for each in generator.generate(image_HW3)]
 
 
-def _released_sam_2(config: HieraConfig, image_HW3: Image_HW3) -> Masks:
+def _released_sam_2(config: Sam2Config, image_HW3: Image_HW3) -> Masks:
     # Only in a process of its own: importing it takes Hydra for itself.
     from benchmarks.reference import sam2_released
 
@@ -84,7 +85,7 @@ def _released_sam_2(config: HieraConfig, image_HW3: Image_HW3) -> Masks:
     return partial(_run_lengths, sam2_released.generator(model, {}))
 
 
-def _our_sam_2(config: HieraConfig, image_HW3: Image_HW3) -> Masks:
+def _our_sam_2(config: Sam2Config, image_HW3: Image_HW3) -> Masks:
     return _generated(calibrated_sam_2(config, image_HW3, seed=0), Recipe(pred_iou_thresh=THRESHOLD))
 
 

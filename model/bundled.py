@@ -16,10 +16,14 @@ class CheckedWeights:
 
     sha256  hex digest of the file's bytes
     notes   what was taken off or dropped to find the model in it, one sentence each
+    family  of the model; `ModelConfig.family`
+    layout  whose names its tensors have: released or hugging_face
     """
 
     sha256: str
     notes: tuple[str, ...] = ()
+    family: str = ""
+    layout: str = ""
 
 
 BUNDLED = {"tiny": Path(__file__).parent / "weights" / "tiny.safetensors"}
@@ -34,4 +38,4 @@ def known_weights(name: str) -> CheckedWeights | None:
         sha256 = hashlib.sha256(BUNDLED[name].read_bytes()).hexdigest()
     except (KeyError, OSError):
         return None
-    return CheckedWeights(sha256) if sha256 == SHA256[name] else None
+    return CheckedWeights(sha256, family="sam", layout="released") if sha256 == SHA256[name] else None

@@ -1,13 +1,14 @@
 """The sizes of a Segment Anything model, and the table of the named ones.
 
-Families differ in their image encoder. SAM 2 also differs in how an image is resized, and its decoder has more to it;
-what that is stands here as options of the one decoder.
+Families differ in their image encoder. Those since SAM 2 also differ in how an image is resized, and their decoder has
+more to it; what that is stands here as options of the one decoder.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import ClassVar
 
 
 class Resize(StrEnum):
@@ -22,6 +23,9 @@ class Resize(StrEnum):
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The sizes that all families have. Released sizes: arXiv:2304.02643 and its checkpoints' tensor shapes."""
+
+    family: ClassVar[str]
+    """Models that differ in sizes and weights alone share it. A run's metadata says it."""
 
     name: str = field(kw_only=False)
     input_side: int = 1024
@@ -69,6 +73,8 @@ class ModelConfig:
 class SamConfig(ModelConfig):
     """A model with the released plain ViT as its encoder, or one cut down from it; a token is a cell."""
 
+    family: ClassVar[str] = "sam"
+
     embed_dim: int
     depth: int
     heads: int
@@ -88,6 +94,8 @@ class SamConfig(ModelConfig):
 class TinyVitConfig(ModelConfig):
     """A model with TinyViT as its encoder (arXiv:2207.10666); the four stages are named by their index."""
 
+    family: ClassVar[str] = "mobile_sam"
+
     dims: tuple[int, int, int, int]
     """Channels."""
     depths: tuple[int, int, int, int]
@@ -103,8 +111,23 @@ class TinyVitConfig(ModelConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HieraConfig(ModelConfig):
+class Sam2Config(ModelConfig):
+    """What SAM 2 brought, and the families after it kept."""
+
+    object_token: bool = True
+    sigmoid_scores: bool = True
+    fine_features: bool = True
+    steady_single: bool = True
+    padded_boxes: bool = True
+    logit_limit: float | None = 32.0
+    resize: Resize = Resize.STRETCH
+
+
+@dataclass(frozen=True, kw_only=True)
+class HieraConfig(Sam2Config):
     """SAM 2's image model, with Hiera as its encoder (arXiv:2306.00989); the four stages are named by their index."""
+
+    family: ClassVar[str] = "sam2"
 
     dims: tuple[int, int, int, int]
     """Channels."""
@@ -118,13 +141,40 @@ class HieraConfig(ModelConfig):
     """Tokens a side of them."""
     background: int = 7
     """Cells a side of the position table that is enlarged to the whole map."""
-    object_token: bool = True
-    sigmoid_scores: bool = True
-    fine_features: bool = True
-    steady_single: bool = True
-    padded_boxes: bool = True
-    logit_limit: float | None = 32.0
-    resize: Resize = Resize.STRETCH
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepVitConfig(Sam2Config):
+    """EdgeTAM's image model, with RepViT as its encoder (arXiv:2307.09283); stages are named by their index."""
+
+    family: ClassVar[str] = "edgetam"
+
+    dims: tuple[int, int, int, int]
+    """Channels."""
+    depths: tuple[int, int, int, int]
+    """Blocks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sam3Config(Sam2Config):
+    """SAM 3's image model for points. Its encoder, a plain ViT with rotated positions, is that of transformers."""
+
+    family: ClassVar[str] = "sam3"
+
+    embed_dim: int
+    depth: int
+    heads: int
+    mlp_dim: int
+    """Hidden channels of a block's MLP."""
+    global_blocks: tuple[int, ...]
+    window: int = 24
+    """Tokens a side of an attention window."""
+    table_side: int = 24
+    """Tokens a side of the position table, which is repeated over the whole map."""
+    input_side: int = 1008
+    patch: int = 14
+    unit_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    unit_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
 
 CONFIGS = {
@@ -135,6 +185,18 @@ CONFIGS = {
         heads=3,
         global_blocks=(2, 5),
         input_side=256,
+        window=8,
+        decoder_dim=128,
+        decoder_mlp=512,
+        iou_head_dim=128,
+    ),
+    "small": SamConfig(
+        "small",
+        embed_dim=192,
+        depth=12,
+        heads=3,
+        global_blocks=(2, 5, 8, 11),
+        input_side=384,
         window=8,
         decoder_dim=128,
         decoder_mlp=512,
@@ -180,5 +242,9 @@ MODELS: dict[str, ModelConfig] = {
         for family in ("sam2.1", "sam2")
         for config in _HIERA
     },
+    # EdgeTAM (arXiv:2501.07256). Sizes: its repository's configuration, and timm's of repvit_m1.
+    "edgetam": RepVitConfig("edgetam", dims=(48, 96, 192, 384), depths=(2, 2, 14, 2)),
+    # SAM 3 (arXiv:2511.16719). Sizes: its repository's model_builder.py.
+    "sam3": Sam3Config("sam3", embed_dim=1024, depth=32, heads=16, mlp_dim=4736, global_blocks=(7, 15, 23, 31)),
 }
 """Everything that `model=` may name."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig, TinyVitConfig
+from model.config import ModelConfig, RepVitConfig, TinyVitConfig
 from model.opening import CheckpointError
 from model.sam import PIXEL_MEAN, PIXEL_STD
 from model.tiny_vit import CLASSIFIER
@@ -29,6 +29,7 @@ def without_extras(
     kinds: dict[str, set[str]] = {"the normalisation that is used anyway": set(_NORMALISATION)}
     if isinstance(config, TinyVitConfig):
         kinds["the classifier of ImageNet"] = {f"image_encoder.{name}" for name in CLASSIFIER}
+    if isinstance(config, TinyVitConfig | RepVitConfig):
         kinds["the counters of batches"] = {
             f"{name.removesuffix('running_var')}num_batches_tracked" for name in wanted if name.endswith(".running_var")
         }

@@ -9,12 +9,12 @@ import re
 from collections.abc import Iterable
 
 _ADAPTER = re.compile(r"(^|\.)(w_[ab]_\d+|lora_(a|b|up|down)|linear_[ab]_[qv])(\.|$)", re.IGNORECASE)
+_DETECTOR, _TRACKER = re.compile(r"detector(_model)?\."), re.compile(r"tracker(_model)?\.(sam_)?mask_decoder\.")
 _OTHER_MODELS = (
     (
         r"(^|\.)tracker\.model\.interactive_|(^|\.)interactive_sam_",
         "SAM 3.1's multiplex file, whose decoder takes no points as this program asks them",
     ),
-    (r"^detector(_model)?\.|^tracker_(neck|model)\.", "SAM 3"),
     (r"(^|\.)mask_decoder\.(hf_|compress_vit_feat|embedding_(encoder|maskfeature))", "SAM-HQ"),
     (r"(^|\.)image_encoder\.backbone\.", "EfficientViT-SAM or another model with an encoder of its own"),
 )
@@ -29,6 +29,11 @@ def foreign(names: Iterable[str], *, known: Iterable[str]) -> str:
     for sign, what in _OTHER_MODELS:
         if any(re.search(sign, name) for name in names):
             return f"the checkpoint is {what}, which is not read here; choose one of {', '.join(known)} and its file"
+    if any(_DETECTOR.match(name) for name in names) and not any(_TRACKER.match(name) for name in names):
+        return (
+            "the checkpoint is SAM 3's detector alone, which is asked with words; points need the tracker's decoder "
+            "beside it: give the whole model.safetensors or sam3.pt of facebook/sam3"
+        )
     adapters = [name for name in names if _ADAPTER.search(name)]
     if not adapters:
         return ""

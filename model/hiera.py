@@ -170,9 +170,9 @@ class Lateral(nn.Module):
 class Neck(nn.Module):
     """A convolution for each stage, the last stage's first."""
 
-    def __init__(self, config: HieraConfig) -> None:
+    def __init__(self, dims: tuple[int, ...], out: int) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(Lateral(channels, config.decoder_dim) for channels in reversed(config.dims))
+        self.convs = nn.ModuleList(Lateral(channels, out) for channels in reversed(dims))
 
     def forward(self, stages: list[Tensor]) -> Maps:
         """The coarsest map is only seen through the embedding."""
@@ -186,7 +186,7 @@ class Hiera(nn.Module):
     def __init__(self, config: HieraConfig) -> None:
         super().__init__()
         self.trunk = Trunk(config)
-        self.neck = Neck(config)
+        self.neck = Neck(config.dims, config.decoder_dim)
 
     def forward(self, images_B3SS: Tensor) -> Maps:
         return self.neck(self.trunk(images_B3SS))

@@ -1,7 +1,7 @@
 """Names of the same tensors in the two public checkpoint layouts, and the sizes that a checkpoint's shapes imply.
 
 The released layout is that of the .pth files of Segment Anything; the other is that of Hugging Face's `SamModel`. Those
-of SAM 2 are in `sam2_layouts`.
+of SAM 2 and EdgeTAM are in `sam2_layouts`, those of SAM 3 in `sam3_layouts`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from model.config import MODELS, HieraConfig, ModelConfig, SamConfig, TinyVitConfig
+from model.config import MODELS, HieraConfig, ModelConfig, RepVitConfig, Sam3Config, SamConfig, TinyVitConfig
 from model.opening import CheckpointError
 
 # (released, Hugging Face); the patterns are applied in order, each wherever it matches.
@@ -110,14 +110,18 @@ def infer_config(released: Mapping[str, Tensor], *, expected: ModelConfig | None
     """Read every size off the tensors' shapes. Decoder heads cannot be seen in a shape; all releases have 8.
 
     expected  has the sizes that no shape shows: of a TinyViT the input's side and the strides, of a Hiera also heads,
-              windows and global blocks
-    raises    CheckpointError for a Hiera of which these are not known
+              windows and global blocks, and likewise of a SAM 3
+    raises    CheckpointError for a Hiera or a SAM 3 of which these are not known
               KeyError or ValueError-like errors are the caller's to turn into a sentence: a needed tensor is absent
     """
     if "image_encoder.patch_embed.seq.0.c.weight" in released:
         sizes = _tiny_vit_sizes(released, expected)
     elif "image_encoder.trunk.patch_embed.proj.weight" in released:
         sizes = _hiera_sizes(released, expected)
+    elif "image_encoder.trunk.body.stem.conv1.c.weight" in released:
+        sizes = _repvit_sizes(released, expected)
+    elif "image_encoder.vision.backbone.embeddings.position_embeddings" in released:
+        sizes = _sam_3_sizes(released, expected)
     else:
         sizes = _vit_sizes(released)
     same = [
@@ -185,6 +189,39 @@ def _hiera_sizes(released: Mapping[str, Tensor], expected: ModelConfig | None) -
         f"the checkpoint is a SAM 2 with {list(dims)} channels and {list(depths)} blocks in its stages; the windows and"
         " heads of such a model do not show in its file, and only those of the released tiny, small, base_plus and "
         "large are known here"
+    )
+
+
+def _repvit_sizes(released: Mapping[str, Tensor], expected: ModelConfig | None) -> RepVitConfig:
+    like = expected if isinstance(expected, RepVitConfig) else MODELS["edgetam"]
+    if not isinstance(like, RepVitConfig):
+        raise TypeError("edgetam has no RepViT")
+    body = "image_encoder.trunk.body."
+    downsamples = [released[f"{body}stages_{n}.downsample.channel_downsample.bn.weight"] for n in (1, 2, 3)]
+    depths = [_count(released, rf"{re.escape(body)}stages_{n}\.blocks\.(\d+)\.") for n in range(4)]
+    return replace(
+        like,
+        name="custom",
+        dims=(len(released[body + "stem.conv2.bn.weight"]), *(len(norm) for norm in downsamples)),
+        depths=tuple(depths),
+        **_decoder_sizes(released),
+    )
+
+
+def _sam_3_sizes(released: Mapping[str, Tensor], expected: ModelConfig | None) -> Sam3Config:
+    root = "image_encoder.vision.backbone."
+    depth = _count(released, rf"{re.escape(root)}layers\.(\d+)\.")
+    hidden, channels = released[f"{root}layers.0.mlp.fc1.weight"].shape
+    for config in (expected, *MODELS.values()):
+        if isinstance(config, Sam3Config) and (config.embed_dim, config.depth, config.mlp_dim) == (
+            channels,
+            depth,
+            hidden,
+        ):
+            return replace(config, name="custom", **_decoder_sizes(released))
+    raise CheckpointError(
+        f"the checkpoint is a SAM 3 with {channels} channels and {depth} blocks; the windows and heads of such a model "
+        "do not show in its file, and only those of facebook/sam3 are known here"
     )
 
 

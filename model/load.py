@@ -1,7 +1,8 @@
 """Checkpoint bytes -> a checked model, on its device and in its precision, ready to run.
 
 Reads the released .pth layouts, Hugging Face's safetensors (or .bin) layouts and the bundled weights, also where a
-trainer wrapped them. Nothing in a checkpoint is executed, and no tensor is left out but by its exact name.
+trainer wrapped them. Nothing in a checkpoint is executed, and no tensor is left out but by its exact name, or by that
+of the part of a larger model that it belongs to.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor, nn
 
-from model import sam2_layouts
+from model import sam2_layouts, sam3_layouts
 from model.bundled import BUNDLED, CheckedWeights
 from model.config import MODELS, HieraConfig, ModelConfig
 from model.extras import without_extras
@@ -39,11 +40,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class _Checked:
-    """A checkpoint's tensors under their released names, the sizes that they fit, and what was left out."""
+    """A checkpoint's tensors under our names, the sizes that they fit, what was left out, and the file's layout."""
 
     tensors: dict[str, Tensor]
     config: ModelConfig
     notes: tuple[str, ...]
+    layout: str
 
 
 def read_checkpoint(name: str, checkpoint: bytes | None) -> bytes:
@@ -71,8 +73,8 @@ def check_weights(name: str, checkpoint: bytes | None = None) -> CheckedWeights:
     raises  CheckpointError as `load_segmenter` does; no model is built
     """
     data = read_checkpoint(name, checkpoint)
-    notes = _checked(data, MODELS[name]).notes
-    return CheckedWeights(hashlib.sha256(data).hexdigest(), notes)
+    checked = _checked(data, MODELS[name])
+    return CheckedWeights(hashlib.sha256(data).hexdigest(), checked.notes, checked.config.family, checked.layout)
 
 
 def load_segmenter(
@@ -132,17 +134,28 @@ def _checked(data: bytes, expected: ModelConfig | None) -> _Checked:
     bare = take_off(open_checkpoint(data))
     if what := foreign(bare.tensors, known=MODELS):
         raise CheckpointError(what)
-    released, left_out = bare.tensors, ()
-    if sam2_layouts.is_sam_2(released):
-        released, left_out = sam2_layouts.ours(released)
-    elif is_hugging_face(released):
-        released = from_hugging_face(released)
+    released, left_out, layout = _by_our_names(bare.tensors)
     config = _of_release(_config_of(released, expected), sam2_layouts.release_of(bare.tensors), expected)
     wanted = _wanted(config)
     tensors, dropped = without_extras(released, config, wanted=wanted)
     _check_keys(tensors, wanted)
     _check_finite(tensors)
-    return _Checked(tensors, config, (*bare.notes, *left_out, *dropped))
+    return _Checked(tensors, config, (*bare.notes, *left_out, *dropped), layout)
+
+
+def _by_our_names(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...], str]:
+    """And what was left out, and the layout of the file."""
+    if sam3_layouts.is_sam_3(tensors):
+        return *sam3_layouts.ours(tensors), _layout(hugging_face=sam3_layouts.is_hugging_face(tensors))
+    if sam2_layouts.is_sam_2(tensors):
+        return *sam2_layouts.ours(tensors), _layout(hugging_face=sam2_layouts.is_hugging_face(tensors))
+    if is_hugging_face(tensors):
+        return from_hugging_face(tensors), (), _layout(hugging_face=True)
+    return tensors, (), _layout(hugging_face=False)
+
+
+def _layout(*, hugging_face: bool) -> str:
+    return "hugging_face" if hugging_face else "released"
 
 
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:

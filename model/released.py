@@ -99,3 +99,9 @@ RELEASED = {
     ),
 }
 """Name of a model -> its file."""
+
+TERMS = {
+    "sam3": "SAM 3's weights are under the SAM License (github.com/facebookresearch/sam3, LICENSE): no military, "
+    "nuclear or espionage use, no weapons; pass them on under it alone, and say so where you publish research with them"
+}
+"""Name of a model -> what is said where it is used: of weights that come with terms beyond a free licence."""

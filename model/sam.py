@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.config import CONFIGS, HieraConfig, ModelConfig, SamConfig, TinyVitConfig
+from model.config import CONFIGS, HieraConfig, ModelConfig, RepVitConfig, Sam3Config, SamConfig, TinyVitConfig
 from model.hiera import Hiera
 from model.image_encoder import ImageEncoder
 from model.mask_decoder import Embedded, MaskDecoder
 from model.prompt_encoder import PromptEncoder
+from model.repvit import RepVit
+from model.sam3_encoder import Sam3Encoder
 from model.tiny_vit import TinyVit
 
 __all__ = ["CONFIGS", "Sam", "SamConfig"]
@@ -21,7 +23,8 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 
 
 class Sam(nn.Module):
-    """`state_dict()` has exactly the keys of the released .pth files; of SAM 2's see `sam2_layouts`."""
+    """`state_dict()` has exactly the keys of the released .pth files; of later families see `sam2_layouts` and
+    `sam3_layouts`."""
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -57,6 +60,10 @@ def _encoder(config: ModelConfig) -> nn.Module:
         return TinyVit(config)
     if isinstance(config, HieraConfig):
         return Hiera(config)
+    if isinstance(config, RepVitConfig):
+        return RepVit(config)
+    if isinstance(config, Sam3Config):
+        return Sam3Encoder(config)
     if isinstance(config, SamConfig):
         return ImageEncoder(config)
     raise TypeError(f"{type(config).__name__} is no family of models")

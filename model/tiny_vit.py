@@ -46,14 +46,19 @@ class ConvNorm(nn.Module):
         self.bn = BatchNorm(out)
 
     def forward(self, x_BCss: Tensor) -> Tensor:
-        c, bn = self.c, self.bn
-        scale_C = bn.weight.double() / (bn.running_var.double() + self.EPS).sqrt()
-        weight = (c.weight.double() * scale_C[:, None, None, None]).to(c.weight.dtype)
-        bias_C = (bn.bias.double() - bn.running_mean.double() * scale_C).to(c.weight.dtype)
+        c, dtype = self.c, self.c.weight.dtype
+        weight, bias_C = (each.to(dtype) for each in self.folded())
         if c.kernel_size == (1, 1):
             # As a matrix product, for which no pixel has to move (an eighth of the encoder on a CPU).
             return F.linear(x_BCss.permute(0, 2, 3, 1), weight[:, :, 0, 0], bias_C).permute(0, 3, 1, 2)
         return F.conv2d(x_BCss, weight, bias_C, c.stride, c.padding, groups=c.groups)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """float64: the weight and the bias of the one convolution."""
+        c, bn = self.c, self.bn
+        scale_C = bn.weight.double() / (bn.running_var.double() + self.EPS).sqrt()
+        weight = c.weight.double() * scale_C[:, None, None, None]
+        return weight, bn.bias.double() - bn.running_mean.double() * scale_C
 
 
 class PatchEmbed(nn.Module):

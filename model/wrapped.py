@@ -21,8 +21,13 @@ _IN_EVERY_MODEL = (
     "image_encoder.patch_embed.seq.0.c.weight",
     "image_encoder.trunk.pos_embed",
     "vision_encoder.backbone.pos_embed",
+    "image_encoder.trunk.body.stem.conv1.c.weight",
+    "vision_encoder.backbone.timm_model.stem.conv1.c.weight",
+    "detector.backbone.vision_backbone.trunk.pos_embed",
+    "detector_model.vision_encoder.backbone.embeddings.position_embeddings",
 )
-"""A key of the released layout, what Hugging Face calls it, a key of TinyViT's encoder, and Hiera's in two layouts."""
+"""A key of the released layout, what Hugging Face calls it, a key of TinyViT's encoder, and those of Hiera, RepViT and
+SAM 3 in two layouts."""
 _ROOTS = (
     *("image_encoder.", "vision_encoder.", "prompt_encoder.", "mask_decoder.", "shared_image_embedding."),
     *("sam_prompt_encoder.", "sam_mask_decoder.", "no_mem_embed", "no_memory_embedding"),

@@ -1,13 +1,16 @@
-"""Segment Anything of transformers, with the weights of one of our models."""
+"""Segment Anything of transformers, with the weights of one of our models; and its SAM 3, with random ones."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
+
+import torch
 
 from model import sam2_layouts
-from model.config import HieraConfig, SamConfig
+from model.config import HieraConfig, Sam3Config, SamConfig
 from model.layouts import to_hugging_face
 from model.sam import Sam
+from model.sam3_encoder import Sam3Encoder
 
 
 def hugging_face(sam: Sam) -> Any:
@@ -97,3 +100,44 @@ def hugging_face_2(sam: Sam) -> Any:
     head = {name: value for name, value in model.state_dict().items() if "pred_obj_score_head" in name}
     model.load_state_dict(sam2_layouts.hugging_face(sam.state_dict()) | head)
     return model.eval()
+
+
+def hugging_face_3(config: Sam3Config, *, seed: int) -> Any:
+    """transformers' Sam3TrackerModel of these sizes, every tensor at random.
+
+    Its neck has the three maps that points are answered from. With the fourth one, which the files have too,
+    transformers 5.23 adds `no_memory_embedding` to that one, and so to nothing that is used; the released code leaves
+    the fourth map out first.
+    """
+    from transformers import (
+        Sam3TrackerConfig,
+        Sam3TrackerMaskDecoderConfig,
+        Sam3TrackerModel,
+        Sam3TrackerPromptEncoderConfig,
+    )
+
+    c, encoder = config, cast(Any, Sam3Encoder(config))
+    decoder = Sam3TrackerMaskDecoderConfig(
+        hidden_size=c.decoder_dim, mlp_dim=c.decoder_mlp, iou_head_hidden_dim=c.iou_head_dim
+    )
+    prompts = Sam3TrackerPromptEncoderConfig(hidden_size=c.decoder_dim, image_size=c.input_side, patch_size=c.patch)
+    model = Sam3TrackerModel(
+        Sam3TrackerConfig(
+            vision_config=encoder.vision.config, prompt_encoder_config=prompts, mask_decoder_config=decoder
+        )
+    )
+    return randomised(model, seed=seed)
+
+
+def randomised(model: Any, *, seed: int) -> Any:
+    """Every tensor of a state at random, large enough to show; ready to be asked."""
+    cast(Any, torch).manual_seed(seed)
+    positions = "positional_embedding"
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            scale = tensor[0].numel() ** -0.5 if tensor.dim() > 1 else 0.1
+            offset = 1.0 if tensor.dim() == 1 and name.endswith(("weight", "running_var")) else 0.0
+            tensor.copy_(offset + scale * torch.randn_like(tensor))
+    same = model.shared_image_embedding.get_buffer(positions)
+    model.prompt_encoder.shared_embedding.get_buffer(positions).copy_(same)
+    return model.eval().requires_grad_(requires_grad=False)

@@ -1,4 +1,4 @@
-"""SAM 2 of any sizes with random weights, for benchmarks and tests. They tell of time and equality, not of quality."""
+"""SAM 2 and later of any sizes with random weights, for benchmarks and tests: they tell of time, not of quality."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from model.config import HieraConfig
+from model.config import HieraConfig, Sam2Config
 from model.sam import Sam
 from model.segmenter import TorchSegmenter
 from pipeline.masks.crops import grid_points
 
 THRESHOLD = 0.8
 """The predicted IoU around which `calibrated_sam_2` puts its scores: the default of sam2's generator."""
-_NOT_WEIGHTS = ("pixel_mean", "pixel_std", "positions_1ssC")
+_NOT_WEIGHTS = ("pixel_mean", "pixel_std", "positions_1ssC", "position_ids", "inv_freq", "original_inv_freq")
 
 
-def random_sam_2(config: HieraConfig, *, seed: int) -> Sam:
+def random_sam_2(config: Sam2Config, *, seed: int) -> Sam:
     """Every tensor at random, large enough to show; fresh ones are zero in many places."""
     cast(Any, torch).manual_seed(seed)
     sam = Sam(config).eval().requires_grad_(requires_grad=False)
@@ -27,21 +27,21 @@ def random_sam_2(config: HieraConfig, *, seed: int) -> Sam:
         for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             if name not in _NOT_WEIGHTS:
                 scale = tensor[0].numel() ** -0.5 if tensor.dim() > 1 else 0.1
-                offset = 1.0 if tensor.dim() == 1 and name == "weight" else 0.0
+                offset = 1.0 if tensor.dim() == 1 and name in ("weight", "running_var") else 0.0
                 tensor.copy_(offset + scale * torch.randn_like(tensor))
     sam.load_state_dict(sam.state_dict())
     return sam
 
 
-def calibrated_sam_2(config: HieraConfig, image_HW3: npt.NDArray[np.uint8], *, seed: int) -> Sam:
+def calibrated_sam_2(config: Sam2Config, image_HW3: npt.NDArray[np.uint8], *, seed: int) -> Sam:
     """A random model whose masks on the image are local, steep and at the threshold, as those of a trained one are.
 
     As `official.calibrated_official` does it: smooth waves in the positions, a decoder whose answers differ from point
     to point, and output layers that are rescaled by what 64 points of the image answer.
     """
     sam = random_sam_2(config, seed=seed)
-    tables = cast(Any, sam.image_encoder).trunk
-    tables.pos_embed.copy_(_waves(config))
+    if isinstance(config, HieraConfig):
+        cast(Any, sam.image_encoder).trunk.pos_embed.copy_(_waves(config))
     decoder: Any = sam.mask_decoder
     for part in (decoder.transformer, decoder.output_hypernetworks_mlps):
         for parameter in part.parameters():

@@ -16,6 +16,7 @@ from pipeline.cluster.journal import mark_in
 from pipeline.errors import ContractError
 from pipeline.plan.plan import Plan
 from pipeline.plan.point_grid import PointGrid
+from pipeline.plan.versions import versions_here
 from pipeline.records import Attempt, ChunkReport
 from pipeline.settings import StoreSettings
 from pipeline.storage.connect import connect
@@ -57,9 +58,8 @@ class Worker:
         context = ray.get_runtime_context()
         shared = Path(context.get_temp_dir()) / context.get_session_name() / "maskmill-weights"
         generate = spec.load(store, spec.plan.settings.recipe, threads=spec.threads, shared=shared)
-        self._context = WorkerContext(
-            out=spec.out, plan=spec.plan, store=store, generate=generate, point_grid=spec.point_grid
-        )
+        versions = versions_here(spec.plan.settings.model_family)
+        self._context = WorkerContext(spec.out, spec.plan, store, generate, versions, spec.point_grid)
 
     def run(self, attempt: Attempt, journal: Any) -> ChunkReport:
         """Raises what `process_chunk` raises, DeviceError and JournalLostError."""

@@ -133,7 +133,10 @@ def _sealed(text: bytes) -> bytes:
 
 def card(plan: Plan, counts: CardCounts) -> bytes:
     settings = plan.settings
-    about = {"model": settings.model_name, "weights, sha256": settings.weights_sha256}
+    about = {"model": settings.model_name}
+    if settings.model_family:
+        about |= {"family": settings.model_family, "names in the checkpoint": settings.checkpoint_layout}
+    about |= {"weights, sha256": settings.weights_sha256}
     if settings.checkpoint_notes:
         about |= {"left out of the checkpoint": "; ".join(settings.checkpoint_notes)}
     about |= {"encoder's precision": str(settings.precision)}

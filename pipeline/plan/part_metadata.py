@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from pipeline import __version__
-from pipeline.plan.plan import Plan, canonical_json
+from pipeline.plan.plan import OutputSettings, Plan, canonical_json
 from pipeline.plan.versions import Versions
 from pipeline.records import Funnel
 
@@ -26,16 +26,18 @@ def part_metadata(plan: Plan, versions: Versions, funnel: Funnel, earlier: Seque
         "model_name": plan.settings.model_name,
         "model_precision": str(plan.settings.precision),
         "weights_sha256": plan.settings.weights_sha256,
-        **_notes(plan.settings.checkpoint_notes),
+        **_of_the_checkpoint(plan.settings),
         "plan_sha256": plan.sha256,
         "funnel": json.dumps(asdict(funnel), separators=(",", ":")),
         **_versions(plan, versions, earlier),
     }
 
 
-def _notes(checkpoint_notes: tuple[str, ...]) -> dict[str, str]:
-    """Most checkpoints are used as they are, and their parts say nothing of it."""
-    return {"checkpoint_notes": canonical_json(checkpoint_notes).decode()} if checkpoint_notes else {}
+def _of_the_checkpoint(settings: OutputSettings) -> dict[str, str]:
+    """What is known of it. Most are used as they are, and their parts have no notes."""
+    notes = canonical_json(settings.checkpoint_notes).decode() if settings.checkpoint_notes else ""
+    said = {"model_family": settings.model_family, "checkpoint_layout": settings.checkpoint_layout}
+    return {name: value for name, value in (said | {"checkpoint_notes": notes}).items() if value}
 
 
 def _versions(plan: Plan, versions: Versions, earlier: Sequence[Versions]) -> dict[str, str]:

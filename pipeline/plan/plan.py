@@ -59,6 +59,10 @@ class OutputSettings:
     mixed_lists: bool
     checkpoint_notes: tuple[str, ...] = ()
     """What of the checkpoint's file is not in the model, by looking at it. A plan says it if there is any."""
+    model_family: str = ""
+    """Of the checkpoint's model; a plan of before it was kept does not say it."""
+    checkpoint_layout: str = ""
+    """Whose names the tensors in the checkpoint's file have. As `model_family`."""
     image_column: str | None = None
     """In a plan only if it was asked for."""
     depth: Depth = Depth.SCALE
@@ -73,10 +77,12 @@ class OutputSettings:
         settings: Settings,
         *,
         weights_sha256: str,
-        checkpoint_notes: tuple[str, ...] = (),
         point_grid: PointGrid | None = None,
     ) -> OutputSettings:
-        """point_grid  the content of `recipe.point_grid`, if it names a file"""
+        """Without what is known of the checkpoint beside its hash.
+
+        point_grid  the content of `recipe.point_grid`, if it names a file
+        """
         recipe = settings.recipe
         if (recipe.point_grid is None) != (point_grid is None):
             raise ContractError(f"recipe.point_grid={recipe.point_grid} was not read")
@@ -92,7 +98,6 @@ class OutputSettings:
             threads_per_worker=settings.run.threads_per_worker,
             max_bytes=settings.run.max_bytes,
             mixed_lists=settings.run.mixed_lists,
-            checkpoint_notes=checkpoint_notes,
             image_column=settings.run.image_column,
             depth=settings.image.depth,
             point_grid_sha256="" if point_grid is None else point_grid.sha256,
@@ -110,8 +115,9 @@ class OutputSettings:
                 named[f"recipe.{name}"] = getattr(self, name)
         named |= {"model.name": self.model_name, "model.precision": str(self.precision)}
         named["model.weights_sha256"] = self.weights_sha256
-        if self.checkpoint_notes:
-            named["model.checkpoint_notes"] = list(self.checkpoint_notes)
+        known = {"family": self.model_family, "checkpoint_layout": self.checkpoint_layout}
+        known |= {"checkpoint_notes": list(self.checkpoint_notes)}
+        named |= {f"model.{name}": value for name, value in known.items() if value}
         for name in ("images_per_chunk", "max_pixels", "threads_per_worker", "max_bytes", "mixed_lists"):
             named[f"run.{name}"] = getattr(self, name)
         if self.image_column is not None:
@@ -140,6 +146,8 @@ class OutputSettings:
             max_bytes=named.get("run.max_bytes", RunSettings.max_bytes),
             mixed_lists=named.get("run.mixed_lists", RunSettings.mixed_lists),
             checkpoint_notes=tuple(named.get("model.checkpoint_notes", ())),
+            model_family=named.get("model.family", ""),
+            checkpoint_layout=named.get("model.checkpoint_layout", ""),
             image_column=named.get("run.image_column"),
             depth=Depth(named.get("image.depth", Depth.SCALE)),
             point_grid_sha256=named.get("recipe.point_grid_sha256", ""),

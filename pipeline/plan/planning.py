@@ -79,7 +79,7 @@ def create_or_load_plan(
         say(f"resuming: the plan is {frozen_since(frozen_at)}")
         return Planned(plan=existing, created=False, frozen_at=frozen_at)
     plan = _plan_source(settings, out=out, store=store, say=say)
-    plan = replace(plan, versions=tuple(sorted((versions or versions_here()).items())))
+    plan = replace(plan, versions=tuple(sorted((versions or versions_here(settings.model_family)).items())))
     if store.put_if_absent(plan_uri(out), plan_to_json(plan)):
         return Planned(plan=plan, created=True)
     theirs = load_plan(out, store=store)
@@ -230,14 +230,15 @@ class _Draft:
 def _resumed(plan: Plan, asked: OutputSettings, *, out: str) -> Plan:
     """The plan, with the settings of the command where it is too old to have its own.
 
-    Sources are compared by their names. What lies there now does not matter: the plan has its members. Notes on the
-    checkpoint follow from its hash, which is compared; another version may word them otherwise.
+    Sources are compared by their names. What lies there now does not matter: the plan has its members. What a
+    checkpoint is follows from its hash, which is compared; another version may word it otherwise, or not say it.
 
     raises  ConfigError if it was made with other settings
     """
     if plan.settings.source in spellings(asked.source):
         asked = replace(asked, source=plan.settings.source)
-    asked = replace(asked, checkpoint_notes=plan.settings.checkpoint_notes)
+    told = ("checkpoint_notes", "model_family", "checkpoint_layout")
+    asked = replace(asked, **{name: getattr(plan.settings, name) for name in told})
     before, now = (settings.named(version=plan.version) for settings in (plan.settings, asked))
     pairs = {name: (before.get(name), now.get(name)) for name in before | now}
     changed = [f"{name} {then!r} -> {asked_now!r}" for name, (then, asked_now) in pairs.items() if then != asked_now]

@@ -16,14 +16,17 @@ from pipeline import __version__
 
 PACKAGES = ("torch", "numpy", "numba", "pillow", "tifffile", "imagecodecs", "pyarrow")
 """From bytes to pixels, from pixels to masks, from masks to parts. OpenCV and pycocotools only train and evaluate."""
+OF_FAMILY = {"sam3": ("transformers",)}
+"""What else shapes the output with a model of this family."""
 
 Versions = Mapping[str, str]
 
 
 @cache
-def versions_here() -> Versions:
-    """Of this process, by the names of the packages."""
-    return MappingProxyType({"maskmill": __version__} | {name: _version(name) for name in PACKAGES})
+def versions_here(family: str = "") -> Versions:
+    """Of this process and for models of this family, by the names of the packages."""
+    packages = (*PACKAGES, *OF_FAMILY.get(family, ()))
+    return MappingProxyType({"maskmill": __version__} | {name: _version(name) for name in packages})
 
 
 def _version(package: str) -> str:

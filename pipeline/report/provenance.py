@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from pipeline.plan.plan import Plan
 from pipeline.plan.versions import differing
 
-_FIRST = ("model.name", "model.precision", "model.weights_sha256", "model.checkpoint_notes")
+_FIRST = (
+    *("model.name", "model.family", "model.precision", "model.weights_sha256"),
+    *("model.checkpoint_layout", "model.checkpoint_notes"),
+)
 
 
 def provenance(plan: Plan, made_by: Mapping[str, int]) -> dict[str, str]:

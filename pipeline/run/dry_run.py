@@ -110,5 +110,5 @@ def what_is_left(plan: Plan, chunks: Sequence[Chunk], *, out: str, workers: int)
 
 
 def _empty_part(plan: Plan) -> int:
-    metadata = part_metadata(plan, versions_here(), Funnel())
+    metadata = part_metadata(plan, versions_here(plan.settings.model_family), Funnel())
     return len(write_part((), format=plan.settings.format, metadata=metadata))

@@ -7,7 +7,7 @@ Owns what the two have in common. What is done with the driver, session.py and d
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.cluster.crew import WorkerKind
 from pipeline.cluster.driver import Driver
@@ -46,9 +46,9 @@ class PlannedRun:
 
     def check_versions(self) -> None:
         """raises  ConfigError if other versions than those that are here have planned it"""
-        allowed = self.settings.run.allow_other_versions
-        say = self.progress.say
-        check_versions(self.planned.plan, versions_here(), allowed=allowed, out=self.out, store=self.store, say=say)
+        plan, allowed, say = self.planned.plan, self.settings.run.allow_other_versions, self.progress.say
+        here = versions_here(plan.settings.model_family)
+        check_versions(plan, here, allowed=allowed, out=self.out, store=self.store, say=say)
 
     def driver(self, ledger: Ledger, *, committed_now: Callable[[], set[str]], dry: bool = False) -> Driver:
         """In a Ray session. Its workers write nothing if it is `dry`."""
@@ -79,8 +79,11 @@ def plan_run(settings: Settings, out: str, store: Store, weights: Weights, progr
             there; StorageError
     """
     point_grid = read_point_grid(settings.recipe.point_grid, store)
-    output_settings = OutputSettings.of(
-        settings, weights_sha256=weights.sha256, checkpoint_notes=weights.notes, point_grid=point_grid
+    output_settings = replace(
+        OutputSettings.of(settings, weights_sha256=weights.sha256, point_grid=point_grid),
+        checkpoint_notes=weights.notes,
+        model_family=weights.family,
+        checkpoint_layout=weights.layout,
     )
     if output_settings.recipe.roi is not None:
         check_regions(output_settings.recipe.roi, store)

@@ -88,14 +88,15 @@ def _fields(record: RunRecord, error: BaseException | None) -> Mapping[str, Any]
         "given_up": [{"chunk": chunk_id, "why": each.why} for chunk_id, each in given_up.items()],
         "avoided": list(record.avoided),
         "who": {"user": _user(), "host": socket.gethostname(), "process": os.getpid()},
-        "versions": versions(),
+        "versions": versions(record.plan.settings.model_family),
         "settings": asdict(record.settings),
     }
 
 
-def versions() -> dict[str, str]:
-    """Of what shapes the output, and of what runs it."""
-    return {**versions_here(), "python": platform.python_version(), "ray": version("ray"), "boto3": version("boto3")}
+def versions(family: str = "") -> dict[str, str]:
+    """Of what shapes the output of such models, and of what runs it."""
+    running = {"python": platform.python_version(), "ray": version("ray"), "boto3": version("boto3")}
+    return {**versions_here(family), **running}
 
 
 def _user() -> str:

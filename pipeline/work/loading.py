@@ -31,11 +31,14 @@ class Weights:
 
     sha256  of the checkpoint; part of the plan
     notes   what of its file is not in the model, one sentence each; part of the plan if there are any
+    family  of the model, and `layout`, whose names the tensors in the file have; part of the plan
     """
 
     sha256: str
     load: LoadGenerator
     notes: tuple[str, ...] = ()
+    family: str = ""
+    layout: str = ""
 
 
 FindWeights = Callable[[Settings, Store], Weights]

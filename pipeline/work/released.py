@@ -10,7 +10,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from model.released import RELEASED
+from model.released import RELEASED, TERMS
 from pipeline.errors import ConfigError, StorageError
 from pipeline.progress import Progress
 from pipeline.settings import ModelSettings
@@ -29,10 +29,12 @@ def is_fetched(model: ModelSettings) -> bool:
 
 
 def with_weights_here(model: ModelSettings, progress: Progress) -> ModelSettings:
-    """The same settings, with the path of the file on this machine where it is to be fetched.
+    """The same settings, with the path of the file on this machine where it is to be fetched. Its terms are said.
 
     raises  ConfigError with what to do, if it cannot be fetched
     """
+    if model.name in TERMS:
+        progress.say(TERMS[model.name])
     if not is_fetched(model):
         return model
     return replace(model, checkpoint=str(fetched(model.checkpoint or model.name, progress)))

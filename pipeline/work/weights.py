@@ -36,7 +36,7 @@ def weights_from_settings(settings: Settings, store: Store, *, progress: Progres
     model = with_weights_here(settings.model, progress)
     checked = checked_weights(model, store)
     load = partial(load_generator, model, checked.sha256)
-    return Weights(sha256=checked.sha256, load=load, notes=checked.notes)
+    return Weights(checked.sha256, load, notes=checked.notes, family=checked.family, layout=checked.layout)
 
 
 def load_generator(

@@ -19,14 +19,15 @@ from model.sam import Sam
 from model.segmenter import TorchSegmenter
 
 TOLERANCE = 1e-4
-SLIM = cast(SamConfig, MODELS["slimsam_77"])
+SLIM, LESS_SLIM = (cast(SamConfig, MODELS[name]) for name in ("slimsam_77", "slimsam_50"))
 SIZES = {name: config for name, config in MODELS.items() if isinstance(config, SamConfig)}
 FEW_BLOCKS = {
     "tiny": CONFIGS["tiny"],
     "vit_b": replace(CONFIGS["vit_b"], depth=2, global_blocks=(1,), input_side=512),
     "slimsam_77": replace(SLIM, depth=2, global_blocks=(1,), input_side=256),
+    "slimsam_50": replace(LESS_SLIM, depth=2, global_blocks=(1,), input_side=256),
 }
-"""The bundled model, and the widths, heads and windows of a released one and of one cut from it in one block of each
+"""The bundled model, and the widths, heads and windows of a released one and of two cut from it in one block of each
 kind: what the other ten compute is the same again. Windows need padding at 512 as they do at 1024."""
 
 

@@ -115,7 +115,7 @@ def test_another_normalisation_than_ours_is_refused(name: str, value: tuple[floa
         (["w_a_000", "w_b_000", "mask_decoder.transformer.layers.0.norm1.weight"], "LoRA adapter alone"),
         (["base_model.model.vision_encoder.layers.0.attn.qkv.lora_A.weight"], "LoRA adapter alone"),
         (["image_encoder.blocks.0.attn.qkv.linear_a_q.weight", "image_encoder.blocks.0.norm1.bias"], "not merged"),
-        (["detector_model.vision_encoder.backbone.x"], "SAM 3, which"),
+        (["detector_model.vision_encoder.backbone.x"], "SAM 3's detector alone"),
         (["detector.x", "tracker.model.interactive_sam_mask_decoder.x"], "SAM 3.1's multiplex file"),
         (["image_encoder.pos_embed", "mask_decoder.hf_token.weight"], "SAM-HQ"),
         (["image_encoder.backbone.stages.0.weight"], "EfficientViT-SAM"),

@@ -93,11 +93,16 @@ def test_the_hub_sorts_by_size(settings: Settings, store: Store, images: int, ca
     assert text.count("No image failed.") == 2
 
 
-def test_the_card_says_what_was_left_out_of_the_checkpoint(settings: Settings, store: Store):
+def test_the_card_says_what_the_checkpoint_is_and_what_was_left_out_of_it(settings: Settings, store: Store):
     """Whoever makes the masks again must know which part of the file the model was."""
     plan = context_of(settings, store).plan
     assert "left out of the checkpoint" not in card(plan, CardCounts(1, 5, 1, 1, {})).decode()
-    noted = replace(plan, settings=replace(plan.settings, checkpoint_notes=("one", "two")))
+    known = {"checkpoint_notes": ("one", "two"), "model_family": "sam2", "checkpoint_layout": "hugging_face"}
+    noted = replace(plan, settings=replace(plan.settings, **known))
+    assert (
+        "| family | `sam2` |\n| names in the checkpoint | `hugging_face` |"
+        in card(noted, CardCounts(1, 5, 1, 1, {})).decode()
+    )
     assert "| left out of the checkpoint | `one; two` |" in card(noted, CardCounts(1, 5, 1, 1, {})).decode()
 
 

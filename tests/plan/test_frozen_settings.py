@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields, replace
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +15,7 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.plan.plan import OutputSettings
 from pipeline.plan.planning import create_or_load_plan
+from pipeline.plan.versions import versions_here
 from pipeline.settings import Recipe, Settings
 from pipeline.storage.store import Store
 from tests.fakes_run import drawn_image, write_folder
@@ -56,6 +58,10 @@ def another(value: Any) -> Any:
             return f"{value}x"
 
 
+OF_THE_CHECKPOINT = ("checkpoint_notes", "model_family", "checkpoint_layout")
+"""Follow from the checkpoint's hash."""
+
+
 def changed_settings() -> dict[str, OutputSettings]:
     """The name of every setting that shapes the output, the source left out -> settings that differ in it alone."""
     settings = shape_of(Settings(source="s", out="o", recipe=RECIPE))
@@ -70,7 +76,7 @@ def changed_settings() -> dict[str, OutputSettings]:
     of_run = ("images_per_chunk", "max_pixels", "threads_per_worker", "max_bytes", "mixed_lists", "image_column")
     typed |= {name: f"run.{name}" for name in of_run}
     for f in fields(OutputSettings):
-        if f.name not in ("source", "recipe", "checkpoint_notes"):
+        if f.name not in ("source", "recipe", *OF_THE_CHECKPOINT):
             changed[typed.get(f.name, f.name)] = replace(settings, **{f.name: another(getattr(settings, f.name))})
     return changed
 
@@ -90,14 +96,24 @@ def test_every_setting_that_shapes_the_output_is_hashed_and_refused_on_resume(
         create_or_load_plan(changed, out=settings.out, store=store)
 
 
-def test_notes_on_a_checkpoint_stay_in_the_plan_and_change_none_without(settings: Settings, store: Store):
-    """They follow from the file, so they are not compared; a plan of a file without any keeps its hash."""
+def test_what_a_checkpoint_is_stays_in_the_plan_and_changes_none_that_does_not_say_it(settings: Settings, store: Store):
+    """It follows from the file, so it is not compared; a plan of before it was kept has its hash still."""
     notes = ("prefix 'module.' of the keys",)
-    asked = replace(shape_of(settings), checkpoint_notes=notes)
+    asked = replace(shape_of(settings), checkpoint_notes=notes, model_family="sam2", checkpoint_layout="released")
     plan = create_or_load_plan(asked, out=settings.out, store=store).plan
-    assert plan.settings.named()["model.checkpoint_notes"] == list(notes)
-    assert "model.checkpoint_notes" not in shape_of(settings).named()
+    named = plan.settings.named()
+    assert named["model.checkpoint_notes"] == list(notes)
+    assert (named["model.family"], named["model.checkpoint_layout"]) == ("sam2", "released")
+    assert (
+        not {f"model.{name.removeprefix('model_')}" for name in OF_THE_CHECKPOINT} & shape_of(settings).named().keys()
+    )
     assert make(settings, store) == plan
+
+
+def test_a_plan_of_a_model_that_transformers_encodes_for_has_its_version(settings: Settings, store: Store):
+    """Another version may encode otherwise. Other models do not depend on it, or need it to be there."""
+    plan = create_or_load_plan(replace(shape_of(settings), model_family="sam3"), out=settings.out, store=store).plan
+    assert dict(plan.versions) == {**versions_here(), "transformers": version("transformers")}
 
 
 @pytest.mark.parametrize("name", ["images", "one, two"])

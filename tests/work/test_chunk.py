@@ -91,9 +91,11 @@ def test_metadata_says_how_and_not_where_or_when(settings: Settings, store: Stor
     assert funnel["kept"] == report.masks
     assert funnel["candidates"] == 48
     assert not any(str(settings.out) in value for value in metadata.values())
-    assert "checkpoint_notes" not in metadata
-    noted = replace(context.plan, settings=replace(context.plan.settings, checkpoint_notes=("one", "two")))
-    assert json.loads(part_metadata(noted, {}, Funnel())["checkpoint_notes"]) == ["one", "two"]
+    assert not {"checkpoint_notes", "model_family", "checkpoint_layout"} & metadata.keys()
+    known = {"checkpoint_notes": ("one", "two"), "model_family": "sam2", "checkpoint_layout": "released"}
+    told = part_metadata(replace(context.plan, settings=replace(context.plan.settings, **known)), {}, Funnel())
+    assert (told["model_family"], told["checkpoint_layout"]) == ("sam2", "released")
+    assert json.loads(told["checkpoint_notes"]) == ["one", "two"]
 
 
 def test_the_second_writer_of_a_chunk_changes_nothing(settings: Settings, store: Store):
