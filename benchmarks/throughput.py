@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -279,7 +280,8 @@ def main(arguments: Sequence[str]) -> int:
         name=job.model, checkpoint=weights.path.read_bytes(), device=job.device, precision=job.precision
     )
     name = torch.cuda.get_device_name() if job.device == "cuda" else "CPU"
-    title = f"{name}, torch {torch.__version__}, {cores}, {weights.note}"
+    jpeg = "imagecodecs" if find_spec("imagecodecs") else "Pillow, for want of imagecodecs"
+    title = f"{name}, torch {torch.__version__}, {cores}, JPEG by {jpeg}; {weights.note}"
     page = measure(job, segmenter, title=title)
     sys.stdout.write(text(page, job))
     sys.stdout.flush()
