@@ -13,6 +13,7 @@ import pytest
 import ray
 import torch
 from boto3.session import Session
+from xdist.scheduler import LoadFileScheduling
 
 from pipeline.run.outcome import Outcome
 from pipeline.settings import Settings, StoreSettings
@@ -28,6 +29,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 torch.set_num_threads(1)
 
 
+HERE = Path(__file__).parent
 DEAREST = (
     "cluster/test_submit.py",
     "run/test_chaos.py",
@@ -38,12 +40,34 @@ DEAREST = (
     "test_benchmarks.py",
 )
 """Files of half a minute to two, the longest first."""
+ON_ONE_CLUSTER = (
+    ("run/test_generate.py", "run/test_retry.py", "run/test_secrets.py", "run/test_stored_run.py", "test_signals.py"),
+    (
+        *("cluster/test_driver.py", "cluster/test_crew.py", "run/test_output.py", "run/test_real_model.py"),
+        *("run/test_dry_run.py", "run/test_versions.py"),
+    ),
+)
+"""Files that use `cluster`: those of a line are run by the same process, one after the other, so that two of Ray's
+sessions are started and not one in each process. A file that is missing here starts one where it is run."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first, so that no process is left alone with it at the end."""
-    rank = {Path(__file__).parent / name: number for number, name in enumerate(DEAREST)}
+    rank = {HERE / name: number for number, name in enumerate(DEAREST)}
     items.sort(key=lambda item: rank.get(item.path, len(DEAREST)))
+
+
+class ByFile(LoadFileScheduling):
+    """As --dist loadfile, but for ON_ONE_CLUSTER."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return next((f"tests/{names[0]}" for names in ON_ONE_CLUSTER if file.removeprefix("tests/") in names), file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile | None:
+    return ByFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

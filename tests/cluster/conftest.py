@@ -27,7 +27,8 @@ from tests.compiled import compile_here, lend
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "cluster.md").read_text()
 TOKEN = "0123456789abcdef" * 4
-SMALL = ["--node-ip-address=127.0.0.1", f"--object-store-memory={100 * 2**20}"]
+SMALL = ["--node-ip-address=127.0.0.1", f"--object-store-memory={100 * 2**20}", "--include-log-monitor=false"]
+"""Nobody here reads workers' lines on a terminal; a job's own output comes another way."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def two_nodes() -> Iterator[TwoNodes]:
     env["RAY_worker_niceness"] = "0"  # Ray's own is 15, which on a busy machine is next to nothing
     there = TwoNodes(f"http://127.0.0.1:{dashboard}", (metrics, node_metrics), env, folder)
     head_line, node_line = re.findall(r"^ray start .*$", PAGE, re.MULTILINE)
-    head = [*shlex.split(head_line), *SMALL, f"--port={gcs}", f"--dashboard-port={dashboard}"]
+    # Neither an autoscaler: no test here waits for a node that it does not start itself.
+    head = [*shlex.split(head_line), *SMALL, "--no-monitor", f"--port={gcs}", f"--dashboard-port={dashboard}"]
     node = [*shlex.split(node_line.replace("HEAD:6379", f"127.0.0.1:{gcs}")), *SMALL, "--num-cpus=2"]
     # Agents of two clusters on one machine would want the same port, and a head without its agent takes no job.
     head += [f"--temp-dir={folder}/head", f"--metrics-export-port={metrics}", f"--dashboard-agent-listen-port={agent}"]

@@ -25,7 +25,7 @@ from tests.cluster.conftest import PAGE, ROOT, TwoNodes, free_ports
 
 SCENES = ROOT / "jobs" / "sample" / "scenes.tar"
 IMAGES_IN_SHARD = 8
-OPTIONS = ["recipe=fast", "run.images_per_chunk=1", "run.max_workers=1"]
+OPTIONS = ["recipe=fast", "recipe.points_per_side=8", "run.images_per_chunk=1", "run.max_workers=1"]
 PATIENCE_S = 400
 """On a machine that does ten things at once."""
 

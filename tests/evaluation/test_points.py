@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -19,7 +20,12 @@ WHOLE_HW = np.zeros((SIDE, SIDE), np.bool_)
 WHOLE_HW[:40, :40] = True
 PART_HW = np.zeros((SIDE, SIDE), np.bool_)
 PART_HW[10:30, 10:30] = True
-TRUTHS = Truths.of([pack_pixels(WHOLE_HW), pack_pixels(PART_HW)], (SIDE, SIDE))
+
+
+@cache
+def both_truths() -> Truths:
+    """The whole and the part. Packed where they are asked for, and not wherever tests are collected."""
+    return Truths.of([pack_pixels(WHOLE_HW), pack_pixels(PART_HW)], (SIDE, SIDE))
 
 
 def test_the_centre_is_inside_and_furthest_from_the_boundary() -> None:
@@ -39,7 +45,7 @@ def test_the_centre_is_inside_and_furthest_from_the_boundary() -> None:
 
 def test_random_points_lie_on_their_truths_all_over_them() -> None:
     """A point beside its truth asks for something else."""
-    points = np.array([random_points(TRUTHS, np.random.default_rng(seed)) for seed in range(60)])
+    points = np.array([random_points(both_truths(), np.random.default_rng(seed)) for seed in range(60)])
     for index, mask_HW in enumerate((WHOLE_HW, PART_HW)):
         x, y = points[:, index].astype(int).T
         assert mask_HW[y, x].all()
@@ -57,7 +63,7 @@ def test_scores_of_answers_that_are_known() -> None:
     segmenter = PaintedSegmenter(lambda _pixels, _point: answers, side=SIDE, outputs_per_prompt=3)
     rgb_HW3 = np.zeros((SIDE, SIDE, 3), np.uint8)
     corner_T2 = np.array([[2.0, 2.0], [20.0, 20.0]])
-    (scores,) = score_points(segmenter, rgb_HW3, TRUTHS, corner_T2)
+    (scores,) = score_points(segmenter, rgb_HW3, both_truths(), corner_T2)
     assert scores.best_T.tolist() == [1.0, 1.0]
     assert scores.top_T.tolist() == [1.0, pytest.approx(400 / 1600)]
     assert scores.top_nearest_T.tolist() == [1.0, 1.0]
@@ -75,7 +81,7 @@ def test_the_document_has_no_nan_and_the_table_a_column_for_every_range() -> Non
     """NaN is no JSON; a range without truths is null there and a dash in the table."""
     none_T, none_TM = np.zeros(0), np.zeros((0, 3))
     empty = PointScores(none_T.astype(np.int64), none_T, none_T, none_T, none_TM, none_TM)
-    document = figures({"centre": (1, empty)}, count_recall([], np.zeros(0), TRUTHS))
+    document = figures({"centre": (1, empty)}, count_recall([], np.zeros(0), both_truths()))
     told = json.loads(json.dumps(document, allow_nan=False))
     assert told["centre point"]["all"]["best_iou"] is None
     assert told["AR@1000"]["large"] == {"truths": 0, "average_recall": None}

@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import itertools
 from contextlib import closing
+from functools import cache
 
 import numpy as np
 import torch
 
-from model.training.batches import TrainingBatches, ViewSettings, choose_points, make_view, prefetched, split_batch
+from model.training.batches import (
+    Batch,
+    TrainingBatches,
+    ViewSettings,
+    choose_points,
+    make_view,
+    prefetched,
+    split_batch,
+)
 from model.training.scenes import LEVELS, DrawnScenes, Scene
 
 VIEW = ViewSettings(input_side=64, mask_side=32, points=6, min_cells=10)
 
 
 SOURCE = TrainingBatches(5, VIEW, batch=2, views_per_scene=2, scenes=DrawnScenes(5))
-BATCHES = [SOURCE.make(number) for number in range(4)]
+
+
+@cache
+def four_batches() -> list[Batch]:
+    """Read only. Drawn where they are asked for, and not wherever tests are collected."""
+    return [SOURCE.make(number) for number in range(4)]
 
 
 def test_background_processes_make_the_batches_from_a_number_on() -> None:
     """The position in the data is one number in the checkpoint, and where an image is made must not matter."""
     with closing(prefetched(SOURCE, start=2, workers=2, depth=2)) as batches:
         ahead = list(itertools.islice(batches, 2))
-    for here, there in zip(BATCHES[2:], ahead, strict=True):
+    for here, there in zip(four_batches()[2:], ahead, strict=True):
         assert torch.equal(here.images_B3SS, there.images_B3SS)
         assert torch.equal(here.points_BK2, there.points_BK2)
         assert torch.equal(here.truths_BKLhw, there.truths_BKLhw)
@@ -30,7 +44,7 @@ def test_background_processes_make_the_batches_from_a_number_on() -> None:
 
 def test_every_valid_truth_contains_its_point_and_enough_cells() -> None:
     """A point beside its truth would teach the decoder to ignore points."""
-    for batch in BATCHES:
+    for batch in four_batches():
         cells_BK2 = ((batch.points_BK2 + 0.5) / 2).floor().long()
         for image, k, level in batch.valid_BKL.nonzero().tolist():
             x, y = cells_BK2[image, k].tolist()
@@ -42,7 +56,7 @@ def test_every_valid_truth_contains_its_point_and_enough_cells() -> None:
 
 def test_truths_stay_out_of_the_padding() -> None:
     """The released model pads at the bottom and right; a mask there would be cut off at inference."""
-    for batch in BATCHES:
+    for batch in four_batches():
         for image, (h, w) in enumerate(batch.sizes_B2.tolist()):
             rows, columns = -(-h // 2), -(-w // 2)
             assert not batch.truths_BKLhw[image, ..., rows:, :].any()
@@ -77,7 +91,7 @@ def test_a_view_without_anything_large_enough_has_no_valid_point() -> None:
 
 def test_splitting_a_batch_keeps_every_image_once_and_in_order() -> None:
     """Replicas share a step; an image lost or doubled would change what is learned."""
-    batch = BATCHES[0]
+    batch = four_batches()[0]
     parts = split_batch(batch, 2)
     assert torch.equal(torch.cat([part.images_B3SS for part in parts]), batch.images_B3SS)
     assert torch.cat([part.sizes_B2 for part in parts]).equal(batch.sizes_B2)

@@ -4,34 +4,39 @@ from __future__ import annotations
 
 import io
 import tarfile
+from functools import cache
 
 import cv2
 import numpy as np
 import pytest
 
 from jobs.draw_sample import FIRST_SCENE, IMAGES, SHARD, sample_shard
-from model.training.scenes import PART, SUBPART, WHOLE, draw_scene
+from model.training.scenes import PART, SUBPART, WHOLE, Scene, draw_scene
 
-SCENES = [draw_scene(3, index, size_hw=(200, 260)) for index in range(12)]
+
+@cache
+def twelve_scenes() -> list[Scene]:
+    """Read only. Drawn where they are asked for, and not wherever tests are collected."""
+    return [draw_scene(3, index, size_hw=(200, 260)) for index in range(12)]
 
 
 def test_a_scene_depends_on_its_number_alone() -> None:
     """A training is resumed by numbers; nothing drawn before may leak into a scene."""
     again = draw_scene(3, 7, size_hw=(200, 260))
-    assert np.array_equal(again.rgb_HW3, SCENES[7].rgb_HW3)
-    assert np.array_equal(again.labels_3HW, SCENES[7].labels_3HW)
+    assert np.array_equal(again.rgb_HW3, twelve_scenes()[7].rgb_HW3)
+    assert np.array_equal(again.labels_3HW, twelve_scenes()[7].labels_3HW)
 
 
 def test_scenes_differ_by_index_and_by_seed() -> None:
     """Otherwise the held-out scenes could be those trained on."""
     other = draw_scene(4, 7, size_hw=(200, 260))
-    assert not np.array_equal(other.rgb_HW3, SCENES[7].rgb_HW3)
-    assert not np.array_equal(SCENES[6].rgb_HW3, SCENES[7].rgb_HW3)
+    assert not np.array_equal(other.rgb_HW3, twelve_scenes()[7].rgb_HW3)
+    assert not np.array_equal(twelve_scenes()[6].rgb_HW3, twelve_scenes()[7].rgb_HW3)
 
 
 def test_every_pixel_belongs_to_a_whole() -> None:
     """The generator's grid lands on backgrounds too; a point without a truth teaches nothing."""
-    for scene in SCENES:
+    for scene in twelve_scenes():
         assert (scene.labels_3HW[WHOLE] > 0).all()
 
 
@@ -39,7 +44,7 @@ def test_every_pixel_belongs_to_a_whole() -> None:
 def test_what_is_visible_of_a_part_lies_in_one_thing_of_the_coarser_level(inner: int, outer: int) -> None:
     """Nested truth is what makes the three outputs of a point learn whole, part and subpart."""
     seen = 0
-    for scene in SCENES:
+    for scene in twelve_scenes():
         for part in np.unique(scene.labels_3HW[inner]):
             if part == 0:
                 continue
