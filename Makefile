@@ -68,8 +68,9 @@ weights: .venv/.run-ready  ## fetch the weights of MODEL=vit_b|sam2.1_tiny|...|h
 verify: .venv/.run-ready  ## recount the output at OUT=... from its parts alone
 	$(BIN)/python -m jobs.verify $(call quoted,out,OUT) $(ARGS)
 
+# Python keeps what it has compiled, whatever the shell says: the suite starts hundreds of processes on the same sources.
 test: .venv/.dev-ready  ## run the test suite, FILES=3 files at a time
-	$(BIN)/python -m pytest -n $(FILES) --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(FILES) --dist loadfile --no-loadscope-reorder
 
 browser:  ## install Debian's Chromium, with which `make test` looks at the pages; without it those tests are skipped
 	command -v chromium >/dev/null || { $(if $(filter 0,$(shell id -u)),,sudo) apt-get update -qq && \

@@ -61,24 +61,13 @@ def bias_and_gelu(x, bias, out, T, K, PARTS: tl.constexpr, ROWS: tl.constexpr, C
     _store_operand(out, row * (PARTS * K) + column, value, K, there, PARTS)
 
 
-@triton.jit
-def _channels(qkv, at, inside, bias, real, d, FIRST: tl.constexpr, D: tl.constexpr):
-    """(tokens, D) channels from FIRST on, with their bias, which is all that a token beyond the grid has."""
-    channel = FIRST + tl.arange(0, D)
-    known = (channel < d)[None, :]
-    value = tl.load(qkv + at[:, None] + channel[None, :], mask=inside[:, None] & known, other=0.0)
-    shift = tl.load(bias + channel[None, :], mask=real[:, None] & known, other=0.0)
-    # The sum in float32: interpreted, bfloat16 would be added as whole numbers.
-    return (value.to(tl.float32) + shift).to(qkv.dtype.element_ty)
-
-
-@triton.jit(do_not_specialize=["g"])
+@triton.jit(do_not_specialize=["g", "factor"])
 def relative_tables(
-    qkv, bias, rel_rows, rel_columns, by_row, by_column, g,
+    qkv, rel_rows, rel_columns, by_row, by_column, g, factor,
     H: tl.constexpr, d: tl.constexpr, w: tl.constexpr, TOKENS: tl.constexpr, WINDOW: tl.constexpr, D: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """What each query makes of the rows, and of the columns, of its window: (T, H, w) each.
+    """What each query makes of the rows, and of the columns, of its window: (T, H, w) each, times `factor`.
 
     A program does TOKENS of one row, or of one column, of one head: they have the distances to all keys in common.
     """
@@ -88,8 +77,9 @@ def relative_tables(
     token = tl.where(down == 0, line * g + along, along * g + line)
     row = b.to(tl.int64) * g * g + token
     inside = along < g
-    query = _channels(qkv, row * (3 * H * d) + h * d, inside, bias + h * d, inside, d, 0, D)
     key, channel = tl.arange(0, WINDOW), tl.arange(0, D)
+    at = (row * (3 * H * d) + h * d)[:, None] + channel[None, :]
+    query = tl.load(qkv + at, mask=inside[:, None] & (channel < d)[None, :], other=0.0)
     at = (line % w - key + w - 1)[:, None] * d + channel[None, :]
     known = (key < w)[:, None] & (channel < d)[None, :]
     if down == 0:
@@ -98,84 +88,123 @@ def relative_tables(
     else:
         relative = tl.load(rel_columns + at, mask=known, other=0.0)
         table = by_column
-    found = tl.dot(query, tl.trans(relative), input_precision=PRECISION)
+    found = tl.dot(query, tl.trans(relative), input_precision=PRECISION) * factor
     to = (row * H + h)[:, None] * w + key[None, :]
     tl.store(table + to, found.to(by_row.dtype.element_ty), mask=inside[:, None] & (key < w)[None, :])
+
+
+@triton.jit
+def _asked(by_row, by_column, table, asks, of_padding, w: tl.constexpr, WIDTH: tl.constexpr, HOT: tl.constexpr):
+    """(M, HOT): each query's tables side by side, its score of padding in two parts, and 1. See `_told`."""
+    lane = tl.arange(0, HOT)[None, :]
+    at, asks = table[:, None] + lane, asks[:, None]
+    found = tl.load(by_row + at, mask=asks & (lane < w), other=0.0).to(tl.float32)
+    second = (lane >= WIDTH) & (lane < WIDTH + w)
+    found += tl.load(by_column + at - WIDTH, mask=asks & second, other=0.0).to(tl.float32)
+    high = of_padding.to(by_row.dtype.element_ty).to(tl.float32)
+    found += tl.where(lane == 2 * WIDTH, high[:, None], 0.0)
+    found += tl.where(lane == 2 * WIDTH + 1, (of_padding - high)[:, None], 0.0)
+    found += tl.where(lane == 2 * WIDTH + 2, 1.0, 0.0)
+    return found.to(by_row.dtype.element_ty)
+
+
+@triton.jit
+def _told(ky, kx, real, inside, WIDTH: tl.constexpr, HOT: tl.constexpr):
+    """(N, HOT): the product with `_asked` is what a key's score gains by its row, its column, and as padding.
+
+    A key that is not `real` has the least score.
+    """
+    lane = tl.arange(0, HOT)[None, :]
+    found = tl.where((lane == ky[:, None]) | (lane == kx[:, None] + WIDTH), 1.0, 0.0)
+    padding = (lane == 2 * WIDTH) | (lane == 2 * WIDTH + 1)
+    found = tl.where(padding, (real & (inside == 0)).to(tl.float32)[:, None], found)
+    return tl.where(lane == 2 * WIDTH + 2, tl.where(real, 0.0, -1e30)[:, None], found)
 
 
 @triton.jit(do_not_specialize=["g", "across", "scale"])
 def attend(
     qkv, bias, by_row, by_column, out, g, across, scale,
     H: tl.constexpr, d: tl.constexpr, w: tl.constexpr, QUERY_ROWS: tl.constexpr, KEY_ROWS: tl.constexpr,
-    WIDTH: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr,
+    WIDTH: tl.constexpr, D: tl.constexpr, HOT: tl.constexpr, PADDED: tl.constexpr, PARTS: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Attention of QUERY_ROWS rows of one window to all of it, for one head; `across` windows are beside each other.
 
-    Queries, keys and values are read where the projection left them, and windows are cut by index. Tokens beyond the
-    grid are keys and values of the bias alone, as in the released code, and never queries. A block of keys is whole
-    rows, so that the bias by column is one tile for all of them, and that by row one number for a query and a row.
+    Queries, keys and values are read where the projection left them, and windows are cut by index. Keys and values are
+    loaded without arithmetic, so that the next ones are on their way meanwhile. Tokens beyond the grid are keys and
+    values of the bias alone, as in the released code, and never queries: their scores and their share of the sum are
+    added. A block of keys is whole rows. Of one row, the table by column is one tile for all blocks; of several, what
+    the tables add is a product with 0 and 1, since to pick it takes longer than all the rest.
 
+    bias    of the projection (3 H d), where windows are PADDED
+    scale   of scores, times log2(e), since powers of 2 are one instruction
+    tables  times log2(e) for one row, and divided by what d is in `scale` for several
     WIDTH   w or more; a row of a window takes so many lanes
-    D1, D2  together d or more: 80 channels as 64 and 16 instead of 128
+    D       d or more. 80 channels take 128: on Hopper, products 16 or 32 wide read beyond their memory (Triton 3.6.0)
+    HOT     2 WIDTH + 3 or more, where KEY_ROWS are several
     """
     block, window = tl.program_id(0), tl.program_id(1)
     b, h = tl.program_id(2) // H, tl.program_id(2) % H
     top, left = window // across * w, window % across * w
     M: tl.constexpr = QUERY_ROWS * WIDTH
     N: tl.constexpr = KEY_ROWS * WIDTH
-    m, n, lane, down = tl.arange(0, M), tl.arange(0, N), tl.arange(0, WIDTH), tl.arange(0, KEY_ROWS)
+    m, n, channel = tl.arange(0, M), tl.arange(0, N), tl.arange(0, D)
     y, x = block * QUERY_ROWS + m // WIDTH, m % WIDTH
+    down, kx = n // WIDTH, n % WIDTH
     asks = (y < w) & (x < w) & (top + y < g) & (left + x < g)
+    known = (channel < d)[None, :]
     width, K = 3 * H * d, H * d
     first = b.to(tl.int64) * g * g
-    qkv += first * width
+    qkv += first * width + h * d
     by_row += first * (H * w)
     by_column += first * (H * w)
     out += first * (PARTS * K)
     query = (top + y) * g + left + x
-    at = query * width + h * d
-    q1 = _channels(qkv, at, asks, bias + h * d, asks, d, 0, D1)
-    if D2:
-        q2 = _channels(qkv, at, asks, bias + h * d, asks, d, D1, D2)
-    table = ((query * H + h) * w)[:, None]
+    q = tl.load(qkv + query[:, None] * width + channel[None, :], mask=asks[:, None] & known, other=0.0)
+    table = (query * H + h) * w
     best = tl.full([M], -1e30, tl.float32)
     total = tl.zeros([M], tl.float32)
-    sum1 = tl.zeros([M, D1], tl.float32)
-    if D2:
-        sum2 = tl.zeros([M, D2], tl.float32)
+    beyond = tl.zeros([M], tl.float32)
+    found = tl.zeros([M, D], tl.float32)
+    of_padding = tl.zeros([M], tl.float32)
+    if PADDED:
+        padding = tl.load(bias + (H + h) * d + channel, mask=channel < d, other=0.0)
+        of_padding = tl.sum(q.to(tl.float32) * padding[None, :], 1)
+    if KEY_ROWS == 1:
+        columns = tl.load(by_column + table[:, None] + kx[None, :], mask=asks[:, None] & (kx < w)[None, :], other=0.0)
+    else:
+        asked = _asked(by_row, by_column, table, asks, of_padding, w, WIDTH, HOT)
     for start in range(0, w, KEY_ROWS):
-        ky, kx = start + n // WIDTH, n % WIDTH
+        ky = start + down
         real = (ky < w) & (kx < w)
         inside = real & (top + ky < g) & (left + kx < g)
-        key = ((top + ky) * g + left + kx) * width + (H + h) * d
-        k1 = _channels(qkv, key, inside, bias + (H + h) * d, real, d, 0, D1)
-        scores = tl.dot(q1, tl.trans(k1), input_precision=PRECISION)
-        if D2:
-            k2 = _channels(qkv, key, inside, bias + (H + h) * d, real, d, D1, D2)
-            scores = tl.dot(q2, tl.trans(k2), scores, input_precision=PRECISION)
-        columns = tl.load(by_column + table + lane[None, :], mask=asks[:, None] & (lane < w)[None, :], other=0.0)
-        row = start + down
-        rows = tl.load(by_row + table + row[None, :], mask=asks[:, None] & (row < w)[None, :], other=0.0)
-        both = tl.reshape(rows.to(tl.float32)[:, :, None] + columns.to(tl.float32)[:, None, :], [M, N])
-        scores = scores * scale + both
-        if WIDTH * (w // KEY_ROWS) * KEY_ROWS != w * w:
-            scores = tl.where(real[None, :], scores, -1e30)
+        key = (((top + ky) * g + left + kx) * width)[:, None] + channel[None, :]
+        there = inside[:, None] & known
+        k = tl.load(qkv + H * d + key, mask=there, other=0.0)
+        v = tl.load(qkv + 2 * H * d + key, mask=there, other=0.0)
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+        if KEY_ROWS == 1:
+            rows = tl.load(by_row + table + start, mask=asks, other=0.0)[:, None]
+            scores = scores * scale + (columns.to(tl.float32) + rows.to(tl.float32))
+            if PADDED:
+                scores += tl.where((real & (inside == 0))[None, :], of_padding[:, None] * scale, 0.0)
+            if w != WIDTH:
+                scores = tl.where(real[None, :], scores, -1e30)
+        else:
+            told = _told(ky, kx, real, inside, WIDTH, HOT).to(q.dtype)
+            scores = tl.dot(asked, tl.trans(told), scores, input_precision=PRECISION) * scale
         now = tl.maximum(best, tl.max(scores, 1))
-        fade, share = tl.exp(best - now), tl.exp(scores - now[:, None])
+        fade, share = tl.exp2(best - now), tl.exp2(scores - now[:, None])
         total = total * fade + tl.sum(share, 1)
         best = now
-        key += H * d
-        v1 = _channels(qkv, key, inside, bias + (2 * H + h) * d, real, d, 0, D1)
-        sum1 = tl.dot(share.to(v1.dtype), v1, sum1 * fade[:, None], input_precision=PRECISION)
-        if D2:
-            v2 = _channels(qkv, key, inside, bias + (2 * H + h) * d, real, d, D1, D2)
-            sum2 = tl.dot(share.to(v2.dtype), v2, sum2 * fade[:, None], input_precision=PRECISION)
-    to = (query * (PARTS * K) + h * d)[:, None]
-    channel = tl.arange(0, D1)[None, :]
-    _store_operand(out, to + channel, sum1 / total[:, None], K, asks[:, None] & (channel < d), PARTS)
-    if D2:
-        channel = D1 + tl.arange(0, D2)[None, :]
-        _store_operand(out, to + channel, sum2 / total[:, None], K, asks[:, None] & (channel < d), PARTS)
+        if PADDED:
+            beyond = beyond * fade + tl.sum(tl.where((real & (inside == 0))[None, :], share, 0.0), 1)
+        found = tl.dot(share.to(v.dtype), v, found * fade[:, None], input_precision=PRECISION)
+    if PADDED:
+        padding = tl.load(bias + (2 * H + h) * d + channel, mask=channel < d, other=0.0)
+        found += beyond[:, None] * padding[None, :]
+    to = query[:, None] * (PARTS * K) + h * d + channel[None, :]
+    _store_operand(out, to, found / total[:, None], K, asks[:, None] & known, PARTS)
 
 
 @triton.jit(do_not_specialize=["W", "width", "taps"])

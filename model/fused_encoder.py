@@ -9,6 +9,7 @@ heads, d channels a head, w tokens a side of a window.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -24,22 +25,28 @@ from model.sam import Sam
 
 kernels: Any = encoder_kernels  # Triton has no types for launches
 
-ATTENTION_WARPS = 8
-"""With 4 a block of 128 queries spills registers on sm_90 (tests/gpu/compile_kernels)."""
 LANES = 2048
 """Numbers of a program of the kernels that go over tokens, or one token's if it has more."""
 PIXELS = 512
 """Of a program of the resize, along a row."""
-QUERIES, KEYS = 128, 64
-"""Lanes of a block of queries and of keys, at most."""
+LOG2_E = math.log2(math.e)
+ATTENTION = {
+    (1, True): (64, 64, 4, 3),
+    (1, False): (128, 64, 8, 2),
+    (3, True): (128, 64, 8, 1),
+    (3, False): (128, 16, 8, 1),
+}
+"""By the parts of operands, and whether a row of the window has 64 lanes or more: lanes of a block of queries and of
+keys, or one row's if it has more; warps; stages."""
 
 
 class Product:
-    """x W^T of a linear layer without its bias, which the kernel after it adds."""
+    """x W^T of a linear layer without its bias, which the kernel after it adds, or with it."""
 
     def __init__(self, layer: nn.Linear, form: Form) -> None:
         weight_NC, self._form = layer.weight.detach(), form
         self.bias_N = layer.bias.detach().float()
+        self._bias_N = self.bias_N.to(form.whole)
         high_NC = weight_NC.to(form.dtype)
         self._weight_NK = high_NC
         if form.parts == 3:
@@ -50,6 +57,12 @@ class Product:
         if self._form.parts == 1:
             return torch.mm(operand_TK, self._weight_NK.t())
         return torch.mm(operand_TK, self._weight_NK.t(), out_dtype=torch.float32)
+
+    def with_bias(self, operand_TK: Tensor) -> Tensor:
+        """As a call gives it. The sum is rounded once."""
+        if self._form.parts == 1:
+            return torch.addmm(self._bias_N, operand_TK, self._weight_NK.t())
+        return self(operand_TK).add_(self._bias_N)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +98,7 @@ class FusedEncoder:
         update: tuple[Tensor, Tensor] | None = None
         for each in self._blocks:
             operand_TK = add_and_norm(x_TC, update, each.block.norm1, form)
-            qkv_TN = each.qkv(operand_TK)
+            qkv_TN = each.qkv.with_bias(operand_TK)
             attended_TK = attention(qkv_TN, each.qkv.bias_N, each.relative, each.block.attn, self._grid, form)
             update = each.proj(attended_TK), each.proj.bias_N
             operand_TK = add_and_norm(x_TC, update, each.block.norm2, form)
@@ -133,24 +146,29 @@ def bias_and_gelu(x_TK: Tensor, bias_K: Tensor, form: Form) -> Tensor:
 def attention(
     qkv_TN: Tensor, bias_N: Tensor, relative: tuple[Tensor, Tensor], layer: Attention, grid: int, form: Form
 ) -> Tensor:
-    """Of all images, within windows or over the grid, as an operand of the projection."""
+    """Of all images, within windows or over the grid, as an operand of the projection.
+
+    bias_N  which `qkv_TN` has
+    """
     T, H, w = len(qkv_TN), layer.heads, layer.side
     d, B = qkv_TN.shape[1] // (3 * H), T // grid**2
     precision = "ieee" if form.parts == 1 else "bf16x3"
     by_row_THw = torch.empty(T, H, w, dtype=form.whole, device=qkv_TN.device)
     by_column_THw = torch.empty_like(by_row_THw)
-    tokens, lanes = min(64, max(16, _power_of_2(grid))), max(16, _power_of_2(w))
+    tokens, lanes, channels = min(64, max(16, _power_of_2(grid))), max(16, _power_of_2(w)), max(16, _power_of_2(d))
+    queries, keys, warps, stages = ATTENTION[form.parts, lanes >= 64]
+    across, query_rows, key_rows = _per(grid, w), max(1, queries // lanes), max(1, keys // lanes)
+    factor = LOG2_E if key_rows == 1 else d**0.5
     kernels.relative_tables[2 * grid, B * H, _per(grid, tokens)](
-        qkv_TN, bias_N, *relative, by_row_THw, by_column_THw, grid,
-        H=H, d=d, w=w, TOKENS=tokens, WINDOW=lanes, D=max(16, _power_of_2(d)), PRECISION=precision, num_warps=4,
+        qkv_TN, *relative, by_row_THw, by_column_THw, grid, factor,
+        H=H, d=d, w=w, TOKENS=tokens, WINDOW=lanes, D=channels, PRECISION=precision, num_warps=4,
     )  # fmt: skip
     out_TK = form.operand(T, H * d, qkv_TN)
-    across, query_rows, key_rows = _per(grid, w), max(1, QUERIES // lanes), max(1, KEYS // lanes)
-    first, second = max(16, _power_of_2(d)), 0
     kernels.attend[_per(w, query_rows), across**2, B * H](
-        qkv_TN, bias_N, by_row_THw, by_column_THw, out_TK, grid, across, d**-0.5,
-        H=H, d=d, w=w, QUERY_ROWS=query_rows, KEY_ROWS=key_rows, WIDTH=lanes, D1=first, D2=second,
-        PARTS=form.parts, PRECISION=precision, num_warps=ATTENTION_WARPS, num_stages=2 if form.parts == 1 else 1,
+        qkv_TN, bias_N, by_row_THw, by_column_THw, out_TK, grid, across, d**-0.5 * LOG2_E,
+        H=H, d=d, w=w, QUERY_ROWS=query_rows, KEY_ROWS=key_rows, WIDTH=lanes, D=channels,
+        HOT=_power_of_2(2 * lanes + 3), PADDED=grid % w != 0, PARTS=form.parts, PRECISION=precision,
+        num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return out_TK
 

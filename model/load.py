@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from model import sam2_layouts, sam3_layouts
+from model.bundled import BUNDLED, CheckedWeights
 from model.config import MODELS, HieraConfig, ModelConfig
 from model.extras import without_extras
 from model.first_values import without_first_values
@@ -27,25 +27,15 @@ from model.sam import Sam
 from model.segmenter import TorchSegmenter
 from model.wrapped import take_off
 
-__all__ = ["CheckedWeights", "CheckpointError", "check_weights", "load_sam", "load_segmenter", "resolve_device"]
-
-BUNDLED = {"tiny": Path(__file__).parent / "weights" / "tiny.safetensors"}
-
-
-@dataclass(frozen=True)
-class CheckedWeights:
-    """What a checkpoint is, once its keys and shapes are known to fit.
-
-    sha256  hex digest of the file's bytes
-    notes   what was taken off or dropped to find the model in it, one sentence each
-    family  of the model; `ModelConfig.family`
-    layout  whose names its tensors have: released or hugging_face
-    """
-
-    sha256: str
-    notes: tuple[str, ...] = ()
-    family: str = ""
-    layout: str = ""
+__all__ = [
+    "BUNDLED",
+    "CheckedWeights",
+    "CheckpointError",
+    "check_weights",
+    "load_sam",
+    "load_segmenter",
+    "resolve_device",
+]
 
 
 @dataclass(frozen=True)
@@ -103,6 +93,9 @@ def load_segmenter(
     # TF32 drops 13 bits of every product; float32 here means float32.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    # Sums of bfloat16 products stay float32 where a library cuts one into parts.
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    # Not the convolutions: the pixels of a patch need more than the 8 bits of bfloat16.
     for layer in sam.image_encoder.modules():
         if isinstance(layer, nn.Linear):
             layer.to(encoder_dtype)

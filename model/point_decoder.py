@@ -16,22 +16,33 @@ C channels, D = C/2 inner width of the attentions, g embedding cells a side, h w
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from model.graphs import Graphs
+from model.precisions import FORMS
 from model.prompted_image import PromptedImage
 from model.sam import Sam
 from model.shared_image import ImageSide, SharedImage
 from model.transfers import sent
 from model.upscaling import MaskUpscaler
 
+if TYPE_CHECKING:
+    from model.fused_decoder import FusedDecoder, FusedImage
+
+Seen: TypeAlias = "PromptedImage | FusedImage"
+"""The image as each prompt of a block sees it."""
 LARGE_IMAGE = 1024
 """Image positions above which a CPU's cache wants fewer points at once."""
 GPU_BLOCK, GPU_SMALL_BLOCK = 256, 64
 """Points in a block on a GPU, whose cores want work, and where fewer than that are asked."""
+FUSED_BLOCK = 1024
+"""Points in a block where the passes over positions are fused, which takes 2.6 MB a point: few launches, and products
+of tokens large enough for all cores."""
 GPU_POINTS = 1024
 """Points to ask a GPU at once: those of the largest grid of the recipes, whose masks take 0.8 GB in released sizes."""
 GPU_UPSCALED = 64
@@ -60,15 +71,17 @@ class PointDecoder:
     Working memory, beside `SharedImage` for each crop, with the released sizes: on a CPU 33 MB, and with the steps of a
     GPU 1.1 GB below 256 points and 1.8 GB from there on. The masks come on top: 0.8 MB a point, of which a CPU gives
     memory to the live ones alone.
+
+    fused  what the precisions for a GPU's tensor cores use, None where nothing is fused
     """
 
-    def __init__(self, sam: Sam) -> None:
+    def __init__(self, sam: Sam, precision: str = "fp32") -> None:
         place_1Cgg = sam.prompt_encoder.get_dense_pe()
         device = place_1Cgg.device
         self._on_cpu = device.type == "cpu"
         self._g = sam.config.grid_side
         self._chunk = _chunk(self._g**2, on_cpu=self._on_cpu)
-        self._graphs = Graphs[tuple[SharedImage, Tensor], tuple[Tensor, PromptedImage]](device)
+        self._graphs = Graphs["tuple[SharedImage, Tensor]", "tuple[Tensor, Seen]"](device)
         self._prompt_encoder, self._decoder = sam.prompt_encoder, sam.mask_decoder
         self._outputs = sam.config.multimask_outputs
         # Not the single-mask answer, and not the prompt.
@@ -81,11 +94,29 @@ class PointDecoder:
             place_NC=place_1Cgg[0].flatten(1).t(),
             upscale_CE=self._upscaler.first_CE,
         )
+        self.fused = self._fused(sam, precision)
+
+    def _fused(self, sam: Sam, precision: str) -> FusedDecoder | None:
+        """None on a CPU, in fp32, without Triton, and for sizes that no released model has."""
+        if self._on_cpu or precision not in FORMS or find_spec("triton") is None:
+            return None
+        from model.fused_decoder import FusedDecoder, fits  # who has no GPU never imports Triton
+
+        if not fits(sam.config):
+            return None
+        return FusedDecoder(self._image_side, self._upscaler, sam.config, tokens=self._tokens)
+
+    @property
+    def _tokens(self) -> int:
+        """Of a prompt: the decoder's own, the point, and the one that stands after points."""
+        return self._decoder.iou_place + 1 + len(self._decoder.mask_tokens.weight) + 2
 
     def share(self, embedding_1Cgg: Tensor, fine: tuple[Tensor, Tensor] | None = None) -> SharedImage:
         """The work on an encoded crop that all its prompts share; see `mask_decoder.Embedded`."""
         shared = self._image_side.share(embedding_1Cgg)
-        return shared if fine is None else replace(shared, fine=self._upscaler.fine(*fine))
+        if fine is not None:
+            shared = replace(shared, fine=self._upscaler.fine(*fine))
+        return shared if self.fused is None else replace(shared, parts=self.fused.parts(shared))
 
     def decode(
         self, image: SharedImage, coords_P2: Tensor, *, pred_iou_thresh: float, cells_hw: tuple[int, int]
@@ -96,19 +127,24 @@ class PointDecoder:
         cells_hw   rows and columns of embedding cells to form masks on; logits are 0 elsewhere
         """
         P, M, side = len(coords_P2), self._outputs, 4 * self._g
-        B, upscaled = _block(self._g**2, P, on_cpu=self._on_cpu)
+        B, upscaled = _block(self._g**2, P, on_cpu=self._on_cpu, fused=self.fused is not None)
         filled = -(-P // B) * B
         coords_F2 = torch.cat([coords_P2, coords_P2[-1:].expand(filled - P, 2)])
         predicted_iou_FM = coords_P2.new_empty(filled, M, dtype=torch.float32)
         logits_FMhw = coords_P2.new_empty(filled, M, side, side, dtype=torch.float32)
-        rows_BRN = None if self._graphs.wanted else self._rows(B, coords_P2)
+        rows_BRN = None if self._graphs.wanted or self.fused else self._rows(B, coords_P2)
         for start in range(0, filled, B):
             block = slice(start, start + B)
-            if rows_BRN is None:
+            if self._graphs.wanted:
                 tokens_BTC, seen = self._attended(image, coords_F2[block])
             else:
                 tokens_BTC, seen = self._attend(image, coords_F2[block], rows_BRN)
             predicted_iou_FM[block] = self._decoder.predicted_iou(tokens_BTC)[:, 1:]
+            if not isinstance(seen, PromptedImage):
+                live_BM = predicted_iou_FM[block] > pred_iou_thresh
+                live_BM[max(P - start, 0) :] = False
+                seen.fill(logits_FMhw[block], self._mask_weights(tokens_BTC), live_BM, cells_hw)
+                continue
             wanted_B = [True] * B
             if self._on_cpu:
                 wanted_B = (predicted_iou_FM[block] > pred_iou_thresh).any(dim=1).tolist()
@@ -122,27 +158,32 @@ class PointDecoder:
         """Give back what only saves time, and do not take it again."""
         self._graphs.give_up()
 
-    def _attended(self, image: SharedImage, coords_B2: Tensor) -> tuple[Tensor, PromptedImage]:
+    def _attended(self, image: SharedImage, coords_B2: Tensor) -> tuple[Tensor, Seen]:
         """See `_attend`; by the graph of blocks of that size, whose next call writes over it."""
         asked = image, coords_B2
         return self._graphs.of(len(coords_B2), self.with_rows_of_its_own, asked).borrowed(asked)
 
-    def with_rows_of_its_own(self, asked: tuple[SharedImage, Tensor]) -> tuple[Tensor, PromptedImage]:
-        return self._attend(*asked, self._rows(len(asked[1]), asked[1]))
+    def with_rows_of_its_own(self, asked: tuple[SharedImage, Tensor]) -> tuple[Tensor, Seen]:
+        return self._attend(*asked, None)
 
     def _rows(self, block: int, like: Tensor) -> Tensor:
         return like.new_empty(self._rows_shape(block), dtype=torch.float32)
 
     def _rows_shape(self, block: int) -> tuple[int, int, int]:
         layers = self._decoder.transformer.two_way_layers()
-        own = self._decoder.iou_place + 1 + len(self._decoder.mask_tokens.weight)
-        heads, tokens = layers[0].cross_attn_image_to_token.heads, own + 2
-        return block, len(layers) * heads * tokens, self._g**2
+        return block, len(layers) * layers[0].cross_attn_image_to_token.heads * self._tokens, self._g**2
 
-    def _attend(self, image: SharedImage, coords_B2: Tensor, rows_BRN: Tensor) -> tuple[Tensor, PromptedImage]:
+    def _seen(self, image: SharedImage, coords_B2: Tensor, rows_BRN: Tensor | None) -> Seen:
+        """`rows_BRN` as `PromptedImage` takes them, or None for some of its own."""
+        B = len(coords_B2)
+        if self.fused is not None:
+            return self.fused.image(image, B)
+        rows_BRN = self._rows(B, coords_B2) if rows_BRN is None else rows_BRN
+        return PromptedImage(image, self._image_side, rows_BRN, chunk=self._chunk)
+
+    def _attend(self, image: SharedImage, coords_B2: Tensor, rows_BRN: Tensor | None) -> tuple[Tensor, Seen]:
         """The transformer: tokens of scores and wanted masks (B, 1 + M, C), and the image as each prompt sees it."""
-        transformer = self._decoder.transformer
-        seen = PromptedImage(image, self._image_side, rows_BRN, chunk=self._chunk)
+        transformer, seen = self._decoder.transformer, self._seen(image, coords_B2, rows_BRN)
         tokens_BTC = places_BTC = self._prompt_tokens(coords_B2)
         for index, layer in enumerate(transformer.two_way_layers()):
             tokens_BTC = layer.attend_to_self(tokens_BTC, places_BTC)
@@ -169,10 +210,14 @@ class PointDecoder:
         stretches: list[slice],
     ) -> None:
         """The masks of those prompts of a block, some at a time; all of a prompt's, though some may not be live."""
-        mlps = self._decoder.output_hypernetworks_mlps[1:]
-        weights_BMc = torch.stack([mlp(tokens_BTC[:, 1 + m]) for m, mlp in enumerate(mlps)], dim=1)
+        weights_BMc = self._mask_weights(tokens_BTC)
         for prompts in stretches:
             self._upscaler.fill(out_BMhw[prompts], seen, prompts, weights_BMc[prompts], cells_hw=cells_hw)
+
+    def _mask_weights(self, tokens_BTC: Tensor) -> Tensor:
+        """(B, M, c): what the channels of the upscaled image are summed with."""
+        mlps = self._decoder.output_hypernetworks_mlps[1:]
+        return torch.stack([mlp(tokens_BTC[:, 1 + m]) for m, mlp in enumerate(mlps)], dim=1)
 
 
 def _stretches(wanted_B: list[bool], size: int) -> list[slice]:
@@ -188,12 +233,13 @@ def _chunk(positions: int, *, on_cpu: bool) -> int:
     return 512 if positions > LARGE_IMAGE else 128
 
 
-def _block(positions: int, points: int, *, on_cpu: bool) -> tuple[int, int]:
+def _block(positions: int, points: int, *, on_cpu: bool, fused: bool) -> tuple[int, int]:
     """Points in a block, and points whose masks are formed at once.
 
     On a CPU such that what one step touches stays in a cache of 1 MiB (measured: 4 to 32 points, 64 to 1024 positions);
     on a GPU so that there are few launches, and small grids do not fill large blocks with copies.
     """
     if not on_cpu:
-        return GPU_BLOCK if points >= GPU_BLOCK else GPU_SMALL_BLOCK, GPU_UPSCALED
+        sizes = (FUSED_BLOCK, GPU_BLOCK) if fused else (GPU_BLOCK,)
+        return next((size for size in sizes if points >= size), GPU_SMALL_BLOCK), GPU_UPSCALED
     return (8, 1) if positions > LARGE_IMAGE else (16, 1)

@@ -58,7 +58,7 @@ class TorchSegmenter:
         self._encoder_dtype = PRECISIONS[precision]
         self.preprocess = preprocess_of(sam)
         with torch.inference_mode():
-            self._decoder = PointDecoder(self.sam)
+            self._decoder = PointDecoder(self.sam, precision)
             self._batches = batches_for(self.sam, self._decoder.share, precision)
 
     @property
@@ -126,7 +126,7 @@ class TorchSegmenter:
         """Prompt with single foreground points in the crop's pixels.
 
         Of the masks with a predicted IoU > `pred_iou_thresh` there are logits, 0 on the cells that no pixel of the crop
-        depends on. On a GPU their last bits depend on whether there are at least `point_decoder.GPU_BLOCK` points.
+        depends on. On a GPU their last bits depend on the block that so many points are asked in (`point_decoder`).
         """
         coords_P2 = sent(self.preprocess.place(points_xy_P2, crop.crop_hw), self._device)
         inside = cells_inside(crop.resized_hw, input_side=self.frame_side, grid_side=self.sam.config.grid_side)

@@ -15,6 +15,7 @@ Legend: N image positions, C channels, H heads, d channels a head, L layers so f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,29 @@ class SharedFine:
     second_NfK: Tensor
 
 
+Parts: TypeAlias = "tuple[Tensor, Tensor]"
+"""Of one tensor: two of bfloat16, to be added. What split products are made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedParts:
+    """A shared image as the kernels of `fused_decoder` take it, after the first layer.
+
+    keys, values  of each look but the first, (D, N) and (N, D)
+    queries       of each answer but the first, (D, N)
+    outs          of each layer's rows with that layer's Y and all later ones', (layers, D, N)
+    square_LN     see `SharedImageToToken`, of all layers
+    shifts        as `outs`, (layers, N)
+    """
+
+    keys: tuple[Parts, ...]
+    values: tuple[Parts, ...]
+    queries: tuple[Parts, ...]
+    outs: tuple[Parts, ...]
+    square_LN: Tensor
+    shifts: tuple[Tensor, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class SharedImage:
     """One crop as the decoder starts from it; with two layers and C channels 6.5 C floats a position, and 3 C more with
@@ -66,12 +90,14 @@ class SharedImage:
     That is 27 MB with 256 channels and 64 x 64 positions (39 MB), 0.9 MB with the tiny model's 128 and 16 x 16.
 
     upscaled_NE  Y after the last layer, in the first upscaling convolution (without its bias)
+    parts        where the decoder is fused
     """
 
     token_to_image: tuple[SharedTokenToImage, ...]
     image_to_token: tuple[SharedImageToToken, ...]
     upscaled_NE: Tensor
     fine: SharedFine | None = None
+    parts: SharedParts | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,15 +28,15 @@ class MaskUpscaler:
 
     def __init__(self, decoder: MaskDecoder, *, grid_side: int, chunk: int) -> None:
         first = cast(nn.ConvTranspose2d, decoder.output_upscaling[0])
-        self._norm = cast(LayerNorm2d, decoder.output_upscaling[1])
+        self.norm = cast(LayerNorm2d, decoder.output_upscaling[1])
         second = cast(nn.ConvTranspose2d, decoder.output_upscaling[3])
         self._grid_side, self._chunk = grid_side, chunk
         self.first_CE = first.weight.permute(0, 2, 3, 1).flatten(1)
         """What turns an image position into its four cells, without the bias."""
         last_shift_C = decoder.transformer.two_way_layers()[-1].norm4.bias
-        self._first_shift_E = last_shift_C @ self.first_CE + cast(Tensor, first.bias).repeat(4)
-        self._second = second.weight.permute(0, 2, 3, 1).flatten(1)
-        self._second_shift = cast(Tensor, second.bias).repeat(4)
+        self.first_shift_E = last_shift_C @ self.first_CE + cast(Tensor, first.bias).repeat(4)
+        self.second = second.weight.permute(0, 2, 3, 1).flatten(1)
+        self.second_shift = cast(Tensor, second.bias).repeat(4)
 
     def fine(self, fine_0: Tensor, fine_1: Tensor) -> SharedFine:
         """`Embedded.fine` as `fill` adds it."""
@@ -44,8 +44,8 @@ class MaskUpscaler:
         first_gygxC = fine_1[0].permute(1, 2, 0).reshape(g, 2, g, 2, -1)
         second_gyygxxc = fine_0[0].permute(1, 2, 0).reshape(g, 2, 2, g, 2, 2, -1)
         return SharedFine(
-            first_NE=first_gygxC.transpose(1, 2).reshape(g * g, -1) + self._first_shift_E,
-            second_NfK=second_gyygxxc.permute(0, 3, 1, 4, 2, 5, 6).reshape(g * g, 4, -1) + self._second_shift,
+            first_NE=first_gygxC.transpose(1, 2).reshape(g * g, -1) + self.first_shift_E,
+            second_NfK=second_gyygxxc.permute(0, 3, 1, 4, 2, 5, 6).reshape(g * g, 4, -1) + self.second_shift,
         )
 
     def fill(
@@ -75,7 +75,7 @@ class MaskUpscaler:
             y, x = slice(top, min(top + step, height)), slice(0, width)
             rows_BnR = rows_BRgg[..., y, x].flatten(2).transpose(1, 2)
             first_BnE = shared_ggE[y, x].flatten(0, 1) + rows_BnR @ vectors_BRE
-            shift, second_nfK = self._first_shift_E, None
+            shift, second_nfK = self.first_shift_E, None
             if fine is not None:
                 shift = fine.first_NE.unflatten(0, (g, g))[y, x].flatten(0, 1)
                 second_nfK = fine.second_NfK.unflatten(0, (g, g))[y, x].flatten(0, 1)
@@ -92,10 +92,10 @@ class MaskUpscaler:
         second_nfK  instead of the second convolution's bias
         """
         B = len(first_BnE)
-        fine = first_BnE.reshape(-1, len(self._norm.weight))
-        fine = F.layer_norm(fine, fine.shape[1:], self._norm.weight, self._norm.bias, self._norm.eps)
-        shift = self._second_shift if second_nfK is None else second_nfK.flatten(0, 1).repeat(B, 1)
-        fine = torch.addmm(shift, F.gelu(fine), self._second)
+        fine = first_BnE.reshape(-1, len(self.norm.weight))
+        fine = F.layer_norm(fine, fine.shape[1:], self.norm.weight, self.norm.bias, self.norm.eps)
+        shift = self.second_shift if second_nfK is None else second_nfK.flatten(0, 1).repeat(B, 1)
+        fine = torch.addmm(shift, F.gelu(fine), self.second)
         finer_Bmc = F.gelu(fine).view(B, -1, weights_BMc.shape[2])
         return weights_BMc @ finer_Bmc.transpose(1, 2)
 

@@ -44,9 +44,7 @@ def test_after_the_loop_signals_interrupt_again_and_in_the_end_are_the_callers()
 
 
 AFTER_RAY = """
-import os, signal
-from pipeline.cluster.private_ray import private_environment
-os.environ.update(private_environment())
+import os, signal, sys
 from jobs.command import run_command
 from pipeline.cluster.ray_session import ray_session
 from pipeline.signals import StopFlag
@@ -55,17 +53,20 @@ from pipeline.settings import Settings
 def action(settings):
     stop = StopFlag()
     with stop.interrupting():
-        with ray_session("local"), stop.flagging():
+        with ray_session(ADDRESS), stop.flagging():
             pass
         os.kill(os.getpid(), signal.SIGTERM)
     return 0
 
+ADDRESS = sys.argv.pop()
 raise SystemExit(run_command("generate", Settings, action))
 """
 
 
-def test_sigterm_after_a_ray_session_exits_130():
-    """ray.init and ray.shutdown each install a handler of their own: the recount must not run under it."""
-    ended = subprocess.run([sys.executable, "-c", AFTER_RAY], capture_output=True, text=True, timeout=200, check=False)
+def test_sigterm_after_a_ray_session_exits_130(cluster: str):
+    """ray.init and ray.shutdown each install a handler of their own, whether they start Ray or join it: the recount
+    must not run under it."""
+    script = [sys.executable, "-c", AFTER_RAY, cluster]
+    ended = subprocess.run(script, capture_output=True, text=True, timeout=200, check=False)
     assert ended.returncode == 130, ended.stderr
     assert "repeat the same command" in ended.stderr

@@ -37,6 +37,23 @@ def _mixed(top_left, top_right, low_left, low_right, upper, lower, left, right):
 
 
 @triton.jit
+def _line(cell, weight, at, length):
+    """What is known of lines `at` of an axis of that many: four cells and six weights (`on_gpu.Lines`)."""
+    return (
+        tl.load(cell + at),
+        tl.load(cell + length + at),
+        tl.load(cell + 2 * length + at),
+        tl.load(cell + 3 * length + at),
+        tl.load(weight + at),
+        tl.load(weight + length + at),
+        tl.load(weight + 2 * length + at),
+        tl.load(weight + 3 * length + at),
+        tl.load(weight + 4 * length + at),
+        tl.load(weight + 5 * length + at),
+    )
+
+
+@triton.jit
 def _square(cells, stride, y0, y1, upper, lower, x0, x1, left, right):
     """The model's square at one of its rows and one of its columns for each pixel."""
     return _mixed(
@@ -52,33 +69,19 @@ def _square(cells, stride, y0, y1, upper, lower, x0, x1, left, right):
 
 
 @triton.jit
-def _pixels(cells, stride, y_cell, y_weight, y, H, x_cell, x_weight, x, W):
-    """The pixels at rows `y`, (R, 1), and columns `x`, (1, C), all inside the crop."""
-    ya0 = tl.load(y_cell + y)
-    ya1 = tl.load(y_cell + H + y)
-    yb0 = tl.load(y_cell + 2 * H + y)
-    yb1 = tl.load(y_cell + 3 * H + y)
-    ua = tl.load(y_weight + y)
-    la = tl.load(y_weight + H + y)
-    ub = tl.load(y_weight + 2 * H + y)
-    lb = tl.load(y_weight + 3 * H + y)
-    xa0 = tl.load(x_cell + x)
-    xa1 = tl.load(x_cell + W + x)
-    xb0 = tl.load(x_cell + 2 * W + x)
-    xb1 = tl.load(x_cell + 3 * W + x)
-    fa = tl.load(x_weight + x)
-    ra = tl.load(x_weight + W + x)
-    fb = tl.load(x_weight + 2 * W + x)
-    rb = tl.load(x_weight + 3 * W + x)
+def _pixels(cells, stride, y, x):
+    """The pixels at the lines `y`, of (R, 1), and `x`, of (1, C)."""
+    ya0, ya1, yb0, yb1, ua, la, ub, lb, upper, lower = y
+    xa0, xa1, xb0, xb1, fa, ra, fb, rb, left, right = x
     return _mixed(
         _square(cells, stride, ya0, ya1, ua, la, xa0, xa1, fa, ra),
         _square(cells, stride, ya0, ya1, ua, la, xb0, xb1, fb, rb),
         _square(cells, stride, yb0, yb1, ub, lb, xa0, xa1, fa, ra),
         _square(cells, stride, yb0, yb1, ub, lb, xb0, xb1, fb, rb),
-        tl.load(y_weight + 4 * H + y),
-        tl.load(y_weight + 5 * H + y),
-        tl.load(x_weight + 4 * W + x),
-        tl.load(x_weight + 5 * W + x),
+        upper,
+        lower,
+        left,
+        right,
     )
 
 
@@ -128,9 +131,12 @@ def decide_tiles(
 @triton.jit(do_not_specialize=["offset", "slot_cells", "stride", "H", "W"])
 def measure_strips(
     logits, slot_cells, stride, index, kinds, tally, offset, y_cell, y_weight, H, x_cell, x_weight, W,
-    SIDE: tl.constexpr,
+    SIDE: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     """A program goes along one row of tiles: pixels above both cuts are added, the box of those above 0 is widened.
+
+    Tiles that no cut runs through are counted TILES at a time, at most 32. The others are bits of a number, of which
+    the lowest is taken until none is left.
 
     tally  (rows of the launch, 6) int32: tight, loose, left, top, right, bottom; an empty box is W, H, -1, -1
     """
@@ -142,41 +148,40 @@ def measure_strips(
         kinds += (mask * tl.cdiv(H, SIDE) + strip) * across
         row = strip * SIDE + tl.arange(0, SIDE)[:, None]
         rows = tl.minimum(H - strip * SIDE, SIDE)
-        nothing = tl.zeros([SIDE, SIDE], tl.int32)
-        # Of pixels that were evaluated, for each place in a tile, so that they are summed over the tile once.
+        y = _line(y_cell, y_weight, tl.minimum(row, H - 1), H)
+        # Of whole tiles, for each place of TILES; of pixels that were evaluated, for each place in a tile.
+        none, nothing = tl.zeros([TILES], tl.int32), tl.zeros([SIDE, SIDE], tl.int32)
+        tight_of, loose_of, first_of, last_of = none, none, none + W, none - 1
         tight_at, loose_at, first_at, last_at = nothing, nothing, nothing + W, nothing - 1
-        tight, loose = 0, 0
-        first_x, first_y, last_x, last_y = W, H, -1, -1
-        for tile in range(0, across):
-            kind = tl.load(kinds + tile).to(tl.int32)
-            left = tile * SIDE
-            if (kind & CUT) != 0:
-                column = left + tl.arange(0, SIDE)[None, :]
-                pixel = _pixels(
-                    cells, stride, y_cell, y_weight, tl.minimum(row, H - 1), H, x_cell, x_weight,
-                    tl.minimum(column, W - 1), W,
-                )  # fmt: skip
+        for start in range(0, across, TILES):
+            tile = start + tl.arange(0, TILES)
+            kind = tl.load(kinds + tile, mask=tile < across, other=0).to(tl.int32)
+            columns = tl.minimum(W - tile * SIDE, SIDE)
+            whole = tl.where((kind & CUT) != 0, 0, kind)
+            tight_of += tl.where((whole & TIGHT) != 0, rows * columns, 0)
+            loose_of += tl.where((whole & LOOSE) != 0, rows * columns, 0)
+            first_of = tl.minimum(first_of, tl.where((whole & INSIDE) != 0, tile * SIDE, W))
+            last_of = tl.maximum(last_of, tl.where((whole & INSIDE) != 0, tile * SIDE + columns - 1, -1))
+            left = tl.sum((kind & CUT).to(tl.int64) << tl.arange(0, TILES).to(tl.int64))
+            while left != 0:
+                lowest = left & -left
+                left -= lowest
+                place = (lowest.to(tl.float32).to(tl.int32, bitcast=True) >> 23) - 127
+                column = (start + place) * SIDE + tl.arange(0, SIDE)[None, :]
+                pixel = _pixels(cells, stride, y, _line(x_cell, x_weight, tl.minimum(column, W - 1), W))
                 real = (row < H) & (column < W)
                 tight_at += (real & (pixel > offset)).to(tl.int32)
                 loose_at += (real & (pixel > -offset)).to(tl.int32)
                 inside = real & (pixel > 0)
                 first_at = tl.minimum(first_at, tl.where(inside, column, W))
                 last_at = tl.maximum(last_at, tl.where(inside, column, -1))
-            else:
-                columns = tl.minimum(W - left, SIDE)
-                tight += tl.where((kind & TIGHT) != 0, rows * columns, 0)
-                loose += tl.where((kind & LOOSE) != 0, rows * columns, 0)
-                if (kind & INSIDE) != 0:
-                    first_x, last_x = tl.minimum(first_x, left), tl.maximum(last_x, left + columns - 1)
-                    first_y = tl.minimum(first_y, strip * SIDE)
-                    last_y = tl.maximum(last_y, strip * SIDE + rows - 1)
-        tight, loose = tight + tl.sum(tight_at), loose + tl.sum(loose_at)
-        first_x, last_x = tl.minimum(first_x, tl.min(first_at)), tl.maximum(last_x, tl.max(last_at))
-        first_y = tl.minimum(first_y, tl.min(tl.where(last_at >= 0, row, H)))
-        last_y = tl.maximum(last_y, tl.max(tl.where(last_at >= 0, row, -1)))
+        first_x, last_x = tl.minimum(tl.min(first_of), tl.min(first_at)), tl.maximum(tl.max(last_of), tl.max(last_at))
+        first_y, last_y = tl.min(tl.where(last_at >= 0, row, H)), tl.max(tl.where(last_at >= 0, row, -1))
+        if tl.max(last_of) >= 0:
+            first_y, last_y = strip * SIDE, strip * SIDE + rows - 1
         tally += mask * 6
-        tl.atomic_add(tally, tight)
-        tl.atomic_add(tally + 1, loose)
+        tl.atomic_add(tally, tl.sum(tight_of) + tl.sum(tight_at))
+        tl.atomic_add(tally + 1, tl.sum(loose_of) + tl.sum(loose_at))
         tl.atomic_min(tally + 2, first_x)
         tl.atomic_min(tally + 3, first_y)
         tl.atomic_max(tally + 4, last_x)
@@ -203,7 +208,8 @@ def find_ends(
         x, bit = tl.minimum(column, W - 1)[None, :], tl.arange(0, SIDE)[:, None]
         # What comes before a column's first pixel is the last one of the column before it, or background.
         last = tl.full([1, 1], 0, tl.int32) + H - 1
-        bottom = _pixels(cells, stride, y_cell, y_weight, last, H, x_cell, x_weight, tl.maximum(x - 1, 0), W)
+        before_x = _line(x_cell, x_weight, tl.maximum(x - 1, 0), W)
+        bottom = _pixels(cells, stride, _line(y_cell, y_weight, last, H), before_x)
         above = tl.where(column > 0, tl.reshape((bottom > 0).to(tl.int32), [SIDE]), 0)
         count = tl.zeros([SIDE], tl.int32)
         for tile in range(0, tiles):
@@ -211,8 +217,8 @@ def find_ends(
             inside = tl.where((kind & INSIDE) != 0, -1, 0) + tl.zeros([SIDE], tl.int32)
             if (kind & CUT_AT_0) != 0:
                 # Below the crop its last row is repeated, so that no run ends there.
-                y = tl.minimum(tile * SIDE + bit, H - 1)
-                pixel = _pixels(cells, stride, y_cell, y_weight, y, H, x_cell, x_weight, x, W)
+                y = _line(y_cell, y_weight, tl.minimum(tile * SIDE + bit, H - 1), H)
+                pixel = _pixels(cells, stride, y, _line(x_cell, x_weight, x, W))
                 inside = tl.sum((pixel > 0).to(tl.int32) << bit, 0).to(tl.int32)
             word = inside ^ ((inside << 1) | above)
             above = (inside >> (SIDE - 1)) & 1

@@ -125,7 +125,7 @@ class _DeviceClock:
         if not torch.cuda.is_initialized():
             yield
             return
-        begun, over = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begun, over = (torch.cuda.Event(enable_timing=True, blocking=True) for _ in range(2))
         begun.record()
         yield
         over.record()

@@ -1,15 +1,16 @@
 """The weights of a run: their hash, found before anything is planned, and how a worker loads its model from them.
 
 Owns the reading of a checkpoint and the comparison with the run's. What a checkpoint may hold, model/load.py decides.
+It brings torch, and is imported where a file is to be opened: the driver of a run with the bundled weights opens none.
 """
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from model.load import CheckedWeights, CheckpointError, check_weights, load_segmenter
-from model.segmenter import TorchSegmenter
+from model.bundled import CheckedWeights, known_weights
 from pipeline.errors import ConfigError, DeniedError, NotFoundError
 from pipeline.progress import Progress
 from pipeline.settings import ModelSettings, Recipe, Settings
@@ -19,6 +20,10 @@ from pipeline.work.chunk import GenerateMasks
 from pipeline.work.loading import Weights
 from pipeline.work.node_cache import read_once
 from pipeline.work.released import is_fetched, on_a_cluster, with_weights_here
+
+if TYPE_CHECKING:
+    from model.load import CheckpointError
+    from model.segmenter import TorchSegmenter
 
 
 def weights_from_settings(settings: Settings, store: Store, *, progress: Progress) -> Weights:
@@ -56,6 +61,8 @@ def load_model(model: ModelSettings, sha256: str, store: Store, shared: Path | N
 
     raises  ConfigError; StorageError, which says nothing of other machines
     """
+    from model.load import CheckpointError, load_segmenter
+
     try:
         checkpoint = _read(model, store) if shared is None else _read_once(model, sha256, store, shared)
         segmenter = load_segmenter(
@@ -74,6 +81,10 @@ def load_model(model: ModelSettings, sha256: str, store: Store, shared: Path | N
 
 def checked_weights(model: ModelSettings, store: Store) -> CheckedWeights:
     """What the weights are, checked without making a model of them. Raises ConfigError if they cannot be used."""
+    if model.checkpoint is None and (known := known_weights(model.name)):
+        return known
+    from model.load import CheckpointError, check_weights
+
     try:
         return check_weights(model.name, _read(model, store))
     except CheckpointError as error:

@@ -14,6 +14,8 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -26,12 +28,14 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from model.config import CONFIGS
+from model.fused_decoder import TILINGS, Tilings
 from model.fused_encoder import FusedEncoder, standardised
 from model.image_encoder import ImageEncoder
+from model.point_decoder import PointDecoder
 from model.precisions import FORMS
 from model.sam import Sam
 from pipeline.masks import gpu_kernels as kernels
-from pipeline.masks.on_gpu import CELLS, COLUMNS, SIDE, WARPS
+from pipeline.masks.on_gpu import CELLS, COLUMNS, SIDE, TILES, WARPS
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ UNDER = 8
 """Cells beneath a tile of 32 pixels, of an image of 1500 x 2250: 6, in a power of two."""
 LAUNCHES: dict[str, tuple[dict[str, int], int]] = {
     "decide_tiles": ({"SIDE": SIDE, "UNDER": UNDER, "TILES": CELLS // UNDER}, 4),
-    "measure_strips": ({"SIDE": SIDE}, WARPS),
+    "measure_strips": ({"SIDE": SIDE, "TILES": TILES}, WARPS),
     "find_ends": ({"SIDE": SIDE}, WARPS),
     "sum_columns": ({"COLUMNS": COLUMNS}, 4),
     "write_ends": ({"SIDE": SIDE}, 4),
@@ -75,7 +79,7 @@ LAUNCHES: dict[str, tuple[dict[str, int], int]] = {
 
 
 def compiled(launch: Launch) -> dict[str, int]:
-    """Registers, instructions of spills, and those of a product and sum in one that Triton made by itself."""
+    """Registers, instructions of spills, those of a product and sum in one, and bytes of shared memory."""
     names: list[str] = launch.kernel.arg_names
     signature = {each: launch.types.get(each, "i32") for each in names} | dict.fromkeys(launch.constants, "constexpr")
     values = {(names.index(each),): value for each, value in launch.constants.items()}
@@ -89,7 +93,12 @@ def compiled(launch: Launch) -> dict[str, int]:
         usage, code = (_dumped(option, file.name) for option in ("--dump-resource-usage", "--dump-sass"))
     found = re.search(r"REG:(\d+)", usage)
     assert found, usage
-    return {"registers": int(found[1]), "spills": len(re.findall(r"\b(?:STL|LDL)\b", code)), "fma": _fused(code)}
+    return {
+        "registers": int(found[1]),
+        "spills": len(re.findall(r"\b(?:STL|LDL)\b", code)),
+        "fma": _fused(code),
+        "shared": built.metadata.shared,
+    }
 
 
 def mask_launches() -> dict[str, Launch]:
@@ -99,29 +108,60 @@ def mask_launches() -> dict[str, Launch]:
     }
 
 
-def encoder_launches() -> dict[str, Launch]:
-    """Of ViT-H's encoder, as `fused_encoder` launches them: on `meta` tensors they are noted instead."""
+@contextmanager
+def noted(name_of: Callable[[Any, dict[str, Any], dict[str, str]], str]) -> Iterator[dict[str, Launch]]:
+    """The launches of what runs on `meta` tensors meanwhile, by a name made of kernel, constants and types."""
     made: dict[str, Launch] = {}
 
-    def noted(kernel: Any, *args: Any, **options: Any) -> None:
+    def note(kernel: Any, *args: Any, **options: Any) -> None:
         names: list[str] = kernel.arg_names
         given = dict(zip(names, args, strict=False)) | {name: options[name] for name in names if name in options}
         constants = {each.name: given.pop(each.name) for each in kernel.params if each.is_constexpr}
         types = {name: _type(value) for name, value in given.items()}
         chosen = {name: value for name, value in options.items() if name in ("num_warps", "num_stages", FUSION)}
+        made[name_of(kernel, constants, types)] = Launch(kernel, types, constants, chosen)
+
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(JITFunction, "run", note)
+        yield made
+
+
+def encoder_launches() -> dict[str, Launch]:
+    """Of ViT-H's encoder, as `fused_encoder` launches them."""
+
+    def name_of(kernel: Any, constants: dict[str, Any], types: dict[str, str]) -> str:
         what = f" {constants['w']}" if "w" in constants else ""
         form = f", {constants['PARTS']}" if "PARTS" in constants else f", {types.get('qkv', '')}"
-        made[f"{kernel.__name__}{what}{form}"] = Launch(kernel, types, constants, chosen)
+        return f"{kernel.__name__}{what}{form}"
 
     config = replace(CONFIGS["vit_h"], depth=2, global_blocks=(1,))
     with torch.device("meta"):
         sam, images_13SS = Sam(config), torch.empty(1, 3, 1024, 1024)
         pixels_HW3 = torch.empty(1500, 2250, 3, dtype=torch.uint8)
-    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(JITFunction, "run", noted)
+    with noted(name_of) as made:
         for form in FORMS.values():
             FusedEncoder(cast(ImageEncoder, sam.image_encoder), form)(images_13SS)
         standardised(pixels_HW3, (683, 1024), sam, images_13SS[0])
+    return made
+
+
+def decoder_launches(tilings: Tilings = TILINGS) -> dict[str, Launch]:
+    """Of the decoder of released sizes, as `fused_decoder` launches them. `look` is met twice: for all tokens of a
+    prompt, and for the wanted ones; `measure` after each layer."""
+    sizes = "T", "LAYER", "FINE"
+
+    def name_of(kernel: Any, constants: dict[str, Any], _types: dict[str, str]) -> str:
+        return " ".join([kernel.__name__, *(f"{size}={constants[size]}" for size in sizes if size in constants)])
+
+    config = replace(CONFIGS["vit_b"], depth=1, global_blocks=(0,))
+    with torch.device("meta"):
+        sam, embedding_1Cgg = Sam(config), torch.empty(1, 256, 64, 64)
+        decoder = PointDecoder(sam, "bf16x3")
+        assert decoder.fused is not None
+        decoder.fused.tilings = tilings
+        shared, coords_P2 = decoder.share(embedding_1Cgg), torch.empty(256, 2)
+        with noted(name_of) as made:
+            decoder.decode(shared, coords_P2, pred_iou_thresh=0, cells_hw=(43, 64))
     return made
 
 
@@ -141,6 +181,6 @@ def _dumped(option: str, path: str) -> str:
 
 
 if __name__ == "__main__":
-    launches = mask_launches() | encoder_launches()
+    launches = mask_launches() | encoder_launches() | decoder_launches()
     chosen = sys.argv[1:] or list(launches)
     json.dump({name: compiled(launches[name]) for name in chosen}, sys.stdout, indent=1)

@@ -24,6 +24,7 @@ from tests.gpu.pretended import inner_of, ran
 from tests.gpu.waits import STATE
 
 Values = npt.NDArray[np.float32]
+CAST = InterpreterBuilder.cast_impl
 BF16X3 = ir.INPUT_PRECISION.BF16x3
 
 
@@ -62,6 +63,17 @@ def _as_float32(operand: TensorHandle) -> Values:
     return operand.data.astype(np.float32)
 
 
+def _cast(builder: Any, source: TensorHandle, target: Any) -> TensorHandle:
+    """To bfloat16 rounded, as a GPU does it. The interpreter's own cuts, which loses a bit of each part of a number."""
+    kinds = source.dtype.scalar, target.scalar
+    if kinds == (tl.bfloat16, tl.float32):
+        return TensorHandle(_as_float32(source), tl.float32)
+    if kinds == (tl.float32, tl.bfloat16):
+        bits = np.ascontiguousarray(source.data).view(np.uint32)
+        return TensorHandle(((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16), tl.bfloat16)
+    return CAST(builder, source, target)
+
+
 def _split(values: Values) -> tuple[Values, Values]:
     """As two bfloat16, each in float32."""
     whole = torch.from_numpy(values)
@@ -82,6 +94,7 @@ def interpreted_kernels() -> Iterator[None]:
         patch.setattr(GridExecutor, "__call__", launched)
         patch.setattr(InterpreterBuilder, "create_fma", _create_fma)
         patch.setattr(InterpreterBuilder, "create_dot", _create_dot)
+        patch.setattr(InterpreterBuilder, "cast_impl", _cast)
         allowed = (*interpreter_builder.options.allowed_dot_input_precisions, "bf16x3")
         options = replace(interpreter_builder.options, allowed_dot_input_precisions=allowed)
         patch.setattr(interpreter_builder, "options", options)

@@ -25,7 +25,7 @@ CROP_HW3 = np.zeros((1500, 2250, 3), np.uint8)
 POINTS = 1024, 256, 64
 """Of a crop, in the layers of `sa1b`; `sam` has the first alone."""
 CROPS = 1, 4, 16
-BLOCKS = {1024: 256, 256: 256, 64: 64}
+BLOCKS = {1024: 1024, 256: 256, 64: 64}
 """Points of a block, by those that are asked."""
 
 
@@ -35,7 +35,7 @@ def vit_h() -> Iterator[TorchSegmenter]:
         with META:
             sam = Sam(CONFIGS["vit_h"])
             for layer in sam.image_encoder.modules():
-                if isinstance(layer, nn.Linear | nn.Conv2d):
+                if isinstance(layer, nn.Linear):
                     layer.to(torch.bfloat16)
         yield TorchSegmenter(sam, weights_sha256="", precision="bf16")
 
@@ -106,23 +106,25 @@ def test_an_image_is_no_more_launches_than_docs_say(
 ) -> None:
     """Without those that measure and trace masks, some 15 a crop. Whoever makes fewer lowers the numbers here.
 
-    A graph is one launch beside its copies: two in, of points and of the rest, and for an encoding one out.
+    A graph is one launch beside its copies, one for each type of numbers: three in for a block of points, one in and
+    two out for a batch of crops.
     """
-    assert (captured[1].of.total(), captured[7].of.total()) == (366, 654)
-    batch = {count: launches.of.total() - captured[count].of.total() + 3 for count, launches in encoded[1].items()}
+    assert (captured[1].of.total(), captured[7].of.total()) == (389, 845)
+    assert {attended[points].of.total() for points in POINTS} == {86}
+    batch = {count: launches.of.total() - captured[count].of.total() + 4 for count, launches in encoded[1].items()}
     points = {
-        count: decoded[count][1].of.total() - count // block * (attended[block].of.total() - 3)
+        count: decoded[count][1].of.total() - count // block * (attended[block].of.total() - 4)
         for count, block in BLOCKS.items()
     }
     image = batch[1] + points[1024]
     with_crops = 3 * batch[7] + sum(crops * points[count] for crops, count in zip(CROPS, POINTS, strict=True))
-    assert image <= 357
-    assert with_crops <= 1479
+    assert image <= 53
+    assert with_crops <= 957
 
 
 def test_the_bytes_of_a_crops_points_and_of_its_encoding_are_no_more_than_docs_say(
     encoded: tuple[EncodedCrop, dict[int, Launches]], decoded: dict[int, tuple[Predictions, Launches]]
 ) -> None:
     """What its memory takes to move them is a floor of a GPU's time. GB, of 1,024 points with all their masks."""
-    assert decoded[1024][1].gigabytes <= 153
-    assert encoded[1][1].gigabytes <= 15.4
+    assert decoded[1024][1].gigabytes <= 17.6
+    assert encoded[1][1].gigabytes <= 15.5

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 from pycocotools import mask as coco_mask
 
 from benchmarks.reference.official import OfficialSegmenter, build_official, segment_anything
@@ -23,6 +22,7 @@ from pipeline.masks.generator import generate_masks
 from pipeline.records import ImageMasks, Mask
 from pipeline.settings import Recipe
 from tests.masks.conftest import MINI, scene
+from tests.masks.remembering import asked_once
 
 Options = dict[str, Any]
 
@@ -56,40 +56,6 @@ OPTIONS: list[tuple[tuple[int, int], Options]] = [
     ((2, 3), {"points_per_side": 3, "stability_score_thresh": 0.0}),
     ((420, 384), {"points_per_side": 7, "min_mask_region_area": 100, "pred_iou_thresh": 0.85}),
 ]
-
-
-@contextmanager
-def asked_once(sam: Any) -> Generator[None]:
-    """The released network answers what it was asked before, to the bit, with what it answered: two generators that ask
-    it the same cost it once. What differs in a bit is computed."""
-    parts = (sam.image_encoder, sam.mask_decoder)
-    for part in parts:
-        part.forward = remembering(part.forward)
-    try:
-        yield
-    finally:
-        for part in parts:
-            del part.forward
-
-
-def remembering(forward: Callable[..., Any]) -> Callable[..., Any]:
-    known: dict[Any, Any] = {}
-
-    def remembered(*tensors: Any, **named: Any) -> Any:
-        key = *map(identity, tensors), *((name, identity(value)) for name, value in sorted(named.items()))
-        if key not in known:
-            known[key] = forward(*tensors, **named)
-        return known[key]
-
-    return remembered
-
-
-def identity(value: Any) -> Any:
-    """Equal for equal bits. An expanded tensor is hashed without its repetitions."""
-    if not isinstance(value, torch.Tensor):
-        return value
-    once = value[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in value.stride())]
-    return value.dtype, value.shape, once.contiguous().numpy().tobytes()
 
 
 def official_masks(sam: Any, image_HW3: npt.NDArray[np.uint8], options: Options) -> list[Options]:
@@ -223,32 +189,43 @@ def trained() -> tuple[TorchSegmenter, Any]:
     return TorchSegmenter(sam, weights_sha256=""), official
 
 
-@pytest.mark.parametrize(("hw", "options"), OPTIONS)
+@pytest.fixture(scope="module")
+def bundled(trained: tuple[TorchSegmenter, Any]) -> Callable[[int], tuple[npt.NDArray[np.uint8], Options, ImageMasks]]:
+    """Number of an option set -> image, options and what our network and our generator make of it, made once.
+
+    Where an option set does not speak of them, thresholds are lower than the defaults, so that more is compared.
+    """
+
+    @cache
+    def made(number: int) -> tuple[npt.NDArray[np.uint8], Options, ImageMasks]:
+        hw, options = OPTIONS[number]
+        options = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.6, **options}
+        image_HW3 = draw_scene(0, HELD_OUT_FROM + 77, size_hw=hw).rgb_HW3
+        [masks] = generate_masks([image_HW3], trained[0], Recipe(**options))
+        return image_HW3, options, masks
+
+    return made
+
+
+@pytest.mark.parametrize("number", range(len(OPTIONS)))
 def test_the_bundled_model_gives_the_released_generators_masks(
-    trained: tuple[TorchSegmenter, Any], hw: tuple[int, int], options: Options
+    trained: tuple[TorchSegmenter, Any], bundled: Callable[[int], Any], number: int
 ) -> None:
     """The promise of `recipe=sam`: someone who knows the released generator gets what they know.
 
     On the released network's own logits every bit is equal; with our network, whose sums round otherwise, nearly so.
-    Where an option set does not speak of them, thresholds are lower than the defaults, so that more is compared.
     """
-    segmenter, official = trained
-    options = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.6, **options}
-    image_HW3 = draw_scene(0, HELD_OUT_FROM + 77, size_hw=hw).rgb_HW3
+    (image_HW3, options, together), (_, official) = bundled(number), trained
     with asked_once(official):
         expected = official_masks(official, image_HW3, options)
         [alone] = generate_masks([image_HW3], OfficialSegmenter(official), Recipe(**options))
     assert columns_of_ours(alone.masks) == columns_of_theirs(expected)
-    [together] = generate_masks([image_HW3], segmenter, Recipe(**options))
-    assert_equal(together.masks, expected, hw)
+    assert_equal(together.masks, expected, OPTIONS[number][0])
 
 
-def test_the_bundled_model_has_masks_to_compare(trained: tuple[TorchSegmenter, Any]) -> None:
+def test_the_bundled_model_has_masks_to_compare(bundled: Callable[[int], Any]) -> None:
     """Empty lists would be equal too."""
-    hw, options = OPTIONS[9]
-    image_HW3 = draw_scene(0, HELD_OUT_FROM + 77, size_hw=hw).rgb_HW3
-    recipe = Recipe(**{"pred_iou_thresh": 0.5, "stability_score_thresh": 0.6, **options})
-    [result] = generate_masks([image_HW3], trained[0], recipe)
+    _, _, result = bundled(9)
     assert len(result.masks) >= 5
     assert result.funnel.duplicate_in_crop > 50
 

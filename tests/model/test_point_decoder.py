@@ -175,9 +175,9 @@ def steps_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(point_decoder, name, partial(_of_a_gpu, getattr(point_decoder, name)))
 
 
-def _of_a_gpu(steps: Callable[..., Any], *sizes: int, on_cpu: bool) -> Any:
+def _of_a_gpu(steps: Callable[..., Any], *sizes: int, on_cpu: bool, **fused: bool) -> Any:
     assert on_cpu
-    return steps(*sizes, on_cpu=False)
+    return steps(*sizes, on_cpu=False, **fused)
 
 
 @pytest.mark.usefixtures("steps_of_a_gpu")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load, save
 
-from model.load import BUNDLED
+from model.bundled import BUNDLED, SHA256, known_weights
+from model.load import check_weights
 from pipeline.errors import ConfigError
 from pipeline.settings import ModelSettings, Settings
 from pipeline.storage.store import Store
@@ -35,3 +38,37 @@ def test_a_run_knows_what_of_its_checkpoint_is_not_in_the_model(store: Store, tm
     settings = Settings(model=ModelSettings(checkpoint=str(tmp_path / "wrapped.safetensors")))
     assert weights_from_settings(settings, store, progress=Notes()).notes == ("prefix 'module.' of the keys",)
     assert weights_from_settings(Settings(), store, progress=Notes()).notes == ()
+
+
+def test_the_bundled_weights_are_known_by_the_bytes_that_are_checked_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """A driver opens no file whose hash it knows: the hash must be that of a file that fits."""
+    assert list(SHA256) == list(BUNDLED)
+    for name, path in BUNDLED.items():
+        known = known_weights(name)
+        assert known == check_weights(name)
+        (tmp_path / name).write_bytes(path.read_bytes()[:-1])
+        monkeypatch.setitem(BUNDLED, name, tmp_path / name)
+        assert known_weights(name) is None, "a file that was cut is opened, and refused by what is wrong with it"
+        (tmp_path / name).unlink()
+        assert known_weights(name) is None
+    assert known_weights("vit_b") is None
+
+
+DRIVER = """
+import sys
+from pipeline.plan.planning import create_or_load_plan
+from pipeline.run.session import run_settings
+from pipeline.settings import Settings, StoreSettings
+from pipeline.storage.connect import connect
+from pipeline.work.weights import weights_from_settings
+weights_from_settings(Settings(), connect(StoreSettings()), progress=None)
+print({"ray", "torch"} & sys.modules.keys())
+"""
+
+
+def test_a_driver_with_the_bundled_weights_starts_without_torch():
+    """Three seconds of every command, which its workers need and it does not."""
+    told = subprocess.run([sys.executable, "-c", DRIVER], capture_output=True, text=True, check=True)
+    assert told.stdout == "{'ray'}\n"
