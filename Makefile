@@ -18,7 +18,7 @@ unexport SHARD OUT ADDRESS N A B IMAGE MODEL TO FORM
 # A value for Hydra inside a shell word: quotes, backslashes and dollars in the value survive both.
 quoted = '$(1)="$(subst ','\'',$(subst $${,\$${,$(subst ",\",$(call given,$(2)))))"'
 
-.PHONY: help setup generate submit look report compare explain export weights verify test browser chaos lint fmt train evaluate bench gpu-check lock audit-dependencies clean
+.PHONY: help setup generate submit look report compare explain export weights verify test browser chaos lint fmt train evaluate bench gpu-check gpu-throughput lock audit-dependencies clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -99,6 +99,9 @@ bench: .venv/.dev-ready  ## compare the generator with its peers, with ARGS='--m
 
 gpu-check: .venv/.run-ready  ## is this machine's GPU right, how fast is it, where does the time go; ARGS='--model vit_h'
 	$(BIN)/python -m benchmarks.gpu_check $(ARGS)
+
+gpu-throughput: .venv/.run-ready  ## images a second of a worker on this machine's GPU, and what holds it up; ARGS as above
+	$(BIN)/python -m benchmarks.throughput $(ARGS)
 
 .venv/lock/bin/uv:
 	$(PYTHON) -m venv .venv/lock

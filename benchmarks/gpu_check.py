@@ -22,13 +22,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.cases import drawn_image, named_recipe
+from benchmarks.cases import LENIENT, drawn_image, named_recipe
 from benchmarks.peer_masks import PeerMask
 from benchmarks.weights import find_weights
 from model.config import CONFIGS
 from model.load import load_segmenter
 from pipeline.masks.agreement import Agreement, agreement, total
-from pipeline.masks.segmenter import Segmenter
+from pipeline.masks.segmenter import Segmenter, placed
 from pipeline.records import ImageMasks
 from pipeline.settings import Precision, Recipe
 from pipeline.work.device import Device, fix_torch
@@ -39,8 +39,6 @@ Load = Callable[[str, str], Segmenter[Any]]
 """A device and a precision -> the model there."""
 
 SIZE_HW = 683, 1024
-LENIENT = Recipe(pred_iou_thresh=0.42, stability_score_thresh=0.7)
-"""Thresholds that let many masks of the bundled model pass, so that many are compared."""
 EVERY_MASK = ("fp32", "bf16x3")
 """In these precisions each mask of the CPU is there, with an IoU of at least `agreement.SAME_IOU`."""
 DISAGREES, NO_GPU = 1, 2
@@ -89,6 +87,9 @@ class Clocked:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._segmenter, name)
+
+    def placed(self, image_HW3: Image_HW3) -> Any:
+        return placed(self._segmenter, image_HW3)
 
     def encode(self, crops_HW3: Sequence[Image_HW3]) -> Sequence[Any]:
         return self._clocked("encode", lambda: self._segmenter.encode(crops_HW3))

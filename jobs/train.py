@@ -18,8 +18,8 @@ from jobs.command import run_command
 from model.load import CheckpointError
 from model.training.export import export_training
 from model.training.labelled import MixedScenes, UnusableImagesError
-from model.training.loop import Training
-from model.training.scenes import DrawnScenes, SceneSource
+from model.training.loop import Training, drawn_scenes
+from model.training.scenes import SceneSource
 from model.training.settings import TrainSettings
 from pipeline.errors import ConfigError
 from pipeline.output.labelled import UsableImages, open_labelled
@@ -82,7 +82,7 @@ def log_to_stderr() -> None:
 
 def scenes_of(job: TrainJob) -> SceneSource:
     """The images of the training: drawn scenes, mixed with those of train.source if it names some."""
-    drawn = DrawnScenes(job.train.seed)
+    drawn = drawn_scenes(job.train)
     if not job.train.source:
         return drawn
     images = UsableImages(open_labelled(absolute(job.train.source), connect(job.store)), max_pixels=MAX_PIXELS)

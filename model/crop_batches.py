@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Protocol, cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -23,7 +21,7 @@ from model.image_encoder import ImageEncoder
 from model.precisions import FORMS, Form
 from model.sam import Sam
 from model.shared_image import SharedImage
-from model.transfers import sent
+from model.transfers import Pixels, on_device
 
 SIZES = 1, 3, 7
 """Of batches. The 21 crops of `sa1b` are three of 7; `sam` has one crop. A product of one crop has 4096 rows, which are
@@ -31,7 +29,7 @@ SIZES = 1, 3, 7
 GPU_CROPS = SIZES[-1]
 """Crops to hand to a GPU at once."""
 
-Crops = Sequence[npt.NDArray[np.uint8]]
+Crops = Sequence[Pixels]
 Share = Callable[[Tensor], SharedImage]
 Encoding = tuple[SharedImage, Tensor]
 """What the prompts of a crop have in common, and its embedding (1, C, g, g)."""
@@ -88,7 +86,7 @@ class CropBatches:
         S = self._sam.config.input_side
         images_B3SS = torch.empty(B, 3, S, S, device=self._device)
         for crop_HW3, hw, image_3SS in zip(crops_HW3, resized_hw, images_B3SS, strict=False):
-            self._standardised(sent(np.ascontiguousarray(crop_HW3), self._device), hw, self._sam, image_3SS)
+            self._standardised(on_device(crop_HW3, self._device), hw, self._sam, image_3SS)
         if len(crops_HW3) < B:
             images_B3SS[len(crops_HW3) :] = images_B3SS[len(crops_HW3) - 1]
         return images_B3SS

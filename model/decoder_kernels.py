@@ -20,6 +20,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from model.encoder_kernels import gelu
+
 
 @triton.jit
 def _parts(x):
@@ -361,15 +363,6 @@ def answer(
             tl.store(linear + ((i * PARTS + part) * B + p) * N + n[None, :], new, mask=there)
 
 
-@triton.jit
-def _gelu(x):
-    """With erfc within 1.5e-7 (Abramowitz and Stegun, 7.1.26), in half the instructions of a library's erf."""
-    size = tl.abs(x)
-    t = 1.0 / (1.0 + 0.3275911 * 0.7071067811865476 * size)
-    series = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t
-    return tl.maximum(x, 0.0) - 0.5 * size * series * tl.exp(-0.5 * x * x)
-
-
 @triton.jit(do_not_specialize=["height", "width"])
 def form_masks(
     live, rows_high, rows_low, scale, upscaled_high, upscaled_low, shared, first_shift, norm_weight, norm_bias,
@@ -423,14 +416,14 @@ def form_masks(
         first -= (tl.sum(first, 1) / K)[:, None]
         first *= (1.0 / tl.sqrt(tl.sum(first * first, 1) / K + eps))[:, None]
         # Numbers of a column are many registers: they are asked for again each time.
-        high, low = _parts(_gelu(first * tl.load(norm_weight + k)[None, :] + tl.load(norm_bias + k)[None, :]))
+        high, low = _parts(gelu(first * tl.load(norm_weight + k)[None, :] + tl.load(norm_bias + k)[None, :]))
         finer = _add_product(tl.zeros([POSITIONS, 4 * c], tl.float32), high, low, second_high, second_low)
         if FINE:
             at = (n[:, None] * 4 + cell) * (4 * c) + j[None, :]
             finer += tl.load(second_shift + at, mask=here[:, None], other=0.0)
         else:
             finer += tl.load(second_shift + j)[None, :]
-        high, low = _parts(_gelu(finer))
+        high, low = _parts(gelu(finer))
         logits = _add_product(tl.zeros([POSITIONS, 4 * MASKS], tl.float32), high, low, weight_high, weight_low)
         row = 4 * y[:, None] + 2 * (cell // 2) + cell_of // 2
         to = row * (4 * g) + 4 * x[:, None] + 2 * (cell % 2) + cell_of % 2

@@ -138,7 +138,7 @@ def bias_and_gelu(x_TK: Tensor, bias_K: Tensor, form: Form) -> Tensor:
     rows = LANES // columns
     kernels.bias_and_gelu[_per(T, rows), _per(K, columns)](
         x_TK, bias_K, out_TK, T, K,
-        PARTS=form.parts, ROWS=rows, COLUMNS=columns, num_warps=8, enable_fp_fusion=False,
+        PARTS=form.parts, ROWS=rows, COLUMNS=columns, num_warps=8,
     )  # fmt: skip
     return out_TK
 
@@ -174,12 +174,12 @@ def attention(
 
 
 def standardised(crop_HW3: Tensor, resized_hw: tuple[int, int], sam: Sam, out_3SS: Tensor) -> None:
-    """`Sam.normalise` of the resized crop, bit for bit, in two kernels."""
+    """`Sam.normalise` of the resized crop, bit for bit, in two kernels. Between its rows there may be other pixels."""
     (H, W, _), (height, width), S = crop_HW3.shape, resized_hw, out_3SS.shape[1]
     rows_HW3 = torch.empty(H, width, 3, dtype=torch.uint8, device=crop_HW3.device)
     first, weight = triangle_weights(W, width, crop_HW3.device)
     kernels.resize_rows[H, _per(3 * width, PIXELS)](
-        crop_HW3, first, weight, rows_HW3, W, width, weight.shape[1], COLUMNS=PIXELS
+        crop_HW3, crop_HW3.stride(0), first, weight, rows_HW3, W, width, weight.shape[1], COLUMNS=PIXELS
     )
     first, weight = triangle_weights(H, height, crop_HW3.device)
     kernels.resize_columns_and_standardise[S, _per(S, PIXELS)](

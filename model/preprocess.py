@@ -19,9 +19,9 @@ from torch import Tensor
 from model.config import Resize
 from model.resize import resize_bilinear
 from model.sam import Sam
-from model.transfers import sent
+from model.transfers import Pixels, on_device, sent
 
-Crop_HW3 = npt.NDArray[np.uint8]
+Image_HW3 = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float64]
 Placed = npt.NDArray[np.float64] | npt.NDArray[np.float32]
 
@@ -38,7 +38,11 @@ class Preprocess(Protocol):
         """Pixels of the frame that the crop takes, from the top left."""
         ...
 
-    def square(self, crop_HW3: Crop_HW3) -> Tensor:
+    def placed(self, image_HW3: Image_HW3) -> Pixels:
+        """An image where its crops are cut: on the model's device, if `square` begins there."""
+        ...
+
+    def square(self, crop_HW3: Pixels) -> Tensor:
         """(1, 3, S, S) float32, normalised, on the model's device."""
         ...
 
@@ -65,8 +69,12 @@ class PadResize:
     def inside(self, crop_hw: tuple[int, int]) -> tuple[int, int]:
         return fit_into_square(crop_hw, self.frame_side)
 
-    def square(self, crop_HW3: Crop_HW3) -> Tensor:
-        pixels_HW3 = sent(np.ascontiguousarray(crop_HW3), self._sam.pixel_mean.device)
+    def placed(self, image_HW3: Image_HW3) -> Pixels:
+        device = self._sam.pixel_mean.device
+        return image_HW3 if device.type == "cpu" else on_device(image_HW3, device)
+
+    def square(self, crop_HW3: Pixels) -> Tensor:
+        pixels_HW3 = on_device(crop_HW3, self._sam.pixel_mean.device)
         resized_1HW3 = resize_bilinear(pixels_HW3, *self.inside((crop_HW3.shape[0], crop_HW3.shape[1])))[None]
         return self._sam.normalise(resized_1HW3.permute(0, 3, 1, 2).contiguous())
 
@@ -91,7 +99,10 @@ class StretchResize:
     def inside(self, crop_hw: tuple[int, int]) -> tuple[int, int]:
         return self.frame_side, self.frame_side
 
-    def square(self, crop_HW3: Crop_HW3) -> Tensor:
+    def placed(self, image_HW3: Image_HW3) -> Pixels:
+        return image_HW3
+
+    def square(self, crop_HW3: Pixels) -> Tensor:
         channels = torch.from_numpy(np.ascontiguousarray(crop_HW3)).unbind(dim=2)
         # One channel after the other: an image of 268 million pixels takes 2 GB here and not 6.
         resized = [_stretched(channel_HW, self._side) for channel_HW in channels]

@@ -25,7 +25,7 @@ from model.preprocess import preprocess_of
 from model.refining import refined
 from model.sam import Sam
 from model.shared_image import SharedImage
-from model.transfers import sent
+from model.transfers import Pixels, sent
 from model.upscaling import cells_inside
 
 
@@ -87,9 +87,13 @@ class TorchSegmenter:
         if self._batches is not None:
             self._batches.spare_memory()
 
+    def placed(self, image_HW3: npt.NDArray[np.uint8]) -> Pixels:
+        """An RGB image where its crops are cut: on a GPU, unless the model's family resizes on the host."""
+        return self.preprocess.placed(image_HW3)
+
     @torch.inference_mode()
-    def encode(self, crops_HW3: Sequence[npt.NDArray[np.uint8]]) -> list[EncodedCrop]:
-        """RGB crops of any sizes -> one encoding each.
+    def encode(self, crops_HW3: Sequence[Pixels]) -> list[EncodedCrop]:
+        """RGB crops of any sizes, arrays or slices of what `placed` gives -> one encoding each.
 
         Crops pass the encoder one by one, or on a GPU in batches of fixed sizes, so that an encoding never depends on
         its neighbours (matrix products of other shapes may round otherwise).
@@ -104,13 +108,13 @@ class TorchSegmenter:
             for (shared, embedding_1Cgg), crop_hw, resized_hw in zip(encodings, sizes, resized, strict=True)
         ]
 
-    def _encode_one(self, crop_HW3: npt.NDArray[np.uint8]) -> EncodedCrop:
+    def _encode_one(self, crop_HW3: Pixels) -> EncodedCrop:
         crop_hw = crop_HW3.shape[0], crop_HW3.shape[1]
         seen = self.embed(crop_HW3)
         return EncodedCrop(self._decoder.share(*seen), crop_hw, self.preprocess.inside(crop_hw), seen)
 
     @torch.inference_mode()
-    def embed(self, crop_HW3: npt.NDArray[np.uint8]) -> Embedded:
+    def embed(self, crop_HW3: Pixels) -> Embedded:
         """An RGB crop of any size after the image encoder in float32, before anything of its prompts."""
         images_13SS = self.preprocess.square(crop_HW3)
         lower = self._encoder_dtype is not torch.float32

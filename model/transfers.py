@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+Pixels = npt.NDArray[np.uint8] | Tensor
+"""RGB (H, W, 3) 8-bit, of the host or on the device of a model; maybe a view of a larger image."""
 
 
 def sent(array: npt.NDArray[Any] | Tensor, device: torch.device) -> Tensor:
@@ -19,3 +23,8 @@ def sent(array: npt.NDArray[Any] | Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def on_device(pixels_HW3: Pixels, device: torch.device) -> Tensor:
+    """Those of the host are sent there, and are then contiguous."""
+    return pixels_HW3 if isinstance(pixels_HW3, Tensor) else sent(np.ascontiguousarray(pixels_HW3), device)

@@ -7,16 +7,13 @@ Legend: B images, K points of an image, L levels, S input side, h w low-resoluti
 
 from __future__ import annotations
 
-import os
 import pickle
-import threading
 from collections import OrderedDict, deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
-from multiprocessing import get_context, parent_process
 
 import cv2
 import numpy as np
@@ -25,6 +22,7 @@ import torch
 from torch import Tensor
 
 from model.training.photographs import photograph
+from model.training.processes import background, owned
 from model.training.scenes import LEVELS, Scene, SceneSource, held_out_scene
 
 SCENE_GROUPS = 4
@@ -33,8 +31,9 @@ SCENE_GROUPS = 4
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """images_B3SS uint8, padded at the bottom and right; sizes_hw the pixels before padding.
+    """images_B3SS uint8, padded at the bottom and right.
 
+    sizes_B2       int64, (h, w): the pixels before padding
     points_BK2     float32, (x, y) in pixels of the input square
     truths_BKLhw   bool, the thing under the point on each level
     valid_BKL      bool, whether that level has one there that is large enough
@@ -42,37 +41,32 @@ class Batch:
     """
 
     images_B3SS: Tensor
-    sizes_hw: tuple[tuple[int, int], ...]
+    sizes_B2: Tensor
     points_BK2: Tensor
     truths_BKLhw: Tensor
     valid_BKL: Tensor
     labels_BLhw: Tensor
 
     def tensors(self) -> list[Tensor]:
-        """The columns, but for the sizes."""
-        return [self.images_B3SS, self.points_BK2, self.truths_BKLhw, self.valid_BKL, self.labels_BLhw]
+        """The columns."""
+        return [self.images_B3SS, self.sizes_B2, self.points_BK2, self.truths_BKLhw, self.valid_BKL, self.labels_BLhw]
 
     def to(self, device: torch.device) -> Batch:
         """The same batch there."""
-        return _batch_of([tensor.to(device, non_blocking=True) for tensor in self.tensors()], self.sizes_hw)
-
-
-def _batch_of(tensors: Sequence[Tensor], sizes_hw: Sequence[tuple[int, int]]) -> Batch:
-    images, *others = tensors
-    return Batch(images, tuple(sizes_hw), *others)
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self.tensors()))
 
 
 def split_batch(batch: Batch, count: int) -> list[Batch]:
     """At most `count` batches of about equally many images."""
-    size = -(-len(batch.sizes_hw) // count)
-    slices = [slice(first, first + size) for first in range(0, len(batch.sizes_hw), size)]
-    return [_batch_of([tensor[part] for tensor in batch.tensors()], batch.sizes_hw[part]) for part in slices]
+    size = -(-len(batch.sizes_B2) // count)
+    slices = [slice(first, first + size) for first in range(0, len(batch.sizes_B2), size)]
+    return [Batch(*(tensor[part] for tensor in batch.tensors())) for part in slices]
 
 
 def join_batches(parts: Sequence[Batch]) -> Batch:
     """The images of all of them, in order."""
     columns = zip(*(part.tensors() for part in parts), strict=True)
-    return _batch_of([torch.cat(column) for column in columns], [size for part in parts for size in part.sizes_hw])
+    return Batch(*(torch.cat(column) for column in columns))
 
 
 @dataclass(frozen=True)
@@ -131,7 +125,7 @@ def prefetched(source: TrainingBatches, *, start: int, workers: int = 1, depth: 
     Each process makes the same places of every batch, and so has the scenes that it needs again.
     """
     with ExitStack() as stack:
-        pools = [stack.enter_context(_pool(source)) for _ in range(workers)]
+        pools = [stack.enter_context(pool) for pool in background(source, workers)]
 
         def ask(number: int) -> list[Future[bytes]]:
             return [pool.submit(_places, number, worker, workers) for worker, pool in enumerate(pools)]
@@ -148,31 +142,10 @@ def prefetched(source: TrainingBatches, *, start: int, workers: int = 1, depth: 
                 pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _pool(source: TrainingBatches) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin, initargs=(source,))
-
-
-_own: list[TrainingBatches] = []
-"""What this process, if it is a background process, makes batches from."""
-
-
-def _begin(source: TrainingBatches) -> None:
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-    _own[:] = [source]
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A pool's process would wait for work for ever after its parent was killed."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
 def _places(number: int, first: int, step: int) -> bytes:
-    return pickle.dumps([_own[0].make_one(number, place) for place in range(first, _own[0].batch, step)])
+    torch.set_num_threads(1)
+    source: TrainingBatches = owned()
+    return pickle.dumps([source.make_one(number, place) for place in range(first, source.batch, step)])
 
 
 def held_out_batches(view: ViewSettings, *, images: int, batch: int, first: int = 0) -> Iterator[Batch]:
@@ -193,7 +166,7 @@ def make_batch(scenes: list[Scene], settings: ViewSettings, rng: np.random.Gener
     points, truths, valid = (np.stack(column) for column in zip(*prompts, strict=True))
     return Batch(
         torch.from_numpy(images.transpose(0, 3, 1, 2).copy()),
-        tuple(view.rgb_hw3.shape[:2] for view in views),
+        torch.tensor([view.rgb_hw3.shape[:2] for view in views]),
         torch.from_numpy(points),
         torch.from_numpy(truths),
         torch.from_numpy(valid),

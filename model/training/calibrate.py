@@ -6,8 +6,10 @@ is which masks pass the generator's fixed thresholds, so the factors belong on t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -64,6 +66,28 @@ def apply(sam: Sam, calibration: Calibration) -> None:
     for parameter in score.parameters():
         parameter.mul_(calibration.iou_slope)
     score.bias.add_(calibration.iou_offset)
+
+
+def undo(sam: Sam, calibration: Calibration) -> None:
+    """Take a calibration off the weights again, for a training that starts from them."""
+    slope = calibration.iou_slope
+    apply(sam, Calibration(1 / calibration.logit_factor, 1 / slope, -calibration.iou_offset / slope))
+
+
+def read_notes(weights: Path) -> dict[str, str]:
+    """What stands beside the weights of a safetensors file; nothing for any other file."""
+    if weights.suffix != ".safetensors":
+        return {}
+    from safetensors import safe_open
+
+    with safe_open(weights, "pt") as file:
+        return file.metadata() or {}
+
+
+def calibration_of(weights: Path) -> Calibration | None:
+    """The one that an exported file was given."""
+    noted = read_notes(weights).get("calibration")
+    return Calibration(**json.loads(noted)) if noted else None
 
 
 def _last_linear(head: nn.Module) -> nn.Linear:

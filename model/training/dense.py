@@ -19,8 +19,6 @@ from model.training.settings import LossSettings
 CELLS = 2
 """Cells along a token's side that are told apart; half the mask's own, for many coarse answers teach more than few
 fine ones."""
-STRIDE = 4 // CELLS
-"""Low-resolution cells along a side of such a cell."""
 WIDTH = 32
 """Channels in which tokens are compared."""
 
@@ -52,10 +50,11 @@ def dense_loss(
 ) -> Tensor:
     """Mean cost over random tokens and the levels that have something under the token's middle."""
     B, _, g, _ = embedding_BCgg.shape
-    labels_BLhw = labels_BLhw[:, :, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
-    tokens_BQ = torch.randint(g * g, (B, settings.dense_queries), generator=rng, device=rng.device)
+    stride = labels_BLhw.shape[-1] // (CELLS * g)
+    labels_BLhw = labels_BLhw[:, :, stride // 2 :: stride, stride // 2 :: stride]
+    tokens_BQ = torch.randint(g * g, (B, settings.dense_queries), generator=rng, device=embedding_BCgg.device)
     rows_BQ, columns_BQ = tokens_BQ // g * CELLS + CELLS // 2, tokens_BQ % g * CELLS + CELLS // 2
-    own_BQL = labels_BLhw[torch.arange(B, device=rng.device)[:, None], :, rows_BQ, columns_BQ]
+    own_BQL = labels_BLhw[torch.arange(B, device=embedding_BCgg.device)[:, None], :, rows_BQ, columns_BQ]
     asked_BQL = own_BQL > 0
     if not bool(asked_BQL.any()):
         return embedding_BCgg.sum() * 0.0

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from model.sam import Sam
 from model.training.batches import Batch
-from model.training.forward import predict_points
+from model.training.forward import at_cells_of, predict_points
 from model.training.losses import pairwise_iou
 from model.training.settings import KEEP_IOU, KEEP_STABILITY
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Means over held-out points; every IoU is on the low-resolution grid."""
+    """Means over held-out points; every IoU is on the grid of the truths."""
 
     points: int
     truths: int
@@ -66,7 +66,7 @@ def outputs_and_truths(
         asked_P = batch.valid_BKL.flatten(0, 1).any(1)
         valid_PL = batch.valid_BKL.flatten(0, 1)[asked_P]
         truths_PLhw = batch.truths_BKLhw.flatten(0, 1)[asked_P]
-        logits_PMhw = logits_PMhw[asked_P].float()
+        logits_PMhw = at_cells_of(logits_PMhw[asked_P], truths_PLhw)
         true_iou_PML = pairwise_iou(logits_PMhw > 0, truths_PLhw)
         columns["true_iou_PML"].append(true_iou_PML.masked_fill(~valid_PL[:, None], 0.0))
         columns["valid_PL"].append(valid_PL)

@@ -12,7 +12,7 @@ import torch
 
 from model.load import load_sam
 from model.sam import Sam
-from model.training.batches import held_out_batches
+from model.training.batches import ViewSettings, held_out_batches
 from model.training.calibrate import FIRST_SCENE, apply, fit
 from model.training.evaluate import Evaluation, outputs_and_truths, summarise
 from model.training.loop import Training, view_settings
@@ -22,18 +22,25 @@ def export_training(training: Training, path: Path) -> Evaluation:
     """Calibrate the averaged weights, write them with what they came from, return their figures as written."""
     sam = training.averaged().cpu()
     view = view_settings(training.settings, sam.config)
-    images = training.settings.evaluation_images
+    return export_calibrated(sam, path, view, images=training.settings.evaluation_images, notes=notes_of(training))
+
+
+def notes_of(training: Training) -> dict[str, str]:
+    """What a training's weights came from. The file is given to others: what it began from has a name, and no place."""
+    given = training.settings
+    names = {name: Path(getattr(given, name)).name for name in ("start", "source", "photographs")}
+    settings = replace(given, **names)
+    return {"training": json.dumps(asdict(settings)), "progress": json.dumps(asdict(training.progress))}
+
+
+def export_calibrated(sam: Sam, path: Path, view: ViewSettings, *, images: int, notes: Mapping[str, str]) -> Evaluation:
+    """Calibrate a model, which changes it, and write it; returns its figures as written.
+
+    images  held-out scenes that it is calibrated on, and evaluated on
+    """
     calibration = fit(sam, held_out_batches(view, images=images, batch=8, first=FIRST_SCENE))
     apply(sam, calibration)
-    # The file is given to others: what it began from has a name, and no place.
-    given = training.settings
-    settings = replace(given, start=Path(given.start).name, source=Path(given.source).name)
-    notes = {
-        "training": json.dumps(asdict(settings)),
-        "progress": json.dumps(asdict(training.progress)),
-        "calibration": json.dumps(asdict(calibration)),
-    }
-    export_weights(sam, path, notes=notes)
+    export_weights(sam, path, notes={**notes, "calibration": json.dumps(asdict(calibration))})
     written = load_sam(path.read_bytes())
     return summarise(outputs_and_truths(written, held_out_batches(view, images=images, batch=8)))
 
@@ -47,7 +54,7 @@ def export_weights(sam: Sam, path: Path, *, notes: Mapping[str, str]) -> None:
     # Imported here so that model/ imports on a bare machine.
     from safetensors.torch import save_file
 
-    weights = {key: value.detach().to(torch.float16).contiguous() for key, value in sam.state_dict().items()}
+    weights = {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in sam.state_dict().items()}
     for key, value in weights.items():
         if not bool(torch.isfinite(value).all()):
             raise OverflowError(f"{key} does not fit float16; export an earlier checkpoint")

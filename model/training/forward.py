@@ -2,7 +2,8 @@
 
 Every random choice comes from the generator that is passed in, so a step depends on nothing that ran before it.
 
-Legend: B images, K points of an image, P = B * K prompts, M outputs, L levels, h w low-resolution cells.
+Legend: B images, K points of an image, P = B * K prompts, M outputs, L levels, h w cells of the truths, which are as
+many as the low-resolution ones or a multiple (`fineness` along a side).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from model.sam import Sam
@@ -23,9 +25,11 @@ from model.training.settings import TrainSettings
 
 def encode(sam: Sam, batch: Batch) -> Tensor:
     """(B, C, g, g): every image's embedding."""
-    images = [image[None, :, :h, :w] for image, (h, w) in zip(batch.images_B3SS, batch.sizes_hw, strict=True)]
-    standard_B3SS = torch.cat([sam.normalise(image) for image in images])
-    return sam.image_encoder(standard_B3SS)
+    steps_S = torch.arange(sam.config.input_side, device=batch.images_B3SS.device)
+    inside_BS2 = steps_S[:, None] < batch.sizes_B2[:, None]
+    inside_B1SS = (inside_BS2[:, :, None, 0] & inside_BS2[:, None, :, 1])[:, None]
+    # The padding is black in the batch; it has to be zero after the normalisation, as it is in use.
+    return sam.image_encoder(sam.normalise(batch.images_B3SS) * inside_B1SS)
 
 
 def decode(
@@ -63,6 +67,14 @@ def predict_points(sam: Sam, batch: Batch) -> tuple[Tensor, Tensor]:
     return decode(sam, embedding_PCgg, points=first_points(batch), several=True)
 
 
+def at_cells_of(logits_PMhw: Tensor, truths_PLhw: Tensor) -> Tensor:
+    """float32 logits with a value at every cell of the truths, interpolated as they are in use."""
+    side = truths_PLhw.shape[-1]
+    if logits_PMhw.shape[-1] == side:
+        return logits_PMhw.float()
+    return F.interpolate(logits_PMhw.float(), (side, side), mode="bilinear", align_corners=False)
+
+
 class Step(NamedTuple):
     """What one step is besides its batch."""
 
@@ -84,7 +96,8 @@ def batch_loss(learner: Learner, batch: Batch, step: Step) -> PromptLoss:
         logits_PMhw, predicted_PM = decode(sam, embedding_PCgg, points=first_points(batch), several=True)
         dense = dense_loss(learner.dense, embedding_BCgg, batch.labels_BLhw, settings, step.rng)
     logits_PMhw = logits_PMhw.float()
-    loss = ambiguous_point_loss(logits_PMhw, predicted_PM.float(), truths_PLhw, valid_PL, settings)
+    fine_PMhw = at_cells_of(logits_PMhw, truths_PLhw)
+    loss = ambiguous_point_loss(fine_PMhw, predicted_PM.float(), truths_PLhw, valid_PL, settings)
     total = loss.total + settings.dense_weight * dense
     asked_P = valid_PL.any(1)
     if step.follow_up and bool(asked_P.any()):
@@ -95,7 +108,8 @@ def batch_loss(learner: Learner, batch: Batch, step: Step) -> PromptLoss:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What follows up each first prompt: one truth that is meant, the point, and the answer nearest to the truth."""
+    """What follows up each first prompt: one truth that is meant, the point, and the answer nearest to the truth, which
+    has the decoder's own cells."""
 
     truth_Phw: Tensor
     previous_Phw: Tensor
@@ -124,7 +138,7 @@ def follow_up_loss(sam: Sam, embedding_PCgg: Tensor, intent: Intent, step: Step)
     all points so far, the previous logits as mask prompt and, but in idle rounds, a point of the previous error.
     """
     settings, rng = step.settings, step.rng
-    cell = sam.config.input_side / sam.config.mask_side
+    cell = sam.config.input_side / intent.truth_Phw.shape[-1]
     begins_anew = float(_uniform(1, rng)) < settings.box_share
     boxes_P4 = noisy_boxes(intent.truth_Phw, cell, rng) if begins_anew else None
     points = None if begins_anew else intent.points
@@ -135,14 +149,15 @@ def follow_up_loss(sam: Sam, embedding_PCgg: Tensor, intent: Intent, step: Step)
         if not (begins_anew and number == 0):
             masks_P1hw = previous_Phw[:, None].clamp(-32, 32)
             if number not in idle:
-                points = _joined(points, correction_points(previous_Phw > 0, intent.truth_Phw, cell, rng))
+                fine_Phw = at_cells_of(previous_Phw[:, None], intent.truth_Phw)[:, 0]
+                points = _joined(points, correction_points(fine_Phw > 0, intent.truth_Phw, cell, rng))
         with torch.autocast(embedding_PCgg.device.type, torch.bfloat16, enabled=settings.bfloat16):
             logits, predicted = decode(
                 sam, embedding_PCgg, points=points, boxes_P4=boxes_P4, masks_P1hw=masks_P1hw, several=False
             )
-        logits_Phw = logits[:, 0].float()
-        total = total + single_mask_loss(logits_Phw, predicted[:, 0].float(), intent.truth_Phw, settings.loss)
-        previous_Phw = logits_Phw.detach()
+        fine_Phw = at_cells_of(logits, intent.truth_Phw)[:, 0]
+        total = total + single_mask_loss(fine_Phw, predicted[:, 0].float(), intent.truth_Phw, settings.loss)
+        previous_Phw = logits[:, 0].float().detach()
     return total / settings.follow_ups
 
 
@@ -179,11 +194,14 @@ def noisy_boxes(truths_Phw: Tensor, cell: float, rng: torch.Generator) -> Tensor
 
     source  arXiv:2304.02643, appendix A
     """
-    boxes: list[Tensor] = []
-    for truth_hw in truths_Phw:
-        ys, xs = truth_hw.nonzero(as_tuple=True)
-        box = torch.stack([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]).float() * cell
-        extent = (box[2:] - box[:2]).repeat(2)
-        noise = torch.randn(4, generator=rng, device=rng.device) * 0.1 * extent
-        boxes.append(box + noise.clamp(-20, 20) - 0.5)
-    return torch.stack(boxes)
+    ends = [end for dim in (1, 2) for end in _ends(truths_Phw.any(dim))]
+    boxes_P4 = torch.stack([ends[0], ends[2], ends[1], ends[3]], dim=1).float() * cell
+    extents_P4 = (boxes_P4[:, 2:] - boxes_P4[:, :2]).repeat(1, 2)
+    noise_P4 = torch.randn(boxes_P4.shape, generator=rng, device=truths_Phw.device) * 0.1 * extents_P4
+    return boxes_P4 + noise_P4.clamp(-20, 20) - 0.5
+
+
+def _ends(present_PN: Tensor) -> tuple[Tensor, Tensor]:
+    """The first True of each row, and one after the last."""
+    present_PN = present_PN.to(torch.int8)
+    return present_PN.argmax(1), present_PN.shape[1] - present_PN.flip(1).argmax(1)

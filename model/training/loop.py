@@ -10,30 +10,43 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import closing, nullcontext
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from model.config import CONFIGS, ModelConfig
 from model.load import load_sam, resolve_device
 from model.sam import Sam
 from model.training.batches import Batch, TrainingBatches, ViewSettings, held_out_batches, prefetched, split_batch
+from model.training.calibrate import calibration_of, undo
 from model.training.evaluate import Evaluation, outputs_and_truths, summarise
 from model.training.forward import Step, batch_loss
+from model.training.growth import grown
 from model.training.learner import Learner
 from model.training.losses import PromptLoss
+from model.training.means import Means
 from model.training.optimiser import Optimiser
 from model.training.replicas import Replicas
+from model.training.scene_pool import PoolSettings, ScenePool
 from model.training.scenes import DrawnScenes, SceneSource
 from model.training.settings import Schedule, TrainSettings
 
 log = logging.getLogger(__name__)
+
+_ATTENTION = {
+    # On a CPU and with so few tokens plain products go back faster than the fused kernel: a tenth of a step.
+    "cpu": [SDPBackend.MATH],
+    # cuDNN's would be built anew for each of the sizes, and gives no gradient to a bias.
+    "cuda": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
+}
 
 
 @dataclass
@@ -43,6 +56,8 @@ class Progress:
     step: int = 0
     elapsed_s: float = 0.0
     images: int = 0
+    scenes: int = 0
+    """Drawn into a pool."""
 
 
 class Training:
@@ -53,11 +68,11 @@ class Training:
         self.settings = settings
         self.progress = Progress()
         self.device = resolve_device(settings.device)
-        self.scenes = scenes or DrawnScenes(settings.seed)
+        self.scenes = scenes or drawn_scenes(settings)
         torch.manual_seed(settings.seed)
         self.learner = Learner(CONFIGS[settings.model], drop_path=settings.drop_path)
         if settings.start:
-            start = load_sam(Path(settings.start).read_bytes(), expected=self.sam.config)
+            start = grown(_uncalibrated(Path(settings.start)), self.sam.config)
             self.sam.load_state_dict(start.state_dict())
         self.learner.to(self.device)
         self.average = {key: value.detach().clone() for key, value in self.sam.state_dict().items()}
@@ -101,11 +116,30 @@ class Training:
     def run(self, checkpoint: Path) -> Evaluation:
         """Train to the end, logging and saving on the way; returns the last evaluation."""
         if self.fraction < 1:
-            with closing(prefetched(self.source, start=self.progress.step, workers=self.settings.workers)) as batches:
+            with closing(self._batches()) as batches:
                 self._run_steps(batches, checkpoint)
         self.save(checkpoint)
+        return self.evaluated(checkpoint)
+
+    def _batches(self) -> Generator[Batch]:
+        settings = self.settings
+        if not settings.pool:
+            yield from prefetched(self.source, start=self.progress.step, workers=settings.workers)
+        view = view_settings(settings, self.sam.config)
+        sizes = PoolSettings(settings.pool, least=min(settings.pool, 4 * settings.batch), workers=settings.workers)
+        before = self.progress.scenes
+        with ScenePool(self.scenes, sizes, self.device, first=before) as pool:
+            while True:
+                batch = pool.batch(settings.batch, view, _rng(str(self.device), settings.seed, self.progress.step))
+                self.progress.scenes = before + pool.taken_in
+                yield batch
+
+    def evaluated(self, checkpoint: Path) -> Evaluation:
+        """The figures, which go to the log and, a line of JSON each time, to a file beside the checkpoint."""
         evaluation = self.evaluate()
-        log.info("held out, final: %s", evaluation)
+        log.info("held out at step %d: %s", self.progress.step, evaluation)
+        with checkpoint.with_suffix(".curve.jsonl").open("a") as curve:
+            curve.write(json.dumps(asdict(self.progress) | asdict(evaluation)) + "\n")
         return evaluation
 
     def _run_steps(self, batches: Iterator[Batch], checkpoint: Path) -> None:
@@ -117,17 +151,21 @@ class Training:
             self.progress.elapsed_s += now - last
             last = now
             if self.progress.step % self.settings.log_every == 0:
-                log.info("%s", means.line(self))
+                log.info("%s: %s", self._where(), means.line())
+                means.check(self.progress.step)
                 means = Means()
             if now - saved > self.settings.save_every_s:
                 self.save(checkpoint)
                 saved = now
             if now - evaluated > self.settings.evaluate_every_s:
-                log.info("held out: %s", self.evaluate())
-                evaluated = last = time.monotonic()
+                self.evaluated(checkpoint)
+                evaluated = time.monotonic()
 
-    def step(self, batch: Batch) -> dict[str, float]:
-        """One step of the optimiser; returns what was measured on the way."""
+    def _where(self) -> str:
+        return f"step {self.progress.step} ({100 * self.fraction:.1f} %), {self.progress.elapsed_s:.0f} s"
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """One step of the optimiser; returns what was measured on the way, and waits for no value of it."""
         self.learner.train()
         settings, number = self.settings, self.progress.step
         follow_up = bool(torch.rand((), generator=_rng("cpu", settings.seed, number)) < settings.follow_up_share)
@@ -141,17 +179,17 @@ class Training:
             return loss.detach()
 
         parts = split_batch(batch.to(self.device), self.replicas.count)
-        # On a CPU and with so few tokens plain products go back faster than the fused kernel: a tenth of a step.
-        with sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext():
+        with sdpa_kernel(_ATTENTION[self.device.type]):
             losses = self.replicas.backward(list(enumerate(parts)), backward)
         norm = torch.nn.utils.clip_grad_norm_(self.learner.parameters(), self.settings.clip_norm)
         rate = self.learning_rate
         self.optimiser.step(rate)
         self.progress.step += 1
-        self.progress.images += len(batch.sizes_hw)
+        self.progress.images += len(batch.sizes_B2)
         self._update_average()
-        means = {name: sum(loss.figures()[name] for loss in losses) / len(losses) for name in losses[0].figures()}
-        return {**means, "norm": float(norm), "lr": rate}
+        figures = [loss.figures() for loss in losses]
+        means = {name: torch.stack([each[name] for each in figures]).mean() for name in figures[0]}
+        return {**means, "norm": norm, "lr": torch.tensor(rate)}
 
     def _update_average(self) -> None:
         # A young average follows closely, or it would drag the random start along.
@@ -168,9 +206,12 @@ class Training:
 
     def evaluate(self) -> Evaluation:
         """Figures of the averaged weights on the held-out scenes, in float32."""
+        return summarise(outputs_and_truths(self.averaged(), self._held_out))
+
+    @cached_property
+    def _held_out(self) -> list[Batch]:
         view = view_settings(self.settings, self.sam.config)
-        batches = held_out_batches(view, images=self.settings.evaluation_images, batch=8)
-        return summarise(outputs_and_truths(self.averaged(), batches))
+        return list(held_out_batches(view, images=self.settings.evaluation_images, batch=8))
 
     def save(self, path: Path) -> None:
         """Replace the checkpoint at `path`, in one act."""
@@ -198,6 +239,19 @@ class Training:
         return training
 
 
+def drawn_scenes(settings: TrainSettings) -> DrawnScenes:
+    """Those that a training with these settings draws."""
+    return DrawnScenes(settings.seed, settings.photographs, settings.photograph_share)
+
+
+def _uncalibrated(weights: Path) -> Sam:
+    """The weights as a training left them: calibrated logits would be decisive where they should still learn."""
+    sam, calibration = load_sam(weights.read_bytes()), calibration_of(weights)
+    if calibration is not None:
+        undo(sam, calibration)
+    return sam
+
+
 def _rng(device: str, *numbers: int) -> torch.Generator:
     """Random choices that depend on these numbers alone: nothing has to be kept for a resume."""
     (state,) = np.random.SeedSequence(numbers).generate_state(1, np.uint64).tolist()
@@ -210,30 +264,13 @@ def _share_of_peak(schedule: Schedule, fraction: float) -> float:
     return 0.1 ** sum(fraction >= drop for drop in (2 / 3, 0.963))
 
 
-class Means:
-    """Running means between two log lines."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._count = self._images = 0
-        self._since = time.monotonic()
-
-    def add(self, measured: dict[str, float], images: int) -> None:
-        for name, value in measured.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._count += 1
-        self._images += images
-
-    def line(self, training: Training) -> str:
-        """One line of progress."""
-        rate = self._images / (time.monotonic() - self._since)
-        parts = [f"{name} {total / self._count:.4g}" for name, total in self._sums.items()]
-        done = f"step {training.progress.step} ({100 * training.fraction:.1f} %), {training.progress.elapsed_s:.0f} s"
-        return f"{done}: {', '.join(parts)}, {rate:.1f} images/s"
-
-
 def view_settings(settings: TrainSettings, config: ModelConfig) -> ViewSettings:
     """Views for a model of these sizes; a thing's least size counts cells of the model's own grid."""
+    fineness = settings.fineness
     return ViewSettings(
-        config.input_side, config.mask_side, settings.points_per_image, settings.min_cells, settings.whole_share
+        config.input_side,
+        fineness * config.mask_side,
+        settings.points_per_image,
+        fineness**2 * settings.min_cells,
+        settings.whole_share,
     )

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from model.training.settings import KEEP_IOU, LossSettings
 
+SLICE = 1024
+"""Cells that are summed up at once on a GPU."""
+
 
 @dataclass(frozen=True, slots=True)
 class PromptLoss:
@@ -30,15 +33,15 @@ class PromptLoss:
         """Without the graph."""
         return replace(self, total=self.total.detach())
 
-    def figures(self) -> dict[str, float]:
-        """For the log: the terms, the IoU of the best output for each truth, the share of good outputs."""
+    def figures(self) -> dict[str, Tensor]:
+        """For the log, and on the device: the terms, the IoU of each truth's best output, the share of good outputs."""
         best_PL = self.true_iou_PML.amax(1)
         return {
-            "mask": float(self.mask),
-            "iou": float(self.iou),
-            "dense": float(self.dense),
-            "truth_iou": float(best_PL[self.valid_PL].sum() / self.valid_PL.sum().clamp(min=1)),
-            "good": float((self.true_iou_PML.amax(2) > KEEP_IOU).float().mean()),
+            "mask": self.mask,
+            "iou": self.iou,
+            "dense": self.dense,
+            "truth_iou": (best_PL * self.valid_PL).sum() / self.valid_PL.sum().clamp(min=1),
+            "good": (self.true_iou_PML.amax(2) > KEEP_IOU).float().mean(),
         }
 
 
@@ -55,7 +58,7 @@ def ambiguous_point_loss(
     cost_PML = cost_PML.masked_fill(~valid_PL[:, None], 0.0)
     device = cost_PML.device
     orders = list(itertools.permutations(range(cost_PML.shape[1]), cost_PML.shape[2]))
-    orders_NL, levels_L = torch.tensor(orders, device=device), torch.arange(cost_PML.shape[2], device=device)
+    orders_NL, levels_L = torch.tensor(orders).to(device), torch.arange(cost_PML.shape[2], device=device)
     picked_P = cost_PML.detach()[:, orders_NL, levels_L].sum(-1).argmin(1)
     assigned_PL = orders_NL[picked_P]
     matched_PL = cost_PML.gather(1, assigned_PL[:, None]).squeeze(1)
@@ -80,7 +83,8 @@ def single_mask_loss(logits_Phw: Tensor, predicted_iou_P: Tensor, truth_Phw: Ten
 
 
 def pairwise_mask_cost(logits_PMhw: Tensor, truths_PLhw: Tensor, settings: LossSettings) -> Tensor:
-    """(P, M, L): focal term (mean over cells) plus dice term of every output against every truth of its prompt.
+    """(P, M, L): focal term (mean over cells, a truth's outline with more weight) plus dice term of every output
+    against every truth of its prompt.
 
     source  focal arXiv:1708.02002 without its class weight, dice arXiv:1606.04797; SAM combines them 20 : 1
     """
@@ -90,16 +94,44 @@ def pairwise_mask_cost(logits_PMhw: Tensor, truths_PLhw: Tensor, settings: LossS
     # The term is linear in the truth, so all pairs are two matrix products.
     positive = -log_on * (1 - on) ** settings.focal_gamma if settings.focal_gamma else -log_on
     negative = -log_off * on**settings.focal_gamma if settings.focal_gamma else -log_off
-    focal = ((positive - negative) @ truths.transpose(1, 2) + negative.sum(2, keepdim=True)) / logits.shape[2]
-    overlap = on @ truths.transpose(1, 2)
+    if settings.boundary_weight:
+        weights = 1 + settings.boundary_weight * outlines(truths_PLhw).flatten(2).float()
+        sums = _products(positive - negative, weights * truths) + _products(negative, weights)
+        focal = sums / weights.sum(2)[:, None]
+    else:
+        focal = (_products(positive - negative, truths) + negative.sum(2, keepdim=True)) / logits.shape[2]
+    overlap = _products(on, truths)
     sizes = on.sum(2, keepdim=True) + truths.sum(2)[:, None]
     dice = 1 - (2 * overlap + 1) / (sizes + 1)
     return settings.focal_weight * focal + settings.dice_weight * dice
 
 
+def outlines(labels_XLhw: Tensor) -> Tensor:
+    """bool: the cells with another value beside them, to a side, above or below."""
+    edges_XLhw = torch.zeros_like(labels_XLhw, dtype=torch.bool)
+    across = labels_XLhw[..., 1:] != labels_XLhw[..., :-1]
+    down = labels_XLhw[..., 1:, :] != labels_XLhw[..., :-1, :]
+    edges_XLhw[..., 1:] |= across
+    edges_XLhw[..., :-1] |= across
+    edges_XLhw[..., 1:, :] |= down
+    edges_XLhw[..., :-1, :] |= down
+    return edges_XLhw
+
+
 def pairwise_iou(masks_PMhw: Tensor, truths_PLhw: Tensor) -> Tensor:
     """(P, M, L) in [0, 1]; 0 where both are empty."""
     masks, truths = masks_PMhw.flatten(2).float(), truths_PLhw.flatten(2).float()
-    overlap = masks @ truths.transpose(1, 2)
+    overlap = _products(masks, truths)
     union = masks.sum(2, keepdim=True) + truths.sum(2)[:, None] - overlap
     return overlap / union.clamp(min=1)
+
+
+def _products(outputs_PMN: Tensor, truths_PLN: Tensor) -> Tensor:
+    """(P, M, L): the sums over N of every pair's products."""
+    P, M, N = outputs_PMN.shape
+    if not outputs_PMN.is_cuda or N % SLICE:
+        return outputs_PMN @ truths_PLN.transpose(1, 2)
+    # A GPU would give each of the P small products to one of its processors, which goes along N alone.
+    outputs = outputs_PMN.reshape(P, M, -1, SLICE).transpose(1, 2)
+    truths = truths_PLN.reshape(P, truths_PLN.shape[1], -1, SLICE).transpose(1, 2)
+    return (outputs @ truths.transpose(2, 3)).sum(1)

@@ -20,10 +20,14 @@ def photograph(rgb_hw3: Pixels, rng: np.random.Generator) -> Pixels:
         grain = rng.standard_normal(rgb_hw3.shape[:2], np.float32)[..., None] * np.float32(rng.uniform(2, 12))
         rgb_hw3 = np.clip(rgb_hw3 + grain, 0, 255).astype(np.uint8)
     if rng.random() < 0.35:
-        data = jpeg(rgb_hw3, quality=int(rng.integers(35, 95)))
-        bgr_hw3 = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), np.uint8)
-        rgb_hw3 = bgr_hw3[..., ::-1]
+        rgb_hw3 = jpeg_and_back(rgb_hw3, quality=int(rng.integers(35, 95)))
     return rgb_hw3
+
+
+def jpeg_and_back(rgb_hw3: Pixels, *, quality: int) -> Pixels:
+    """What is left of a picture that was kept as a JPEG file."""
+    data = jpeg(rgb_hw3, quality=quality)
+    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), np.uint8)[..., ::-1]
 
 
 def jpeg(rgb_hw3: Pixels, *, quality: int) -> bytes:

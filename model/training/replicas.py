@@ -36,6 +36,8 @@ class Replicas(Generic[Model]):
             model.zero_grad(set_to_none=True)
         used = self._models[: len(slices)]
         results = list(self._threads.map(run, used, slices))
+        if len(used) == 1:
+            return results
         for parameters in zip(*(model.parameters() for model in used), strict=True):
             gradients = [p.grad for p in parameters if p.grad is not None]
             if gradients:

@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from model.training.textures import Image, Mask, colour, noise, outline, surface
+from model.training.canvas import LEVELS, PART, SUBPART, WHOLE, Canvas
+from model.training.photo_bank import PhotoBank, read_bank
+from model.training.photo_things import cut_outs, out_of_focus
+from model.training.textures import Mask, noise, outline
 
-LEVELS = 3
-WHOLE, PART, SUBPART = range(LEVELS)
 HELD_OUT_FROM = 1_000_000_000
 """Scene indices from here on are never trained on."""
 
@@ -43,18 +44,22 @@ class SceneSource(Protocol):
 
 @dataclass(frozen=True)
 class DrawnScenes:
-    """The scenes of one seed."""
+    """The scenes of one seed. With a file of photographs (photo_bank.py) a share has its textures and things."""
 
     seed: int
+    photographs: str = ""
+    share: float = 0.5
 
     def scene(self, index: int) -> Scene:
         """See `SceneSource`."""
+        if self.photographs and np.random.default_rng([self.seed, index, 13]).random() < self.share:
+            return draw_scene(self.seed, index, bank=read_bank(self.photographs))
         return draw_scene(self.seed, index)
 
 
-def draw_scene(seed: int, index: int, *, size_hw: tuple[int, int] = (384, 384)) -> Scene:
+def draw_scene(seed: int, index: int, *, size_hw: tuple[int, int] = (384, 384), bank: PhotoBank | None = None) -> Scene:
     """The scene with this number; the same pixels on every call."""
-    canvas = _Canvas(np.random.default_rng([seed, index]), size_hw)
+    canvas = Canvas(np.random.default_rng([seed, index]), size_hw, bank)
     rng = canvas.rng
     _background(canvas)
     if rng.random() < 0.35:
@@ -64,6 +69,11 @@ def draw_scene(seed: int, index: int, *, size_hw: tuple[int, int] = (384, 384)) 
     sizes = np.exp(rng.uniform(np.log(0.07), np.log(0.8), count)) * side
     # Near things are drawn over far ones; large things are mostly far.
     for size in sizes[np.argsort(-sizes + rng.normal(0, 0.15 * side, count))]:
+        if bank and rng.random() < 0.1:
+            out_of_focus(canvas)
+        if bank and rng.random() < 0.25:
+            cut_outs(canvas, float(size), bank)
+            continue
         family = rng.choice(4, p=(0.42, 0.28, 0.14, 0.16))
         (_single, _assembly, _facade, _crowd)[family](canvas, float(size))
     return Scene(canvas.finish(), canvas.labels_3HW)
@@ -74,81 +84,7 @@ def held_out_scene(number: int, *, size_hw: tuple[int, int] = (384, 384)) -> Sce
     return draw_scene(0, HELD_OUT_FROM + number, size_hw=size_hw)
 
 
-class _Canvas:
-    """The picture while it is drawn; later things hide earlier ones on every level."""
-
-    def __init__(self, rng: np.random.Generator, size_hw: tuple[int, int]) -> None:
-        self.rng = rng
-        self.rgb_HW3: Image = np.zeros((*size_hw, 3), np.float32)
-        self.labels_3HW = np.zeros((LEVELS, *size_hw), np.uint16)
-        self.light = rng.uniform(-0.12, 0.12, 2)
-        """Where shadows fall, as a share of a thing's size."""
-        self._next_id = 1
-
-    def region(self, size: float, aspect: float) -> tuple[int, int, int, int]:
-        """(y, x, h, w) of a box of about size x size at a random place, partly outside at times."""
-        height, width = self.rgb_HW3.shape[:2]
-        h, w = max(8, round(size * aspect**0.5)), max(8, round(size / aspect**0.5))
-        y = int(self.rng.integers(-h // 4, max(1, height - 3 * h // 4)))
-        x = int(self.rng.integers(-w // 4, max(1, width - 3 * w // 4)))
-        return y, x, h, w
-
-    def paint(self, level: int, mask_hw: Mask, at_yx: tuple[int, int], *, like: float = 0.0) -> int:
-        """Draw a thing whose mask's top left is at_yx; returns its id. `like` pulls its colour to what it hides."""
-        y, x = at_yx
-        height, width = self.rgb_HW3.shape[:2]
-        y0, x0, y1, x1 = max(y, 0), max(x, 0), min(y + mask_hw.shape[0], height), min(x + mask_hw.shape[1], width)
-        if y1 <= y0 or x1 <= x0:
-            return 0
-        mask_hw = mask_hw[y0 - y : y1 - y, x0 - x : x1 - x]
-        under_hw3 = self.rgb_HW3[y0:y1, x0:x1]
-        base_3 = colour(self.rng)
-        if like:
-            base_3 = base_3 + np.float32(like) * (under_hw3.mean(axis=(0, 1)) - base_3)
-        top_hw3 = surface(self.rng, (y1 - y0, x1 - x0), base_3)
-        alpha_hw = cv2.blur(mask_hw.astype(np.float32), (3, 3))[..., None]
-        if self.rng.random() < 0.15:
-            edge_hw = cv2.morphologyEx(mask_hw, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) * mask_hw
-            top_hw3 *= 1 - np.float32(self.rng.uniform(0.2, 0.8)) * edge_hw[..., None]
-        under_hw3 += alpha_hw * (top_hw3 - under_hw3)
-        return self._claim(level, mask_hw, (y0, x0))
-
-    def _claim(self, level: int, mask_hw: Mask, at_yx: tuple[int, int]) -> int:
-        own, self._next_id = self._next_id, self._next_id + 1
-        inside = mask_hw.astype(bool)
-        labels_3hw = self.labels_3HW[:, at_yx[0] : at_yx[0] + mask_hw.shape[0], at_yx[1] : at_yx[1] + mask_hw.shape[1]]
-        labels_3hw[level][inside] = own
-        for finer in range(level + 1, LEVELS):
-            labels_3hw[finer][inside] = 0
-        return own
-
-    def shadow(self, mask_hw: Mask, at_yx: tuple[int, int]) -> None:
-        """Darken what lies beside a thing that is about to be drawn."""
-        if self.rng.random() < 0.45:
-            return
-        h, w = mask_hw.shape
-        pad = max(2, min(h, w) // 8)
-        soft = cv2.blur(
-            cv2.copyMakeBorder(mask_hw, pad, pad, pad, pad, cv2.BORDER_CONSTANT).astype(np.float32), (pad, pad)
-        )
-        dy, dx = (self.light * (h, w)).astype(int)
-        y, x = at_yx[0] - pad + dy, at_yx[1] - pad + dx
-        height, width = self.rgb_HW3.shape[:2]
-        y0, x0, y1, x1 = max(y, 0), max(x, 0), min(y + soft.shape[0], height), min(x + soft.shape[1], width)
-        if y1 > y0 and x1 > x0:
-            dark = 1 - np.float32(self.rng.uniform(0.2, 0.65)) * soft[y0 - y : y1 - y, x0 - x : x1 - x]
-            self.rgb_HW3[y0:y1, x0:x1] *= dark[..., None]
-
-    def finish(self) -> npt.NDArray[np.uint8]:
-        """The picture as uint8 with uneven light over all of it."""
-        if self.rng.random() < 0.6:
-            light_hw = noise(self.rng, (64, 64), smooth=True)
-            light_HW = cv2.resize(light_hw, self.rgb_HW3.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-            self.rgb_HW3 *= (1 + np.float32(self.rng.uniform(0.05, 0.3)) * light_HW)[..., None]
-        return np.clip(self.rgb_HW3 + 0.5, 0, 255).astype(np.uint8)
-
-
-def _background(canvas: _Canvas) -> None:
+def _background(canvas: Canvas) -> None:
     """One to four regions: a wall, sky over ground, walls in a corner."""
     rng, (height, width) = canvas.rng, canvas.rgb_HW3.shape[:2]
     canvas.paint(WHOLE, np.ones((height, width), np.uint8), (0, 0))
@@ -173,7 +109,7 @@ def _aspect(rng: np.random.Generator) -> float:
     return float(np.exp(rng.normal(0, 0.45)))
 
 
-def _details(canvas: _Canvas, level: int, body_hw: Mask, at_yx: tuple[int, int], *, most: int) -> None:
+def _details(canvas: Canvas, level: int, body_hw: Mask, at_yx: tuple[int, int], *, most: int) -> None:
     """Draw up to `most` things of this level inside a body, each with details of its own."""
     rng, (h, w) = canvas.rng, body_hw.shape
     if level >= LEVELS or min(h, w) < 12:
@@ -201,7 +137,7 @@ def _details(canvas: _Canvas, level: int, body_hw: Mask, at_yx: tuple[int, int],
         _details(canvas, level + 1, part_hw, place, most=2)
 
 
-def _single(canvas: _Canvas, size: float) -> None:
+def _single(canvas: Canvas, size: float) -> None:
     """One body with a few parts on it."""
     y, x, h, w = canvas.region(size, _aspect(canvas.rng))
     body_hw = outline(canvas.rng, (h, w))
@@ -210,7 +146,7 @@ def _single(canvas: _Canvas, size: float) -> None:
     _details(canvas, PART, body_hw, (y, x), most=4)
 
 
-def _assembly(canvas: _Canvas, size: float) -> None:
+def _assembly(canvas: Canvas, size: float) -> None:
     """A whole put together from overlapping parts (limbs and trunk, body and wheels)."""
     rng = canvas.rng
     y, x, h, w = canvas.region(size, _aspect(rng))
@@ -231,7 +167,7 @@ def _assembly(canvas: _Canvas, size: float) -> None:
         _details(canvas, SUBPART, piece_hw, (y + py, x + px), most=2)
 
 
-def _facade(canvas: _Canvas, size: float) -> None:
+def _facade(canvas: Canvas, size: float) -> None:
     """A body with a grid of equal parts (windows, keys, tiles), each with one subpart at times."""
     rng = canvas.rng
     y, x, h, w = canvas.region(size, _aspect(rng))
@@ -256,7 +192,7 @@ def _facade(canvas: _Canvas, size: float) -> None:
             _details(canvas, SUBPART, part_hw, (y + py, x + px), most=1)
 
 
-def _crowd(canvas: _Canvas, size: float) -> None:
+def _crowd(canvas: Canvas, size: float) -> None:
     """Several wholes of one kind close together (fruit, pebbles, books)."""
     rng = canvas.rng
     size = min(size, 0.25 * min(canvas.rgb_HW3.shape[:2]))

@@ -41,6 +41,8 @@ class LossSettings:
     unused_pull: float = 0.15
     """Weight of outputs that no truth was assigned to; each is drawn to its nearest truth. The paper asks for one truth
     and trains the output nearest to it: 0, with points_per_image truths drawn one by one."""
+    boundary_weight: float = 0.0
+    """How much more a cell at the outline of a truth counts in the per-cell term: 1 + this."""
     dense_weight: float = 1.0
     """Weight of the dense task (dense.py); the paper has no such task."""
     dense_queries: int = 48
@@ -58,10 +60,21 @@ class TrainSettings:
     seed: int = 1
     steps: int = 8000
     """Length of the training; the schedule follows it, so equal settings give equal weights on one machine."""
+    fineness: int = 1
+    """Cells of a truth along a side of a low-resolution cell. The logits are interpolated to them, so 2 teaches where
+    in a cell an outline runs. The paper: 1."""
+    pool: int = 0
+    """If set, that many scenes are kept on the device, where views are made of them; the processes draw as fast as they
+    can. For a GPU. No two trainings are alike then. 0: the processes make the views, and equal settings equal ones."""
     minutes: float | None = None
     """If set, wall time to spend instead; the schedule follows the clock, and no two trainings are alike."""
     start: str = ""
-    """Weights of the same sizes to start from, in a layout that model.checkpoint takes; empty is from nothing."""
+    """Weights to start from, in a layout that model.checkpoint takes, of the same sizes or of fewer input pixels or
+    blocks (growth.py); empty is from nothing."""
+    photographs: str = ""
+    """File of textures and cut-outs (`python -m model.training photographs`) that a share of the drawn scenes gets."""
+    photograph_share: float = 0.5
+    """That share, in [0, 1]."""
     source: str = ""
     """Images with masks to train on beside drawn scenes: the OUT of a finished run, or a tar or folder of SA-1B's
     images and annotation files."""

@@ -62,12 +62,22 @@ def surface(rng: np.random.Generator, hw: tuple[int, int], base_3: Image) -> Ima
     strength = rng.beta(1.2, 2.5)
     second_3 = base_3 + (colour(rng) - base_3) * np.float32(strength)
     blend_hw = _pattern(rng, hw)
-    rgb_hw3 = base_3 + blend_hw[..., None] * (second_3 - base_3)
+    rgb_hw3: Image = blend_hw[..., None] * (second_3 - base_3).astype(np.float32)
+    rgb_hw3 += base_3
     if rng.random() < 0.7:
         rgb_hw3 *= (1.0 + np.float32(rng.uniform(0.05, 0.35)) * _shading(rng, hw))[..., None]
     if rng.random() < 0.6:
         rgb_hw3 += (np.float32(rng.uniform(3, 28)) * noise(rng, hw, smooth=False))[..., None]
-    return np.clip(rgb_hw3, 0, 255).astype(np.float32)
+    np.clip(rgb_hw3, 0, 255, out=rgb_hw3)
+    return rgb_hw3
+
+
+def lit(rng: np.random.Generator, rgb_hw3: Image) -> Image:
+    """A surface, changed in place: at times under light that falls off."""
+    if rng.random() < 0.5:
+        rgb_hw3 *= (1.0 + np.float32(rng.uniform(0.05, 0.4)) * _shading(rng, rgb_hw3.shape[:2]))[..., None]
+    np.clip(rgb_hw3, 0, 255, out=rgb_hw3)
+    return rgb_hw3
 
 
 def _grid(hw: tuple[int, int]) -> tuple[Image, Image]:
@@ -136,6 +146,14 @@ def outline(rng: np.random.Generator, hw: tuple[int, int]) -> Mask:
         _fill(mask_hw, _ring(rng, points=48, roughness=0.05))
         _fill(mask_hw, _ring(rng, points=48, roughness=0.05) * rng.uniform(0.3, 0.6), value=0)
     return mask_hw
+
+
+def frayed(rng: np.random.Generator, mask_hw: Mask) -> Mask:
+    """The mask with an outline as of fur, grass or torn paper."""
+    reach = max(3, min(mask_hw.shape) // 8)
+    soft_hw = cv2.blur(mask_hw.astype(np.float32), (reach, reach))
+    rough_hw = soft_hw + np.float32(rng.uniform(0.1, 0.4)) * noise(rng, mask_hw.shape, smooth=False)
+    return ((rough_hw > 0.5) & (soft_hw > 0)).astype(np.uint8)
 
 
 def _fill(mask_hw: Mask, xy_N2: npt.NDArray[np.float64], value: int = 1) -> None:

@@ -1,14 +1,15 @@
-"""Pixels to masks: the crops of a batch of images are encoded together, searched one by one, merged per image.
+"""Pixels to masks: the crops of an image are encoded in batches, searched one by one, merged per image.
 
-Owns the batching of crops, that one without points is not encoded, and that a device has the next crop's work before it
-is waited for. `search` finds the candidates of one crop, `merge` turns those of one image into its result. Knows
-nothing of files, runs or which model it is; a `Segmenter` is all it needs.
+Owns the batching of crops, that one without points is not encoded, that an image goes to its device once, and that a
+device has the next crop's work before it is waited for. `search` finds the candidates of one crop, `merge` turns those
+of one image into its result. Knows nothing of files, runs or which model it is; a `Segmenter` is all it needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ from pipeline.masks.observer import UNOBSERVED, Observer
 from pipeline.masks.points import EVERYTHING, Prompts, check_region, crop_points, grids_of
 from pipeline.masks.rle import Rle
 from pipeline.masks.search import CropSearch, Found
-from pipeline.masks.segmenter import Encoded, Segmenter
+from pipeline.masks.segmenter import Encoded, Segmenter, placed
 from pipeline.records import Funnel, ImageMasks
 from pipeline.settings import Recipe
 
@@ -35,13 +36,10 @@ Image_HW3 = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """One crop of one image of the batch."""
+    """One crop of an image, and where to look in it."""
 
-    image_index: int
-    image_hw: tuple[int, int]
     crop: Crop
     points_xy_P2: Points
-    pixels_HW3: Image_HW3
 
 
 @torch.no_grad()
@@ -68,13 +66,16 @@ def generate_masks(
     found: list[list[Found]] = [[] for _ in images_HW3]
     asked = [EVERYTHING] * len(images_HW3) if prompts is None else prompts
     of_images = [
-        list(_windows(index, image_HW3, recipe, of_image))
-        for index, (image_HW3, of_image) in enumerate(zip(images_HW3, asked, strict=True))
+        list(_windows(image_HW3, recipe, of_image)) for image_HW3, of_image in zip(images_HW3, asked, strict=True)
     ]
     for windows, crops in zip(of_images, found, strict=True):
         crops += [Found.nothing() for window in windows if not len(window.points_xy_P2)]
     size = segmenter.crops_at_once or crops_per_encode
-    searches = _searches(_batches(of_images, size), segmenter, recipe, observer)
+    searches = (
+        (index, search)
+        for index, (image_HW3, windows) in enumerate(zip(images_HW3, of_images, strict=True))
+        for search in _searches(image_HW3, windows, segmenter, recipe, observer, crops_per_encode=size)
+    )
     for image_index, search in _begun_before_waiting(searches):
         found[image_index].append(search)
     return [
@@ -85,26 +86,35 @@ def generate_masks(
     ]
 
 
-def _batches(of_images: Iterable[Sequence[_Window]], size: int) -> Iterator[Sequence[_Window]]:
-    """Crops with points, of one image each."""
-    for windows in of_images:
-        asked = [window for window in windows if len(window.points_xy_P2)]
-        for start in range(0, len(asked), size):
-            yield asked[start : start + size]
-
-
 def _searches(
-    batches: Iterable[Sequence[_Window]], segmenter: Segmenter[Encoded], recipe: Recipe, observer: Observer
-) -> Iterator[tuple[int, Generator[None, None, Found]]]:
-    """The index of its image and the search of each crop; no encoding outlives its search."""
-    for batch in batches:
-        encoded = list(segmenter.encode([window.pixels_HW3 for window in batch]))
+    image_HW3: Image_HW3,
+    windows: Sequence[_Window],
+    segmenter: Segmenter[Encoded],
+    recipe: Recipe,
+    observer: Observer,
+    *,
+    crops_per_encode: int,
+) -> Iterator[Generator[None, None, Found]]:
+    """The search of each crop with points. No encoding outlives its search, and the image leaves its device before."""
+    asked = [window for window in windows if len(window.points_xy_P2)]
+    pixels = placed(segmenter, image_HW3) if asked else None
+    for start in range(0, len(asked), crops_per_encode):
+        batch = asked[start : start + crops_per_encode]
+        encoded = list(segmenter.encode([_cut(pixels, window.crop) for window in batch]))
+        if start + len(batch) == len(asked):
+            pixels = None
         for window in batch:
             search = CropSearch(
-                window.image_hw, window.crop, window.points_xy_P2, encoded.pop(0), segmenter, recipe, observer
+                _image_hw(image_HW3), window.crop, window.points_xy_P2, encoded.pop(0), segmenter, recipe, observer
             )
-            yield window.image_index, search.steps()
+            yield search.steps()
             del search
+
+
+def _cut(pixels_HW3: Any, crop: Crop) -> Any:
+    """A view."""
+    x0, y0, x1, y1 = crop.box_xyxy
+    return pixels_HW3[y0:y1, x0:x1]
 
 
 def _begun_before_waiting(
@@ -150,14 +160,12 @@ def _arrived(crops: Sequence[Found]) -> list[Candidates[Rle]]:
     return [crop.arrived() for crop in reversed(crops)][::-1]
 
 
-def _windows(image_index: int, image_HW3: Image_HW3, recipe: Recipe, prompts: Prompts) -> Iterator[_Window]:
+def _windows(image_HW3: Image_HW3, recipe: Recipe, prompts: Prompts) -> Iterator[_Window]:
     image_hw = _image_hw(image_HW3)
     check_region(recipe, prompts, image_hw)
     grids = grids_of(recipe, prompts)
     for crop in image_crops(image_hw, recipe):
-        points_xy_P2 = crop_points(crop, grids, image_HW3, recipe, prompts.region_HW)
-        x0, y0, x1, y1 = crop.box_xyxy
-        yield _Window(image_index, image_hw, crop, points_xy_P2, image_HW3[y0:y1, x0:x1])
+        yield _Window(crop, crop_points(crop, grids, image_HW3, recipe, prompts.region_HW))
 
 
 def _image_hw(image_HW3: Image_HW3) -> tuple[int, int]:

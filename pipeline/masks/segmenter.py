@@ -107,6 +107,20 @@ class Refining(Protocol):
         ...
 
 
+@runtime_checkable
+class Placing(Protocol):
+    """A `Segmenter` whose device an image can be taken to whole, so that its crops need not be sent one by one."""
+
+    def placed(self, image_HW3: npt.NDArray[np.uint8]) -> Any:
+        """The image there. Slices of it, `[y0:y1, x0:x1]`, are crops that `encode` takes as it takes arrays."""
+        ...
+
+
+def placed(segmenter: Segmenter[Encoded], image_HW3: npt.NDArray[np.uint8]) -> Any:
+    """The image where its crops are to be cut; the image itself for a segmenter that does not care."""
+    return segmenter.placed(image_HW3) if isinstance(segmenter, Placing) else image_HW3
+
+
 def ask(
     segmenter: Segmenter[Encoded], crop: Encoded, points_xy_P2: Points, *, pred_iou_thresh: float, refine: bool
 ) -> Predictions:

@@ -22,7 +22,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from pi_heif import HeifImageFile  # pyright: ignore[reportMissingTypeStubs]
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
@@ -44,6 +43,14 @@ from pipeline.storage.depth import Levels, integers_to_8_bits
 
 # H height, W width after the orientation was applied
 
+
+def _open_heic(file: io.BytesIO) -> Image.Image:
+    # Not needed before the first one: a machine with a GPU that is lent often lacks it.
+    from pi_heif import HeifImageFile  # pyright: ignore[reportMissingTypeStubs]
+
+    return HeifImageFile(file)
+
+
 _OPENERS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
     signatures.JPEG: JpegImagePlugin.jpeg_factory,
     signatures.PNG: PngImagePlugin.PngImageFile,
@@ -52,7 +59,7 @@ _OPENERS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
     signatures.TIFF: TiffImagePlugin.TiffImageFile,
     signatures.GIF: GifImagePlugin.GifImageFile,
     signatures.AVIF: AvifImagePlugin.AvifImageFile,
-    signatures.HEIC: HeifImageFile,
+    signatures.HEIC: _open_heic,
     signatures.JPEG_2000: Jpeg2KImagePlugin.Jpeg2KImageFile,
 }
 _END_OF_CODESTREAM = b"\xff\xd9"
@@ -152,6 +159,9 @@ def _decode_jpeg(kind: str, data: bytes, max_pixels: int, _depth: Depth) -> Deco
     with image:
         _check_size(*image.size, max_pixels)
         orientation = orientation or _orientation(image)
+        decoded = jpeg.decode_one_scan(data) if image.mode == "RGB" else None
+        if decoded is not None and decoded.shape == (image.height, image.width, 3):
+            return DecodedImage(_turned(decoded, orientation), orientation)
         try:
             image.load()
             pixels = _pixels(image, orientation)

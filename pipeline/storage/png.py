@@ -12,8 +12,6 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import imagecodecs
-
 from pipeline.errors import InputError
 from pipeline.records import Status
 from pipeline.settings import Depth
@@ -63,6 +61,8 @@ def decode_deep(data: bytes, depth: Depth) -> Levels:
 
     raises  InputError, or any exception if it is damaged
     """
+    import imagecodecs  # not needed before the first one
+
     colours = 1 if data[25] in _GRAY_TYPES else 3
     samples = imagecodecs.png_decode(data)
     samples_HWS = samples.reshape(*samples.shape[:2], -1)[..., :colours]

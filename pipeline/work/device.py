@@ -14,7 +14,7 @@ import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic
+from typing import Any, Generic
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ import torch
 from pipeline.errors import DeviceError
 from pipeline.masks.generator import CROPS_PER_ENCODE, generate_masks
 from pipeline.masks.points import EVERYTHING, Prompts
-from pipeline.masks.segmenter import Encoded, Predictions, Segmenter, ask
+from pipeline.masks.segmenter import Encoded, Predictions, Segmenter, ask, placed
 from pipeline.records import ImageMasks, Stage
 from pipeline.settings import Recipe
 from pipeline.work.stopwatch import Stopwatch
@@ -159,6 +159,9 @@ class _Turns(Generic[Encoded]):
 
     def spare_memory(self) -> None:
         self.segmenter.spare_memory()
+
+    def placed(self, image_HW3: Image_HW3) -> Any:
+        return placed(self.segmenter, image_HW3)
 
     def encode(self, crops_HW3: Sequence[Image_HW3]) -> Sequence[Encoded]:
         with self._turn():

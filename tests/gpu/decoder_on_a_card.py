@@ -3,10 +3,9 @@
     python -m tests.gpu.decoder_on_a_card [KERNEL ...]
 
 Released sizes, 1,024 points of one crop, random weights. First each pass is held to the plain decoder's in float32,
-which also gets the tokens right for the next. Then every kernel is timed, for a block of 256 points and times four, and
-so are its other tilings (of the KERNELs named, or of all), each with its distance from the first one's masks. At the
-end the whole decoder is timed, beside the plain one. Needs torch, Triton and numpy alone. Ends with an error if a pass
-is off.
+which also gets the tokens right for the next. Then every kernel is timed, and so are its other tilings (of the KERNELs
+named, or of all), each with its distance from the first one's masks. At the end the whole decoder is timed, beside the
+plain one. Needs torch, Triton and numpy alone. Ends with an error if a pass is off.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from triton.runtime.jit import JITFunction
 
 from model.config import CONFIGS
 from model.fused_decoder import TILINGS, FusedDecoder, Tiling, Tilings
-from model.point_decoder import PointDecoder
+from model.point_decoder import FUSED_BLOCK, PointDecoder
 from model.prompted_image import PromptedImage
 from model.sam import Sam
 from model.shared_image import SharedImage
 
 CONFIG = replace(CONFIGS["vit_h"], embed_dim=16, depth=1, heads=1, global_blocks=(0,))
 """The encoder has no part in it."""
-BLOCK, POINTS, FEW = 256, 1024, 64
+POINTS, FEW = FUSED_BLOCK, 64
 CELLS_HW = 43, 64
 """Of an image of 3:2."""
 WITHIN = 1e-4
@@ -42,51 +41,45 @@ WITHIN = 1e-4
 PROCESSES = 14
 OTHERS: dict[str, tuple[Tiling, ...]] = {
     "look_at_shared": (
-        Tiling(positions=128, others=64, warps=4),
-        Tiling(positions=64, others=128, warps=8),
-        Tiling(positions=64, others=64, warps=4, stages=3),
+        Tiling(positions=128, others=64, warps=4, stages=3),
+        Tiling(positions=128, others=128, warps=8),
     ),
     "answer_from_shared": (
         Tiling(positions=64, prompts=8, warps=8),
-        Tiling(positions=32, prompts=8, warps=4),
+        Tiling(positions=64, prompts=8, warps=4, stages=1),
         Tiling(positions=64, prompts=4, warps=4),
-        Tiling(positions=128, prompts=4, warps=4),
+        Tiling(positions=32, prompts=8, warps=4),
     ),
     "measure": (
-        Tiling(positions=64, others=64, warps=4, stages=1, programs=2),
-        Tiling(positions=64, others=64, warps=8, programs=2),
-        Tiling(positions=128, others=64, warps=8, programs=2),
-        Tiling(positions=64, others=64, warps=4, stages=3, programs=2),
-        Tiling(positions=64, others=64, warps=4, programs=4),
+        Tiling(positions=64, others=64, warps=8, stages=3, programs=2),
+        Tiling(positions=128, others=64, warps=8, stages=3, programs=2),
+        Tiling(positions=64, others=64, warps=4, stages=3, programs=1),
+        Tiling(positions=64, others=64, warps=4, stages=3, programs=4),
     ),
     "look": (
-        Tiling(positions=64, others=4, warps=4, stages=1),
-        Tiling(positions=64, others=4, warps=8, stages=1),
-        Tiling(positions=64, others=2, warps=4, stages=1),
-        Tiling(positions=64, others=2, prompts=2, warps=4, stages=1),
-        Tiling(positions=64, others=4, prompts=2, warps=8, stages=1),
-        Tiling(positions=64, others=8, warps=8, stages=1),
-        Tiling(positions=64, others=8, prompts=2, warps=8, stages=1),
+        Tiling(positions=64, others=2, warps=4),
+        Tiling(positions=64, others=2, warps=4, stages=3),
+        Tiling(positions=128, others=2, warps=8),
+        Tiling(positions=64, others=4, warps=4, stages=3),
+        Tiling(positions=32, others=4, warps=4),
     ),
     "last_look": (
         Tiling(positions=64, others=4, warps=4, stages=2),
-        Tiling(positions=64, others=8, warps=4, stages=1),
+        Tiling(positions=64, others=4, warps=4, stages=3),
         Tiling(positions=64, others=8, warps=8, stages=1),
-        Tiling(positions=32, others=8, warps=4, stages=1),
-        Tiling(positions=64, others=4, prompts=2, warps=8, stages=1),
+        Tiling(positions=128, others=4, warps=8, stages=1),
     ),
     "answer": (
-        Tiling(positions=64, others=4, warps=4, stages=2, programs=2),
-        Tiling(positions=64, others=4, warps=8, stages=1, programs=2),
-        Tiling(positions=64, others=2, prompts=2, warps=4, stages=1, programs=2),
-        Tiling(positions=64, others=4, prompts=2, warps=4, stages=1, programs=2),
-        Tiling(positions=64, others=4, prompts=2, warps=8, stages=1, programs=4),
-        Tiling(positions=64, others=8, warps=8, stages=1, programs=2),
+        Tiling(positions=64, others=2, warps=4, stages=2, programs=2),
+        Tiling(positions=64, others=2, warps=4, stages=3, programs=2),
+        Tiling(positions=64, others=2, warps=4, stages=1, programs=2),
+        Tiling(positions=64, others=2, warps=4, stages=2, programs=1),
+        Tiling(positions=32, others=4, warps=4, stages=2, programs=2),
+        Tiling(positions=128, others=2, warps=8, stages=2, programs=2),
     ),
     "form_masks": (
         Tiling(positions=128, warps=8, stages=2),
         Tiling(positions=64, warps=4, stages=1),
-        Tiling(positions=64, warps=8, stages=1),
     ),
 }
 """To be tried beside those that `fused_decoder` has."""
@@ -152,7 +145,7 @@ def compile_ahead(name: str, tiling: Tiling) -> str:
             fused_of(decoder).tilings = replace(TILINGS, **{name: tiling})
             image = decoder.share(torch.empty(1, CONFIG.decoder_dim, CONFIG.grid_side, CONFIG.grid_side))
             with seen_launches(warmed):
-                decoder.decode(image, torch.empty(BLOCK, 2), pred_iou_thresh=0, cells_hw=CELLS_HW)
+                decoder.decode(image, torch.empty(POINTS, 2), pred_iou_thresh=0, cells_hw=CELLS_HW)
     except Exception as error:  # noqa: BLE001 - a tiling that cannot be compiled is a result
         return f"{name} {tiling}: {type(error).__name__} {str(error)[:200]}"
     return ""
@@ -225,7 +218,7 @@ def time_kernels(decoder: PointDecoder, image: SharedImage, coords_B2: Tensor, o
     first_masks, launched = masks_of(decoder, image, coords_B2)
     total = 0.0
     for one in launched:
-        took = milliseconds(one) * POINTS / BLOCK
+        took = milliseconds(one)
         total += took
         about = " ".join(f"{name}={one.options[name]}" for name in ("LAYER", "T") if name in one.options)
         say(f"{took:7.3f} ms for {POINTS}: {one.tiling} {about}")
@@ -235,7 +228,7 @@ def time_kernels(decoder: PointDecoder, image: SharedImage, coords_B2: Tensor, o
             fused_of(decoder).tilings = replace(TILINGS, **{name: tiling})
             try:
                 masks, launched = masks_of(decoder, image, coords_B2)
-                times = [milliseconds(one) * POINTS / BLOCK for one in launched if one.tiling == name]
+                times = [milliseconds(one) for one in launched if one.tiling == name]
             except Exception as error:  # noqa: BLE001 - what does not fit the card is a result
                 say(f"  {name} {tiling}: {type(error).__name__} {str(error)[:120]}")
                 continue
@@ -272,7 +265,7 @@ def main() -> None:
         if not all(error < WITHIN for _, error in found):
             sys.exit(f"a pass is off by more than {WITHIN:.0e}")
         decoder._graphs.wanted = False
-        time_kernels(decoder, image, coords_P2[:BLOCK], able)
+        time_kernels(decoder, image, coords_P2, able)
         decoder._graphs.wanted = True
         exact = plain.decode(image, coords_P2, pred_iou_thresh=-torch.inf, cells_hw=CELLS_HW)
         half = float(exact.predicted_iou_PM.amax(dim=1).median())
@@ -292,7 +285,7 @@ def main() -> None:
 
 
 def each_block(decoder: PointDecoder, image: SharedImage, coords_P2: Tensor) -> float:
-    return milliseconds(partial(decoder._attended, image, coords_P2[:BLOCK])) * POINTS / BLOCK
+    return milliseconds(partial(decoder._attended, image, coords_P2))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from model.load import load_segmenter
 from pipeline.masks.crops import grid_points
 from pipeline.masks.measure import Live
 from pipeline.masks.on_cpu import OnCpu
-from pipeline.masks.on_gpu import OnGpu
+from pipeline.masks.on_gpu import SIDE, WARPS, OnGpu
 from pipeline.masks.rle import Rle
 from pipeline.masks.segmenter import Predictions, upscaling_of
 from pipeline.masks.upscaling import Upscaling
@@ -117,7 +117,7 @@ def main() -> None:
     for hw in ((480, 640), (60, 40), (1500, 2250)):
         predictions, upscaling = predicted(segmenter, hw, points_per_side=32)
         on_cpu = answers(OnCpu(), predictions, upscaling, most=100)
-        for side, warps in ((32, 8), (32, 4), (16, 4), (16, 2)):
+        for side, warps in ((SIDE, WARPS), (32, 4)):
             work = OnGpu(side=side, warps=warps)
             if not same(answers(work, predictions, upscaling, most=100), on_cpu):
                 sys.exit(f"{hw}, tiles of {side}: counts, boxes or runs are not those of compiled code")

@@ -142,6 +142,7 @@ def _copied(func: Any, name: str, args: Any, kwargs: dict[str, Any], ours: dict[
             return target
         STATE.wait(Wait.COPY_OUT, name)
     elif to_device and not from_device and source.dim():
+        STATE.log.sent[source.dtype] += source.nbytes
         if not (soon and STATE.is_pinned(source)):
             STATE.wait(Wait.COPY_IN, name)
     elif to_device:

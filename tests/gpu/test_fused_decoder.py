@@ -27,7 +27,7 @@ from tests.model.test_equality import random_sam
 
 SMALL = replace(CONFIGS["tiny"], input_side=80, window=0)
 """5 x 5 positions, which fill no tile."""
-THREE_LAYERS = replace(SMALL, decoder_depth=3, input_side=64)
+THREE_LAYERS = replace(SMALL, decoder_depth=3)
 SHARED_OUT = replace(
     TILINGS,
     look=Tiling(positions=16, others=4, prompts=2, warps=4),
@@ -38,9 +38,8 @@ SHARED_OUT = replace(
 """Several prompts of a program, of which one may not be there, and programs that share the positions out."""
 CASES: dict[str, tuple[ModelConfig, tuple[int, int], Tilings]] = {
     "bundled sizes, on some of the cells": (SMALL, (3, 4), TILINGS),
-    "other tilings": (SMALL, (5, 5), SHARED_OUT),
     "one layer, two masks": (replace(SMALL, decoder_depth=1, multimask_outputs=2), (5, 5), TILINGS),
-    "three layers": (THREE_LAYERS, (4, 4), TILINGS),
+    "three layers, other tilings": (THREE_LAYERS, (5, 5), SHARED_OUT),
     "SAM 2": (replace(SMALL_2, input_side=128, decoder_dim=128), (4, 3), TILINGS),
 }
 """And the cells to form masks on."""

@@ -73,9 +73,9 @@ def test_the_fused_encoder_gives_what_the_plain_one_gives(interpreted: None, pre
 def test_the_encoders_input_is_that_of_the_plain_resize_bit_for_bit(
     interpreted: None, crop_hw: tuple[int, int]
 ) -> None:
-    """Another grey level is another mask. One side longer, and one that keeps its length."""
+    """Another grey level is another mask. One side longer, and one that keeps its length; a crop within an image."""
     sam, resized_hw = Sam(replace(SMALL, input_side=16)), fit_into_square(crop_hw, 16)
-    crop_HW3 = torch.randint(0, 256, (*crop_hw, 3), dtype=torch.uint8)
+    crop_HW3 = torch.randint(0, 256, (24, 24, 3), dtype=torch.uint8)[3 : 3 + crop_hw[0], 5 : 5 + crop_hw[1]]
     resized_3HW = resize_bilinear(crop_HW3, *resized_hw).permute(2, 0, 1)
     plain_3SS, out_3SS = sam.normalise(resized_3HW[None].contiguous())[0], torch.full((3, 16, 16), torch.nan)
     standardised(crop_HW3, resized_hw, sam, out_3SS)

@@ -37,10 +37,12 @@ class Log:
 
     waits     (why, the operator, the line of ours that asks) -> how often
     launches  line of ours -> kernels
+    sent      type of numbers -> bytes that came from the host
     """
 
     waits: Counter[tuple[Wait, str, str]] = field(default_factory=Counter)
     launches: Counter[str] = field(default_factory=Counter)
+    sent: Counter[torch.dtype] = field(default_factory=Counter)
 
     def of(self, *kinds: Wait) -> int:
         """How many waits of these kinds."""

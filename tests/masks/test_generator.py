@@ -201,6 +201,34 @@ def test_encodings_are_let_go_before_the_next_ones_are_made(at_once: int) -> Non
     assert len(made) == 21
 
 
+class There(np.ndarray[Any, Any]):
+    """Pixels on a device."""
+
+
+def test_an_image_goes_to_its_device_once_and_leaves_it_before_the_next_one_comes() -> None:
+    """One of 268 million pixels takes 0.8 GB there. What a segmenter encodes are views of it."""
+    known: list[weakref.ref[There]] = []
+    encoded: list[str] = []
+
+    class Device(PaintedSegmenter):
+        def placed(self, image_HW3: Any) -> There:
+            assert [image for image in known if image() is not None] == []
+            there = image_HW3.copy().view(There)
+            known.append(weakref.ref(there))
+            return there
+
+        def encode(self, crops_HW3: Any) -> Any:
+            encoded.extend(type(crop_HW3).__name__ for crop_HW3 in crops_HW3)
+            return super().encode(crops_HW3)
+
+    images = [tiles(40, 40, [(5, 5, 20, 20)]), tiles(40, 40, [(5, 5, 30, 20)])]
+    recipe = Recipe(points_per_side=2, crop_n_layers=1)
+    found = generate_masks(images, Device(same_colour(), side=40), recipe, crops_per_encode=2)
+    assert len(known) == 2
+    assert encoded == ["There"] * 10
+    assert found == generate_masks(images, PaintedSegmenter(same_colour(), side=40), recipe)
+
+
 @pytest.mark.parametrize(
     ("recipe", "reason"),
     [

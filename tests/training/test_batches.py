@@ -43,7 +43,7 @@ def test_every_valid_truth_contains_its_point_and_enough_cells() -> None:
 def test_truths_stay_out_of_the_padding() -> None:
     """The released model pads at the bottom and right; a mask there would be cut off at inference."""
     for batch in BATCHES:
-        for image, (h, w) in enumerate(batch.sizes_hw):
+        for image, (h, w) in enumerate(batch.sizes_B2.tolist()):
             rows, columns = -(-h // 2), -(-w // 2)
             assert not batch.truths_BKLhw[image, ..., rows:, :].any()
             assert not batch.truths_BKLhw[image, ..., columns:].any()
@@ -80,4 +80,4 @@ def test_splitting_a_batch_keeps_every_image_once_and_in_order() -> None:
     batch = BATCHES[0]
     parts = split_batch(batch, 2)
     assert torch.equal(torch.cat([part.images_B3SS for part in parts]), batch.images_B3SS)
-    assert [size for part in parts for size in part.sizes_hw] == list(batch.sizes_hw)
+    assert torch.cat([part.sizes_B2 for part in parts]).equal(batch.sizes_B2)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from model.sam import CONFIGS
-from model.training.dense import CELLS, STRIDE, DenseHead, dense_loss
+from model.training.dense import CELLS, DenseHead, dense_loss
 from model.training.settings import LossSettings
 
 CONFIG = replace(CONFIGS["tiny"], input_side=64)
@@ -28,7 +28,8 @@ def test_the_head_can_say_which_cells_of_a_token_are_meant() -> None:
             half = token_22[CELLS // 2 :] if kinds_gg[row, column] else token_22[:, CELLS // 2 :]
             half[:] = 1
     labels_1Lhw = torch.zeros(1, 3, CONFIG.mask_side, CONFIG.mask_side, dtype=torch.int32)
-    labels_1Lhw[0, 0] = things_hw.repeat_interleave(STRIDE, 0).repeat_interleave(STRIDE, 1)
+    stride = CONFIG.mask_side // (CELLS * g)
+    labels_1Lhw[0, 0] = things_hw.repeat_interleave(stride, 0).repeat_interleave(stride, 1)
     head = DenseHead(CONFIG)
     optimiser = torch.optim.Adam(head.parameters(), lr=0.02)
     for _ in range(80):

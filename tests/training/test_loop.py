@@ -39,7 +39,7 @@ def test_replicas_find_the_same_gradient_as_one_model() -> None:
         batch = training.source.make(0)
         if not bool(batch.valid_BKL.flatten(1).any(1).all()):
             pytest.fail("choose another seed: a view without valid points weighs the slices differently")
-        norms.append(training.step(batch)["norm"])
+        norms.append(float(training.step(batch)["norm"]))
     assert norms[0] == pytest.approx(norms[1], rel=1e-3)
 
 
