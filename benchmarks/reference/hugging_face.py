@@ -13,8 +13,12 @@ from model.sam import Sam
 from model.sam3_encoder import Sam3Encoder
 
 
-def hugging_face(sam: Sam) -> Any:
-    """transformers' SamModel of the same sizes and weights."""
+def hugging_face(sam: Sam, *, norm_eps: float = 1e-6) -> Any:
+    """transformers' SamModel of the same sizes and weights.
+
+    norm_eps  of the norms in the decoder's layers: transformers has 1e-6 and the released code 1e-5, which shows in the
+              fifth digit of logits
+    """
     # Here, because it takes some five seconds of CPU time to import.
     from transformers import SamConfig as HuggingFaceConfig
     from transformers import SamModel
@@ -48,6 +52,7 @@ def hugging_face(sam: Sam) -> Any:
                 "num_hidden_layers": c.decoder_depth,
                 "iou_head_hidden_dim": c.iou_head_dim,
                 "iou_head_depth": c.iou_head_depth,
+                "layer_norm_eps": norm_eps,
             },
         )
     )

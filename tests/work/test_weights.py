@@ -40,6 +40,24 @@ def test_a_run_knows_what_of_its_checkpoint_is_not_in_the_model(store: Store, tm
     assert weights_from_settings(Settings(), store, progress=Notes()).notes == ()
 
 
+def test_family_and_layout_of_the_file_are_known_before_a_run_is_planned(tmp_path: Path, store: Store) -> None:
+    """They stand in the plan, the same for a file that was opened and for one that was not."""
+    path = tmp_path / "tiny.safetensors"
+    path.write_bytes(BUNDLED["tiny"].read_bytes())
+    given = Settings(model=ModelSettings(name="tiny", checkpoint=str(path)))
+    told = [weights_from_settings(settings, store, progress=Notes()) for settings in (Settings(), given)]
+    assert [(weights.family, weights.layout) for weights in told] == [("sam", "released")] * 2
+
+
+def test_the_terms_of_a_model_that_is_not_free_are_said_once(tmp_path: Path, store: Store) -> None:
+    """SAM 3's licence forbids some uses, and whoever uses it has to know."""
+    (tmp_path / "sam3.pt").write_bytes(b"cut")
+    settings, said = Settings(model=ModelSettings(name="sam3", checkpoint=str(tmp_path / "sam3.pt"))), Notes()
+    with pytest.raises(ConfigError, match="cut short"):
+        weights_from_settings(settings, store, progress=said)
+    assert [sentence.partition(" (")[0] for sentence in said.sentences] == ["SAM 3's weights are under the SAM License"]
+
+
 def test_the_bundled_weights_are_known_by_the_bytes_that_are_checked_here(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
