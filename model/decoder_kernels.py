@@ -1,4 +1,4 @@
-# pyright: basic
+# pyright: basic, reportGeneralTypeIssues=false
 # Triton's language has its own types.
 """Triton kernels of the decoder: everything of it that passes over image positions. See `fused_decoder`.
 

@@ -126,5 +126,5 @@ def test_the_bytes_of_a_crops_points_and_of_its_encoding_are_no_more_than_docs_s
     encoded: tuple[EncodedCrop, dict[int, Launches]], decoded: dict[int, tuple[Predictions, Launches]]
 ) -> None:
     """What its memory takes to move them is a floor of a GPU's time. GB, of 1,024 points with all their masks."""
-    assert decoded[1024][1].gigabytes <= 17.6
+    assert decoded[1024][1].gigabytes <= 17.8
     assert encoded[1][1].gigabytes <= 15.5
