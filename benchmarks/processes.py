@@ -38,7 +38,7 @@ class PeerProcess:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker"],
             cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)} | peer.environment,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": _path()} | peer.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -112,3 +112,8 @@ class PeerProcess:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def _path() -> str:
+    """Where a peer imports from: this project first, and wherever this process was told to."""
+    return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
