@@ -63,6 +63,18 @@ class Predictions:
     logits_PMhw: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """A block of prompts whose masks are not formed yet.
+
+    weights_BMc  what the channels of the upscaled image are summed with
+    """
+
+    predicted_iou_BM: Tensor
+    weights_BMc: Tensor
+    seen: Seen
+
+
 class PointDecoder:
     """A model's decoder with its weights combined for single points; they must not change afterwards.
 
@@ -81,7 +93,7 @@ class PointDecoder:
         self._on_cpu = device.type == "cpu"
         self._g = sam.config.grid_side
         self._chunk = _chunk(self._g**2, on_cpu=self._on_cpu)
-        self._graphs = Graphs["tuple[SharedImage, Tensor]", "tuple[Tensor, Seen]"](device)
+        self._graphs = Graphs["tuple[SharedImage, Tensor]", _Answered](device)
         self._prompt_encoder, self._decoder = sam.prompt_encoder, sam.mask_decoder
         self._outputs = sam.config.multimask_outputs
         # Not the single-mask answer, and not the prompt.
@@ -135,22 +147,21 @@ class PointDecoder:
         rows_BRN = None if self._graphs.wanted or self.fused else self._rows(B, coords_P2)
         for start in range(0, filled, B):
             block = slice(start, start + B)
-            if self._graphs.wanted:
-                tokens_BTC, seen = self._attended(image, coords_F2[block])
-            else:
-                tokens_BTC, seen = self._attend(image, coords_F2[block], rows_BRN)
-            predicted_iou_FM[block] = self._decoder.predicted_iou(tokens_BTC)[:, 1:]
+            asked = image, coords_F2[block]
+            answered = self._by_graph(asked) if self._graphs.wanted else self._answer(*asked, rows_BRN)
+            seen, predicted_iou_FM[block] = answered.seen, answered.predicted_iou_BM
             if not isinstance(seen, PromptedImage):
                 live_BM = predicted_iou_FM[block] > pred_iou_thresh
                 live_BM[max(P - start, 0) :] = False
-                seen.fill(logits_FMhw[block], self._mask_weights(tokens_BTC), live_BM, cells_hw)
+                seen.fill(logits_FMhw[block], answered.weights_BMc, live_BM, cells_hw)
                 continue
             wanted_B = [True] * B
             if self._on_cpu:
                 wanted_B = (predicted_iou_FM[block] > pred_iou_thresh).any(dim=1).tolist()
                 wanted_B[P - start :] = []
-            if any(wanted_B):
-                self._form(logits_FMhw[block], tokens_BTC, seen, cells_hw, _stretches(wanted_B, upscaled))
+            for prompts in _stretches(wanted_B, upscaled):
+                weights_bMc = answered.weights_BMc[prompts]
+                self._upscaler.fill(logits_FMhw[block][prompts], seen, prompts, weights_bMc, cells_hw=cells_hw)
         predicted_iou_PM = predicted_iou_FM[:P]
         return Predictions(predicted_iou_PM, predicted_iou_PM > pred_iou_thresh, logits_FMhw[:P])
 
@@ -158,13 +169,17 @@ class PointDecoder:
         """Give back what only saves time, and do not take it again."""
         self._graphs.give_up()
 
-    def _attended(self, image: SharedImage, coords_B2: Tensor) -> tuple[Tensor, Seen]:
-        """See `_attend`; by the graph of blocks of that size, whose next call writes over it."""
-        asked = image, coords_B2
-        return self._graphs.of(len(coords_B2), self.with_rows_of_its_own, asked).borrowed(asked)
+    def _by_graph(self, asked: tuple[SharedImage, Tensor]) -> _Answered:
+        """See `_answer`; by the graph of blocks of that size, whose next call writes over it."""
+        return self._graphs.of(len(asked[1]), self.with_rows_of_its_own, asked).borrowed(asked)
 
-    def with_rows_of_its_own(self, asked: tuple[SharedImage, Tensor]) -> tuple[Tensor, Seen]:
-        return self._attend(*asked, None)
+    def with_rows_of_its_own(self, asked: tuple[SharedImage, Tensor]) -> _Answered:
+        return self._answer(*asked, None)
+
+    def _answer(self, image: SharedImage, coords_B2: Tensor, rows_BRN: Tensor | None) -> _Answered:
+        tokens_BTC, seen = self._attend(image, coords_B2, rows_BRN)
+        scores_BM = self._decoder.predicted_iou(tokens_BTC)[:, 1:]
+        return _Answered(scores_BM, self._mask_weights(tokens_BTC), seen)
 
     def _rows(self, block: int, like: Tensor) -> Tensor:
         return like.new_empty(self._rows_shape(block), dtype=torch.float32)
@@ -200,19 +215,6 @@ class PointDecoder:
         sparse_BKC, _ = self._prompt_encoder(points=(coords_B2[:, None], labels_B1))
         own_TC = self._decoder.own_tokens()
         return torch.cat([own_TC.expand(len(coords_B2), -1, -1), sparse_BKC], dim=1)
-
-    def _form(
-        self,
-        out_BMhw: Tensor,
-        tokens_BTC: Tensor,
-        seen: PromptedImage,
-        cells_hw: tuple[int, int],
-        stretches: list[slice],
-    ) -> None:
-        """The masks of those prompts of a block, some at a time; all of a prompt's, though some may not be live."""
-        weights_BMc = self._mask_weights(tokens_BTC)
-        for prompts in stretches:
-            self._upscaler.fill(out_BMhw[prompts], seen, prompts, weights_BMc[prompts], cells_hw=cells_hw)
 
     def _mask_weights(self, tokens_BTC: Tensor) -> Tensor:
         """(B, M, c): what the channels of the upscaled image are summed with."""

@@ -280,12 +280,12 @@ def main() -> None:
                 f"{scores:.1e}, logits by {off(masks.logits_PMhw, exact.logits_PMhw):.1e}",
             )
         attend = each_block(decoder, image, coords_P2)
-        say(f"fused: up to the scores' tokens {attend:.2f} ms for {POINTS}")
+        say(f"fused: before masks are formed {attend:.2f} ms for {POINTS}")
     say(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {time.perf_counter() - begun:.0f} s in all")
 
 
 def each_block(decoder: PointDecoder, image: SharedImage, coords_P2: Tensor) -> float:
-    return milliseconds(partial(decoder._attended, image, coords_P2))
+    return milliseconds(partial(decoder._by_graph, (image, coords_P2)))
 
 
 if __name__ == "__main__":

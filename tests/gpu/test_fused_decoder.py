@@ -114,11 +114,11 @@ def test_points_are_decoded_without_a_wait_and_masks_that_nobody_wants_are_not_f
         with pretended_device() as start, interpreted_kernels():
             decoder, image = on_device(sam, seen)
             there: Tensor = OnDevice(coords_P2)
-            decoder._attended(image, there)
+            decoder._by_graph((image, there))
             log = start()
             ours = decoder.decode(image, there, pred_iou_thresh=thresh, cells_hw=cells_hw)
             assert log.waits.total() == 0, str(log)
-            _, of_block = decoder._attended(image, there)
+            of_block = decoder._by_graph((image, there)).seen
             assert isinstance(of_block, FusedImage)
             logits_PMhw: Tensor = OnDevice(torch.full_like(exact.logits_PMhw, torch.nan))
             of_block.fill(logits_PMhw, logits_PMhw.new_ones(POINTS, 3, 16), ours.live_PM, cells_hw)

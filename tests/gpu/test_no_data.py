@@ -110,7 +110,7 @@ def test_an_image_is_no_more_launches_than_docs_say(
     two out for a batch of crops.
     """
     assert (captured[1].of.total(), captured[7].of.total()) == (389, 845)
-    assert {attended[points].of.total() for points in POINTS} == {86}
+    assert {attended[points].of.total() for points in POINTS} == {107}
     batch = {count: launches.of.total() - captured[count].of.total() + 4 for count, launches in encoded[1].items()}
     points = {
         count: decoded[count][1].of.total() - count // block * (attended[block].of.total() - 4)
@@ -118,8 +118,8 @@ def test_an_image_is_no_more_launches_than_docs_say(
     }
     image = batch[1] + points[1024]
     with_crops = 3 * batch[7] + sum(crops * points[count] for crops, count in zip(CROPS, POINTS, strict=True))
-    assert image <= 53
-    assert with_crops <= 957
+    assert image <= 32
+    assert with_crops <= 516
 
 
 def test_the_bytes_of_a_crops_points_and_of_its_encoding_are_no_more_than_docs_say(
