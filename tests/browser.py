@@ -65,9 +65,15 @@ class Browsing:
     browser: Browser
 
     def open(self, path: Path, *, dark: bool = False, width: int = 1280, height: int = 900) -> Opened:
-        """From disk, as a person would who clicks on the file. Its context ends with the browser."""
+        """From disk, as a person would who clicks on the file. Its context ends with the browser.
+
+        Without smooth scrolling, in which a click can meet what has moved on.
+        """
         context = self.browser.new_context(
-            color_scheme="dark" if dark else "light", viewport={"width": width, "height": height}, offline=True
+            color_scheme="dark" if dark else "light",
+            viewport={"width": width, "height": height},
+            offline=True,
+            reduced_motion="reduce",
         )
         opened = Opened(context.new_page())
         address = path.resolve().as_uri()

@@ -169,7 +169,7 @@ def test_sa1b_is_the_recipe_of_the_paper() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"model": "vit_x"}, "there is no model named 'vit_x'; choose one of tiny, vit_b"),
+        ({"model": "vit_x"}, "there is no model named 'vit_x'; choose one of tiny, small, vit_b"),
         ({"model": "vit_b", "checkpoint": BUNDLED["tiny"]}, "the checkpoint is not a vit_b"),
         ({"checkpoint": "nowhere.pth"}, "checkpoint=nowhere.pth cannot be read as a file: No such file"),
         ({"recipe": "sa1"}, "there is no recipe 'sa1'; choose one of fast, sa1b, sam"),
