@@ -1,8 +1,12 @@
-"""SAM 2 of small sizes, for tests."""
+"""SAM 2 of small sizes, and which tensors of an encoder of such a family nobody reads, for tests."""
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from model.config import HieraConfig
+from model.sam import Sam
 
 SMALL = HieraConfig(
     "sam2.1_small_for_tests",
@@ -16,3 +20,24 @@ SMALL = HieraConfig(
     iou_head_dim=64,
 )
 """Maps of 64, 32, 16 and 8 tokens a side: windows of 14 and 7 fill none, as with 1024 pixels."""
+
+
+@torch.inference_mode()
+def unread_by_the_encoder(sam: Sam, images: Tensor) -> list[str]:
+    """Tensors before the decoder that move nothing when they change: they would load and be silently ignored. What all
+    keys have in common is left out, since no softmax can see it."""
+
+    def answers() -> Tensor:
+        seen = sam.embed(images)
+        return torch.cat([each.flatten() for each in (seen.embedding_1Cgg, *(seen.fine or ()))])
+
+    before, unread = answers(), list[str]()
+    for name, tensor in sam.state_dict().items():
+        if not name.startswith(("image_encoder.", "no_mem")) or name.endswith("k_proj.bias"):
+            continue
+        kept = tensor.clone()
+        tensor.add_(torch.rand_like(tensor))
+        if not (answers() - before).abs().max() > 1e-5:
+            unread.append(name)
+        tensor.copy_(kept)
+    return unread

@@ -25,6 +25,7 @@ from model.training.scenes import held_out_scene
 from pipeline.masks.generator import generate_masks
 from pipeline.settings import Recipe
 from tests.model.checkpoints import as_pth, as_safetensors, assert_same
+from tests.model.sam2 import unread_by_the_encoder
 from tests.model.test_sam2 import assert_close
 
 pytestmark = pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed: make setup does it")
@@ -74,6 +75,11 @@ def test_the_encoder_equals_timms_in_double_precision(sam: Sam, theirs: Any) -> 
     images = torch.randn(1, 3, 256, 256, dtype=torch.float64)
     for mine, wanted in zip(ours.trunk(images), other.backbone(images).last_hidden_state, strict=True):
         assert_close(mine.permute(0, 3, 1, 2), wanted, share=1e-12)
+
+
+def test_every_tensor_of_the_encoder_moves_what_the_decoder_gets(theirs: Any) -> None:
+    sam = load_sam(as_safetensors(theirs.state_dict()), expected=SMALL)
+    assert unread_by_the_encoder(sam, torch.randn(1, 3, 256, 256)) == []
 
 
 def test_both_layouts_load_and_what_only_videos_need_is_told(sam: Sam, theirs: Any) -> None:

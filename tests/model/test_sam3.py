@@ -24,6 +24,7 @@ from model.training.scenes import held_out_scene
 from pipeline.masks.generator import generate_masks
 from pipeline.settings import Recipe
 from tests.model.checkpoints import as_pth, as_safetensors, assert_same
+from tests.model.sam2 import unread_by_the_encoder
 from tests.model.test_sam2 import assert_close
 
 SMALL = Sam3Config(
@@ -119,6 +120,11 @@ def test_points_get_the_masks_and_scores_of_transformers(sam: Sam, theirs: Any) 
     assert_close(ours.logits_PMhw, asked.pred_masks[0], share=1e-5)
     torch.testing.assert_close(ours.predicted_iou_PM, asked.iou_scores[0], rtol=0, atol=3e-6)
     assert float(asked.iou_scores.std()) > 0.01
+
+
+def test_every_tensor_of_the_encoder_moves_what_the_decoder_gets(theirs: Any) -> None:
+    sam = load_sam(as_safetensors(whole(theirs.state_dict())), expected=SMALL)
+    assert unread_by_the_encoder(sam, torch.randn(1, 3, 168, 168)) == []
 
 
 def test_both_layouts_load_to_the_same_model(sam: Sam, theirs: Any) -> None:
