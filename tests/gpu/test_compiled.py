@@ -1,4 +1,4 @@
-"""What Triton makes of the kernels for an H100. No GPU is asked, and on one nothing of it ran yet."""
+"""What Triton makes of the kernels for an H100. No GPU is asked: what one says of them is in docs/gpu.md."""
 
 from __future__ import annotations
 
