@@ -1,6 +1,6 @@
 # pyright: basic, reportGeneralTypeIssues=false
 # Triton's language has its own types.
-"""Triton kernels of the decoder: everything of it that passes over image positions. See `fused_decoder`.
+"""Triton kernels of the decoder that pass over image positions, up to the scores. See `fused_decoder`.
 
 Products are split: each operand is the sum of two bfloat16, x = h + l, and h h' + l h' + h l' is summed in float32.
 What has a block for each head is one product over some of them, in which other heads' channels are zero.
@@ -20,18 +20,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from model.encoder_kernels import gelu
-
 
 @triton.jit
-def _parts(x):
+def parts(x):
     """x as two of bfloat16, to be added."""
     high = x.to(tl.bfloat16)
     return high, (x - high.to(tl.float32)).to(tl.bfloat16)
 
 
 @triton.jit
-def _add_product(total, high, low, high2, low2):
+def add_product(total, high, low, high2, low2):
     """total + (high + low) (high2 + low2), without the product of what rounding left."""
     total = tl.dot(low, high2, total)
     total = tl.dot(high, low2, total)
@@ -52,7 +50,7 @@ def _apart(
 
 
 @triton.jit
-def _vectors(
+def vectors_of(
     vectors, b, first, B, T: tl.constexpr, E: tl.constexpr, TOKENS: tl.constexpr, R: tl.constexpr, RP: tl.constexpr,
     PROMPTS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
@@ -79,15 +77,15 @@ def look_at_shared(
     m, h, c = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES), tl.program_id(1), tl.arange(0, WIDTH)
     mine = (m < M)[:, None] & (c < d)[None, :]
     at = m[:, None] * (H * d) + h * d + c[None, :]
-    high, low = _parts(tl.load(queries + at, mask=mine, other=0.0) * factor)
+    high, low = parts(tl.load(queries + at, mask=mine, other=0.0) * factor)
     best = tl.full([QUERIES], -1e30, tl.float32)
     total = tl.zeros([QUERIES], tl.float32)
     seen = tl.zeros([QUERIES, WIDTH], tl.float32)
     for start in range(0, N, POSITIONS):
         n = start + tl.arange(0, POSITIONS)
         key = tl.load(keys + (h * d + c)[:, None] * N + n[None, :], mask=(c < d)[:, None] & (n < N)[None, :], other=0.0)
-        key_high, key_low = _parts(key)
-        score = _add_product(tl.zeros([QUERIES, POSITIONS], tl.float32), high, low, key_high, key_low)
+        key_high, key_low = parts(key)
+        score = add_product(tl.zeros([QUERIES, POSITIONS], tl.float32), high, low, key_high, key_low)
         if N % POSITIONS:
             score = tl.where((n < N)[None, :], score, -1e30)
         now = tl.maximum(best, tl.max(score, 1))
@@ -95,9 +93,9 @@ def look_at_shared(
         best, total = now, total * fade + tl.sum(share, 1)
         there = (n < N)[:, None] & (c < d)[None, :]
         value = tl.load(values + (h * N + n)[:, None] * d + c[None, :], mask=there, other=0.0)
-        share_high, share_low = _parts(share)
-        value_high, value_low = _parts(value)
-        seen = _add_product(seen * fade[:, None], share_high, share_low, value_high, value_low)
+        share_high, share_low = parts(share)
+        value_high, value_low = parts(value)
+        seen = add_product(seen * fade[:, None], share_high, share_low, value_high, value_low)
     tl.store(out + at, seen / total[:, None], mask=mine)
 
 
@@ -128,22 +126,22 @@ def answer_from_shared(
     found = tl.zeros([POSITIONS, PROMPTS, STACK], tl.float32)
     for h in range(0, H):
         at = (h * d + c)[None, :] * N + n[:, None]
-        high, low = _parts(tl.load(queries + at, mask=there & known[None, :], other=0.0))
-        key_high, key_low = _parts(tl.load(keys + token + h * d, mask=mine, other=0.0) * factor)
-        score = _add_product(tl.zeros([POSITIONS, PROMPTS * TOKENS], tl.float32), high, low, key_high, key_low)
+        high, low = parts(tl.load(queries + at, mask=there & known[None, :], other=0.0))
+        key_high, key_low = parts(tl.load(keys + token + h * d, mask=mine, other=0.0) * factor)
+        score = add_product(tl.zeros([POSITIONS, PROMPTS * TOKENS], tl.float32), high, low, key_high, key_low)
         score = tl.where((t < T)[None, :], score, -1e30)
         apart = tl.reshape(score, [POSITIONS, PROMPTS, TOKENS])
         apart = tl.exp(apart - tl.max(apart, 2)[:, :, None])
         apart = apart * (1.0 / tl.sum(apart, 2))[:, :, None]
-        share_high, share_low = _parts(tl.reshape(apart, [POSITIONS, PROMPTS * TOKENS]))
+        share_high, share_low = parts(tl.reshape(apart, [POSITIONS, PROMPTS * TOKENS]))
         tl.store(rows_high + to + h * TOKENS, share_high, mask=there & (b < B)[None, :])
         tl.store(rows_low + to + h * TOKENS, share_low, mask=there & (b < B)[None, :])
-        value_high, value_low = _parts(tl.load(values + token + h * d, mask=mine, other=0.0))
+        value_high, value_low = parts(tl.load(values + token + h * d, mask=mine, other=0.0))
         for i in range(0, LAYERS):
             high = tl.load(outs_high + i * (H * d * N) + at, mask=there & known[None, :], other=0.0)
             low = tl.load(outs_low + i * (H * d * N) + at, mask=there & known[None, :], other=0.0)
             product = tl.zeros([POSITIONS, PROMPTS * TOKENS], tl.float32)
-            product = _add_product(product, high, low, value_high, value_low)
+            product = add_product(product, high, low, value_high, value_low)
             new = tl.sum(tl.reshape(product, [POSITIONS, PROMPTS, TOKENS]) * apart, 2)
             found += tl.where(stack == i, new[:, :, None], 0.0)
     b = first + tl.arange(0, PROMPTS)
@@ -172,9 +170,9 @@ def measure(
     r = tl.arange(0, RP)
     form = tl.zeros([RP, RP], tl.float32)
     for first in range(0, C, CHANNELS):
-        high, low = _parts(_vectors(vectors, b, first, B, T, E, TOKENS, R, RP, 1, CHANNELS))
-        form = _add_product(form, high, low, tl.trans(high), tl.trans(low))
-    form_high, form_low = _parts(form / C)
+        high, low = parts(vectors_of(vectors, b, first, B, T, E, TOKENS, R, RP, 1, CHANNELS))
+        form = add_product(form, high, low, tl.trans(high), tl.trans(low))
+    form_high, form_low = parts(form / C)
     rows_high += b.to(tl.int64) * (N * ALL)
     rows_low += b.to(tl.int64) * (N * ALL)
     begin = tl.program_id(1) * PER
@@ -183,7 +181,7 @@ def measure(
         at = n[:, None] * ALL + r[None, :]
         there = (n < N)[:, None] & (r < R)[None, :]
         high, low = tl.load(rows_high + at, mask=there, other=0.0), tl.load(rows_low + at, mask=there, other=0.0)
-        product = _add_product(tl.zeros([POSITIONS, RP], tl.float32), high, low, form_high, form_low)
+        product = add_product(tl.zeros([POSITIONS, RP], tl.float32), high, low, form_high, form_low)
         square = tl.sum(product * (high.to(tl.float32) + low.to(tl.float32)), 1)
         for part in range(0, USED):
             square += tl.load(linear + ((LAYER * PARTS + part) * B + b) * N + n, mask=n < N, other=0.0)
@@ -245,11 +243,11 @@ def look(
     WIDTH: tl.constexpr = HEADS * d
     Q: tl.constexpr = PROMPTS * HEADS * TOKENS
     c = tl.arange(0, WIDTH)
-    high, low = _parts(_apart(queries, b, first, B, T, H, d, PROMPTS, HEADS, TOKENS) * factor)
-    own = tl.trans(_vectors(vectors, b, key + first * d, B, SEEN, E, ROW_TOKENS, R, RP, PROMPTS, WIDTH))
-    own_high, own_low = _parts(own)
-    own = _add_product(tl.zeros([Q, PROMPTS * RP], tl.float32), high, low, own_high, own_low)
-    own_high, own_low = _parts(_of_own(own, Q, RP, PROMPTS))
+    high, low = parts(_apart(queries, b, first, B, T, H, d, PROMPTS, HEADS, TOKENS) * factor)
+    own = tl.trans(vectors_of(vectors, b, key + first * d, B, SEEN, E, ROW_TOKENS, R, RP, PROMPTS, WIDTH))
+    own_high, own_low = parts(own)
+    own = add_product(tl.zeros([Q, PROMPTS * RP], tl.float32), high, low, own_high, own_low)
+    own_high, own_low = parts(_of_own(own, Q, RP, PROMPTS))
     scale += (LAYER - 1) * B * N
     best = tl.full([Q], -1e30, tl.float32)
     total = tl.zeros([Q], tl.float32)
@@ -265,26 +263,26 @@ def look(
         image_high = tl.load(keys_high + at, mask=here[None, :], other=0.0)
         image_low = tl.load(keys_low + at, mask=here[None, :], other=0.0)
         score = tl.zeros([Q, POSITIONS], tl.float32)
-        score = _add_product(score, own_high, own_low, tl.trans(row_high), tl.trans(row_low))
-        score = _add_product(score, high, low, image_high, image_low) * factors
+        score = add_product(score, own_high, own_low, tl.trans(row_high), tl.trans(row_low))
+        score = add_product(score, high, low, image_high, image_low) * factors
         image_high = tl.load(place_high + at, mask=here[None, :], other=0.0)
         image_low = tl.load(place_low + at, mask=here[None, :], other=0.0)
-        score = _add_product(score, high, low, image_high, image_low)
+        score = add_product(score, high, low, image_high, image_low)
         if N % POSITIONS:
             score = tl.where(here[None, :], score, -1e30)
         now = tl.maximum(best, tl.max(score, 1))
         fade, share = tl.exp(best - now), tl.exp(score - now[:, None])
         best, total = now, total * fade + tl.sum(share, 1)
-        share_high, share_low = _parts(share * factors)
+        share_high, share_low = parts(share * factors)
         at = n[:, None] * (H * d) + first * d + c[None, :]
         image_high = tl.load(values_high + at, mask=here[:, None], other=0.0)
         image_low = tl.load(values_low + at, mask=here[:, None], other=0.0)
-        seen = _add_product(seen * fade[:, None], share_high, share_low, image_high, image_low)
-        of_rows = _add_product(of_rows * fade[:, None], share_high, share_low, row_high, row_low)
-    high, low = _parts(_of_own(of_rows, Q, RP, PROMPTS))
-    own = _vectors(vectors, b, value + first * d, B, SEEN, E, ROW_TOKENS, R, RP, PROMPTS, WIDTH)
-    own_high, own_low = _parts(own)
-    seen = _add_product(seen, high, low, own_high, own_low) * (1.0 / total)[:, None]
+        seen = add_product(seen * fade[:, None], share_high, share_low, image_high, image_low)
+        of_rows = add_product(of_rows * fade[:, None], share_high, share_low, row_high, row_low)
+    high, low = parts(_of_own(of_rows, Q, RP, PROMPTS))
+    own = vectors_of(vectors, b, value + first * d, B, SEEN, E, ROW_TOKENS, R, RP, PROMPTS, WIDTH)
+    own_high, own_low = parts(own)
+    seen = add_product(seen, high, low, own_high, own_low) * (1.0 / total)[:, None]
     row = tl.arange(0, Q)[:, None]
     t, prompt = row % TOKENS, b + row // (HEADS * TOKENS)
     to = (prompt * T + t) * (H * d) + first * d + c[None, :]
@@ -314,12 +312,12 @@ def answer(
     Q: tl.constexpr = PROMPTS * HEADS * TOKENS
     c, q = tl.arange(0, WIDTH), tl.arange(0, Q)
     prompt = b + q // (HEADS * TOKENS)
-    high, low = _parts(_apart(keys, b, first, B, T, H, d, PROMPTS, HEADS, TOKENS) * factor)
-    own = tl.trans(_vectors(vectors, b, query + first * d, B, T, E, TOKENS, R, RP, PROMPTS, WIDTH))
-    own_high, own_low = _parts(own)
-    own = _add_product(tl.zeros([Q, PROMPTS * RP], tl.float32), high, low, own_high, own_low)
-    own_high, own_low = _parts(_of_own(own, Q, RP, PROMPTS))
-    value_high, value_low = _parts(_apart(values, b, first, B, T, H, d, PROMPTS, HEADS, TOKENS))
+    high, low = parts(_apart(keys, b, first, B, T, H, d, PROMPTS, HEADS, TOKENS) * factor)
+    own = tl.trans(vectors_of(vectors, b, query + first * d, B, T, E, TOKENS, R, RP, PROMPTS, WIDTH))
+    own_high, own_low = parts(own)
+    own = add_product(tl.zeros([Q, PROMPTS * RP], tl.float32), high, low, own_high, own_low)
+    own_high, own_low = parts(_of_own(own, Q, RP, PROMPTS))
+    value_high, value_low = parts(_apart(values, b, first, B, T, H, d, PROMPTS, HEADS, TOKENS))
     scale += (LAYER - 1) * B * N
     begin = tl.program_id(2) * PER
     for start in range(begin, tl.minimum(begin + PER, N), POSITIONS):
@@ -332,17 +330,17 @@ def answer(
         image_high = tl.load(queries_high + at, mask=here[None, :], other=0.0)
         image_low = tl.load(queries_low + at, mask=here[None, :], other=0.0)
         score = tl.zeros([Q, POSITIONS], tl.float32)
-        score = _add_product(score, own_high, own_low, tl.trans(row_high), tl.trans(row_low))
-        score = _add_product(score, high, low, image_high, image_low) * factors
+        score = add_product(score, own_high, own_low, tl.trans(row_high), tl.trans(row_low))
+        score = add_product(score, high, low, image_high, image_low) * factors
         image_high = tl.load(place_high + at, mask=here[None, :], other=0.0)
         image_low = tl.load(place_low + at, mask=here[None, :], other=0.0)
-        score = _add_product(score, high, low, image_high, image_low)
+        score = add_product(score, high, low, image_high, image_low)
         score = tl.where((q % TOKENS < T)[:, None], score, -1e30)
         apart = tl.reshape(score, [PROMPTS * HEADS, TOKENS, POSITIONS])
         apart = tl.exp(apart - tl.max(apart, 1)[:, None, :])
         factors = tl.reshape(factors, [PROMPTS * HEADS, TOKENS, POSITIONS])
         row = tl.reshape(apart / (tl.sum(apart, 1)[:, None, :] * factors), [Q, POSITIONS])
-        row_high, row_low = _parts(row)
+        row_high, row_low = parts(row)
         to = (prompt.to(tl.int64)[:, None] * N + n[None, :]) * ALL + (R + first * TOKENS + q % (HEADS * TOKENS))[
             :, None
         ]
@@ -352,7 +350,7 @@ def answer(
             image_high = tl.load(outs_high + (i - LAYER) * (H * d * N) + at, mask=here[None, :], other=0.0)
             image_low = tl.load(outs_low + (i - LAYER) * (H * d * N) + at, mask=here[None, :], other=0.0)
             product = tl.zeros([Q, POSITIONS], tl.float32)
-            product = _add_product(product, value_high, value_low, image_high, image_low) * row
+            product = add_product(product, value_high, value_low, image_high, image_low) * row
             new = tl.sum(tl.reshape(product, [PROMPTS, HEADS * TOKENS, POSITIONS]), 1)
             p = b + tl.arange(0, PROMPTS)[:, None]
             there = here[None, :] & (p < B)
@@ -361,71 +359,3 @@ def answer(
                 new += tl.load(shifts + (i - LAYER) * N + n, mask=here, other=0.0)[None, :] / before
             part = 1 + (LAYER - 1) * (H // HEADS) + group
             tl.store(linear + ((i * PARTS + part) * B + p) * N + n[None, :], new, mask=there)
-
-
-@triton.jit(do_not_specialize=["height", "width"])
-def form_masks(
-    live, rows_high, rows_low, scale, upscaled_high, upscaled_low, shared, first_shift, norm_weight, norm_bias,
-    second_high, second_low, second_shift, hyper, out, B, height, width, eps,
-    T: tl.constexpr, N: tl.constexpr, g: tl.constexpr, R: tl.constexpr, M: tl.constexpr, K: tl.constexpr,
-    c: tl.constexpr, FINE: tl.constexpr, TOKENS: tl.constexpr, RP: tl.constexpr, MASKS: tl.constexpr,
-    POSITIONS: tl.constexpr,
-):  # fmt: skip
-    """Logits of all masks of a prompt, at POSITIONS of the first height x width positions, if one of them is live.
-
-    live           (B, M) bytes
-    scale          (B, N), of the last layer
-    shared         (N, 4 K)
-    first_shift    (4 K), or with FINE maps (N, 4 K)
-    upscaled       ((layer, head), B T, 4 K), what each row adds to the first convolution
-    second         (K, 4 c)
-    second_shift   (4 c), or with FINE maps (N, 4, 4 c)
-    hyper          (B, M, c)
-    out            (B, M, 4 g, 4 g)
-    K, c           channels after the first and the second convolution
-    MASKS          M or more
-    """
-    b = tl.program_id(1)
-    m = tl.arange(0, MASKS)
-    if tl.max(tl.load(live + b * M + m, mask=m < M, other=0).to(tl.int32), 0) == 0:
-        return
-    place = tl.program_id(0) * POSITIONS + tl.arange(0, POSITIONS)
-    here = place < height * width
-    y, x = place // width, place % width
-    n, r, k, j = y * g + x, tl.arange(0, RP), tl.arange(0, K), tl.arange(0, 4 * c)
-    factors = tl.load(scale + b * N + n, mask=here, other=0.0)[:, None]
-    at = (b.to(tl.int64) * N + n[:, None]) * R + r[None, :]
-    there = here[:, None] & (r < R)[None, :]
-    row_high, row_low = tl.load(rows_high + at, mask=there, other=0.0), tl.load(rows_low + at, mask=there, other=0.0)
-    second_high = tl.load(second_high + k[:, None] * (4 * c) + j[None, :])
-    second_low = tl.load(second_low + k[:, None] * (4 * c) + j[None, :])
-    column = tl.arange(0, 4 * MASKS)[None, :]
-    mask_of, cell_of = column % MASKS, column // MASKS
-    chosen = (mask_of < M) & (cell_of == j[:, None] // c)
-    weight = tl.load(hyper + (b * M + mask_of) * c + j[:, None] % c, mask=chosen, other=0.0)
-    weight_high, weight_low = _parts(weight)
-    for cell in range(0, 4):
-        high = _vectors(upscaled_high, b, cell * K, B, T, 4 * K, TOKENS, R, RP, 1, K)
-        low = _vectors(upscaled_low, b, cell * K, B, T, 4 * K, TOKENS, R, RP, 1, K)
-        first = tl.load(shared + n[:, None] * (4 * K) + cell * K + k[None, :], mask=here[:, None], other=0.0)
-        first = _add_product(first, row_high, row_low, high, low) * factors
-        if FINE:
-            first += tl.load(first_shift + n[:, None] * (4 * K) + cell * K + k[None, :], mask=here[:, None], other=0.0)
-        else:
-            first += tl.load(first_shift + cell * K + k)[None, :]
-        first -= (tl.sum(first, 1) / K)[:, None]
-        first *= (1.0 / tl.sqrt(tl.sum(first * first, 1) / K + eps))[:, None]
-        # Numbers of a column are many registers: they are asked for again each time.
-        high, low = _parts(gelu(first * tl.load(norm_weight + k)[None, :] + tl.load(norm_bias + k)[None, :]))
-        finer = _add_product(tl.zeros([POSITIONS, 4 * c], tl.float32), high, low, second_high, second_low)
-        if FINE:
-            at = (n[:, None] * 4 + cell) * (4 * c) + j[None, :]
-            finer += tl.load(second_shift + at, mask=here[:, None], other=0.0)
-        else:
-            finer += tl.load(second_shift + j)[None, :]
-        high, low = _parts(gelu(finer))
-        logits = _add_product(tl.zeros([POSITIONS, 4 * MASKS], tl.float32), high, low, weight_high, weight_low)
-        row = 4 * y[:, None] + 2 * (cell // 2) + cell_of // 2
-        to = row * (4 * g) + 4 * x[:, None] + 2 * (cell % 2) + cell_of % 2
-        to += (b.to(tl.int64) * M + mask_of) * (16 * g * g)
-        tl.store(out + to, logits, mask=here[:, None] & (mask_of < M))

@@ -17,12 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model import decoder_kernels
+from model import decoder_kernels, mask_kernels
 from model.config import ModelConfig
 from model.shared_image import ImageSide, Parts, SharedImage, SharedParts
 from model.upscaling import MaskUpscaler
 
 kernels: Any = decoder_kernels  # Triton has no types for launches
+form_masks: Any = mask_kernels.form_masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,7 @@ class FusedImage:
         first_shift = upscaler.first_shift_E if fine is None else fine.first_NE
         second_shift = upscaler.second_shift if fine is None else fine.second_NfK
         positions = min(tiling.positions, max(16, _power_of_2(height * width)))
-        kernels.form_masks[_per(height * width, positions), B](
+        form_masks[_per(height * width, positions), B](
             live_BM.to(torch.uint8), *self.rows_BNR, self.scale_LBN[-1],
             *in_parts(self.vectors_XYE[..., decoder.channels + 2 * decoder.inner :]), self.shared.upscaled_NE,
             first_shift, upscaler.norm.weight, upscaler.norm.bias, *decoder.second, second_shift,

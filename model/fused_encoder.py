@@ -1,7 +1,7 @@
 """The ViT image encoder for a GPU's tensor cores: the function of `image_encoder`, with all between products fused.
 
-A block is nine kernels: four products of a library and five of `encoder_kernels`, in one of `precisions.FORMS`. Imported
-where there is a GPU.
+A block is nine kernels: four products of a library and five of `encoder_kernels`, in one of `precisions.FORMS`.
+Imported where there is a GPU.
 
 Legend: B images, S input side, g tokens a side, C channels, T = B g g tokens, K inner and N outer size of a product, H
 heads, d channels a head, w tokens a side of a window.

@@ -72,7 +72,12 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pi_heif": ("pipeline/storage/images.py",),
     "tifffile": ("pipeline/storage/tiff.py",),
     "imagecodecs": ("pipeline/storage/png.py", "pipeline/storage/jpeg.py"),
-    "triton": ("pipeline/masks/gpu_kernels.py", "model/encoder_kernels.py", "model/decoder_kernels.py"),
+    "triton": (
+        "pipeline/masks/gpu_kernels.py",
+        "model/encoder_kernels.py",
+        "model/decoder_kernels.py",
+        "model/mask_kernels.py",
+    ),
     "transformers": ("model/sam3_encoder.py",),
     "torch": ("model/", "pipeline/masks/", "pipeline/work/device.py", "pipeline/api/dataset.py", "jobs/"),
     "jinja2": ("pipeline/look/",),
@@ -201,7 +206,10 @@ sys.meta_path.insert(0, Block())
 paths = [path for room in ("model", "pipeline/masks") for path in pathlib.Path(room).rglob("*.py")]
 of_runs = ("exports", "export_readers", "finish", "planning", "report", "synthetic", "throughput")
 of_peers = ("small_models",)
-WITH_TRITON = "on_gpu", "gpu_kernels", "encoder_kernels", "fused_encoder", "decoder_kernels", "fused_decoder"
+WITH_TRITON = (
+    *("on_gpu", "gpu_kernels", "encoder_kernels", "fused_encoder"),
+    *("decoder_kernels", "mask_kernels", "fused_decoder"),
+)
 paths = [path for path in paths if path.stem not in WITH_TRITON]
 paths += [path for path in pathlib.Path("benchmarks").glob("*.py") if path.stem not in of_runs + of_peers]
 for path in sorted(paths):
