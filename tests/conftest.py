@@ -4,6 +4,12 @@ sources and a finished run."""
 from __future__ import annotations
 
 import os
+
+# Before anything imports numpy: the threads of its products spin while they wait for each other.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+# Before anything imports Triton: the kernels for GPUs are interpreted here (tests/gpu).
+os.environ["TRITON_INTERPRET"] = "1"
+
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,8 +29,6 @@ from tests.fakes_run import drawn_image, write_folder, write_tar
 from tests.s3_server import S3_ENVIRONMENT, running_server
 from tests.small_runs import run, small_run, with_run
 
-# Before anything imports Triton: the kernels for GPUs are interpreted here (tests/gpu).
-os.environ["TRITON_INTERPRET"] = "1"
 # Float sums depend on the number of threads; and on few busy cores threads of one small product wait for each other.
 torch.set_num_threads(1)
 

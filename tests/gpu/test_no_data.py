@@ -15,6 +15,7 @@ from torch import nn
 
 from model.config import CONFIGS
 from model.crop_batches import CropBatches
+from model.first_values import without_first_values
 from model.point_decoder import Predictions
 from model.sam import Sam
 from model.segmenter import EncodedCrop, TorchSegmenter
@@ -32,7 +33,7 @@ BLOCKS = {1024: 1024, 256: 256, 64: 64}
 @pytest.fixture(scope="module")
 def vit_h() -> Iterator[TorchSegmenter]:
     with no_inference_mode(), OneKernelForAttention():
-        with META:
+        with META, without_first_values():
             sam = Sam(CONFIGS["vit_h"])
             for layer in sam.image_encoder.modules():
                 if isinstance(layer, nn.Linear):
