@@ -154,17 +154,18 @@ def answer_from_shared(
 
 @triton.jit
 def measure(
-    rows_high, rows_low, vectors, linear, scale, B, eps,
+    rows_high, rows_low, vectors, linear, before, scale, B, eps,
     T: tl.constexpr, C: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, ALL: tl.constexpr,
-    LAYER: tl.constexpr, PARTS: tl.constexpr, USED: tl.constexpr, TOKENS: tl.constexpr, RP: tl.constexpr,
-    CHANNELS: tl.constexpr, POSITIONS: tl.constexpr, PER: tl.constexpr,
+    LAYER: tl.constexpr, PARTS: tl.constexpr, TOKENS: tl.constexpr, RP: tl.constexpr, CHANNELS: tl.constexpr,
+    POSITIONS: tl.constexpr, PER: tl.constexpr,
 ):  # fmt: skip
     """What the LayerNorm after layer LAYER multiplies by: from the rows' quadratic form, and the parts that are linear.
 
     A program does PER positions of a prompt.
 
+    linear  (PARTS, B, N)
+    before  (B, N), the scale of the layer before, if there is one
     R, ALL  rows up to this layer, and of all layers; RP is R or more
-    USED    of PARTS
     """
     b = tl.program_id(0)
     r = tl.arange(0, RP)
@@ -183,14 +184,14 @@ def measure(
         high, low = tl.load(rows_high + at, mask=there, other=0.0), tl.load(rows_low + at, mask=there, other=0.0)
         product = add_product(tl.zeros([POSITIONS, RP], tl.float32), high, low, form_high, form_low)
         square = tl.sum(product * (high.to(tl.float32) + low.to(tl.float32)), 1)
-        for part in range(0, USED):
-            square += tl.load(linear + ((LAYER * PARTS + part) * B + b) * N + n, mask=n < N, other=0.0)
+        for part in range(0, PARTS):
+            square += tl.load(linear + (part * B + b) * N + n, mask=n < N, other=0.0)
         if LAYER > 0:
-            before = tl.load(scale + ((LAYER - 1) * B + b) * N + n, mask=n < N, other=1.0)
-            least = eps / (before * before)
+            factor = tl.load(before + b * N + n, mask=n < N, other=1.0)
+            least = eps / (factor * factor)
         else:
             least = eps
-        tl.store(scale + (LAYER * B + b) * N + n, tl.rsqrt(tl.maximum(square, 0.0) + least), mask=n < N)
+        tl.store(scale + b * N + n, tl.rsqrt(tl.maximum(square, 0.0) + least), mask=n < N)
 
 
 @triton.jit
@@ -225,18 +226,19 @@ def _of_own(product, Q: tl.constexpr, RP: tl.constexpr, PROMPTS: tl.constexpr):
 @triton.jit
 def look(
     queries, keys_high, keys_low, place_high, place_low, values_high, values_low, vectors, rows_high, rows_low, scale,
-    out, B, factor, key, value,
+    out, B, factor, value,
     T: tl.constexpr, H: tl.constexpr, d: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr,
-    ALL: tl.constexpr, SEEN: tl.constexpr, LAYER: tl.constexpr, TOKENS: tl.constexpr, ROW_TOKENS: tl.constexpr,
+    ALL: tl.constexpr, SEEN: tl.constexpr, TOKENS: tl.constexpr, ROW_TOKENS: tl.constexpr,
     RP: tl.constexpr, PROMPTS: tl.constexpr, HEADS: tl.constexpr, POSITIONS: tl.constexpr,
 ):  # fmt: skip
-    """Attention from T tokens to the image as a prompt sees it after LAYER layers, in HEADS heads of PROMPTS prompts.
+    """Attention from T tokens to the image as a prompt sees it after R rows, in HEADS heads of PROMPTS prompts.
 
     What prompts have in common is loaded once for all of a program.
 
     keys, place  (D, N) in two parts
     values       (N, D) in two parts
-    key, value   first channel of these projections among E
+    vectors      those of the keys' projection, and from channel `value` on those of the values'
+    scale        (B, N)
     SEEN         T of the rows
     """
     b, first = tl.program_id(1) * PROMPTS, tl.program_id(0) * HEADS
@@ -244,11 +246,10 @@ def look(
     Q: tl.constexpr = PROMPTS * HEADS * TOKENS
     c = tl.arange(0, WIDTH)
     high, low = parts(_apart(queries, b, first, B, T, H, d, PROMPTS, HEADS, TOKENS) * factor)
-    own = tl.trans(vectors_of(vectors, b, key + first * d, B, SEEN, E, ROW_TOKENS, R, RP, PROMPTS, WIDTH))
+    own = tl.trans(vectors_of(vectors, b, first * d, B, SEEN, E, ROW_TOKENS, R, RP, PROMPTS, WIDTH))
     own_high, own_low = parts(own)
     own = add_product(tl.zeros([Q, PROMPTS * RP], tl.float32), high, low, own_high, own_low)
     own_high, own_low = parts(_of_own(own, Q, RP, PROMPTS))
-    scale += (LAYER - 1) * B * N
     best = tl.full([Q], -1e30, tl.float32)
     total = tl.zeros([Q], tl.float32)
     seen = tl.zeros([Q, WIDTH], tl.float32)
@@ -292,7 +293,7 @@ def look(
 @triton.jit
 def answer(
     keys, values, queries_high, queries_low, place_high, place_low, outs_high, outs_low, shifts, vectors,
-    rows_high, rows_low, scale, linear, B, factor, query,
+    rows_high, rows_low, scale, linear, B, factor,
     T: tl.constexpr, H: tl.constexpr, d: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr,
     ALL: tl.constexpr, LAYER: tl.constexpr, LAYERS: tl.constexpr, PARTS: tl.constexpr, TOKENS: tl.constexpr,
     RP: tl.constexpr, PROMPTS: tl.constexpr, HEADS: tl.constexpr, POSITIONS: tl.constexpr, PER: tl.constexpr,
@@ -303,7 +304,9 @@ def answer(
 
     queries, place  (D, N) in two parts
     outs            (LAYERS - LAYER, D, N) in two parts, shifts (LAYERS - LAYER, N)
-    query           first channel of this projection among E
+    vectors         those of the queries' projection
+    scale           (B, N)
+    linear          (LAYERS - LAYER, this layer's parts, B, N), of PARTS for each
     R               rows so far; RP is R or more
     """
     b, group = tl.program_id(1) * PROMPTS, tl.program_id(0)
@@ -313,12 +316,11 @@ def answer(
     c, q = tl.arange(0, WIDTH), tl.arange(0, Q)
     prompt = b + q // (HEADS * TOKENS)
     high, low = parts(_apart(keys, b, first, B, T, H, d, PROMPTS, HEADS, TOKENS) * factor)
-    own = tl.trans(vectors_of(vectors, b, query + first * d, B, T, E, TOKENS, R, RP, PROMPTS, WIDTH))
+    own = tl.trans(vectors_of(vectors, b, first * d, B, T, E, TOKENS, R, RP, PROMPTS, WIDTH))
     own_high, own_low = parts(own)
     own = add_product(tl.zeros([Q, PROMPTS * RP], tl.float32), high, low, own_high, own_low)
     own_high, own_low = parts(_of_own(own, Q, RP, PROMPTS))
     value_high, value_low = parts(_apart(values, b, first, B, T, H, d, PROMPTS, HEADS, TOKENS))
-    scale += (LAYER - 1) * B * N
     begin = tl.program_id(2) * PER
     for start in range(begin, tl.minimum(begin + PER, N), POSITIONS):
         n = start + tl.arange(0, POSITIONS)
@@ -357,5 +359,4 @@ def answer(
             if group == 0:
                 before = tl.load(scale + p * N + n[None, :], mask=there, other=1.0)
                 new += tl.load(shifts + (i - LAYER) * N + n, mask=here, other=0.0)[None, :] / before
-            part = 1 + (LAYER - 1) * (H // HEADS) + group
-            tl.store(linear + ((i * PARTS + part) * B + p) * N + n[None, :], new, mask=there)
+            tl.store(linear + (((i - LAYER) * PARTS + group) * B + p) * N + n[None, :], new, mask=there)

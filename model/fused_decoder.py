@@ -190,15 +190,16 @@ class FusedImage:
         B, M, c = weights_BMc.shape
         out_BMhw[:, :, 4 * height :] = 0
         out_BMhw[:, :, : 4 * height, 4 * width :] = 0
+        inside = slice(0, height * decoder.grid)
         first_shift = upscaler.first_shift_E if fine is None else fine.first_NE
         second_shift = upscaler.second_shift if fine is None else fine.second_NfK
         positions = min(tiling.positions, max(16, _power_of_2(height * width)))
         form_masks[_per(height * width, positions), B](
-            live_BM.to(torch.uint8), *self.rows_BNR, self.scale_LBN[-1],
-            *in_parts(self.vectors_XYE[..., decoder.channels + 2 * decoder.inner :]), self.shared.upscaled_NE,
+            live_BM.view(torch.uint8), *(each[:, inside] for each in self.rows_BNR), self.scale_LBN[-1, :, inside],
+            self.vectors_XYE[..., decoder.channels + 2 * decoder.inner :], self.shared.upscaled_NE[inside],
             first_shift, upscaler.norm.weight, upscaler.norm.bias, *decoder.second, second_shift,
-            weights_BMc, out_BMhw, B, height, width, upscaler.norm.eps,
-            T=decoder.tokens, N=decoder.positions, g=decoder.grid,
+            weights_BMc, out_BMhw[:, :, : 4 * height, : 4 * width], B, height, width, upscaler.norm.eps,
+            T=decoder.tokens, E=self.vectors_XYE.shape[2], N=decoder.positions, g=decoder.grid,
             R=self.rows_BNR[0].shape[2], M=M, K=decoder.channels // 4, c=c, FINE=fine is not None,
             TOKENS=decoder.padded, RP=_power_of_2(self.rows_BNR[0].shape[2]), MASKS=max(4, _power_of_2(M)),
             POSITIONS=positions, num_warps=tiling.warps, num_stages=tiling.stages,
@@ -243,20 +244,20 @@ class FusedImage:
         outs_high, outs_low = parts.outs[0]
         kernels.answer_from_shared[_per(self.decoder.positions, sizes["POSITIONS"]), _per(B, tiling.prompts)](
             keys_BTD, values_BTD, layers[0].queries_HdN, outs_high, outs_low, parts.square_LN, parts.shifts[0],
-            *self._first(1),
-            self._linear_LPBN, B, self._factor(), R=self.rows_BNR[0].shape[2], LAYERS=self.decoder.layers,
-            PARTS=self._parts, TOKENS=self.decoder.padded, PROMPTS=tiling.prompts, WIDTH=max(16, sizes["d"]),
-            STACK=_power_of_2(self.decoder.layers), **sizes,
+            *self._first(1), self._linear_LPBN[:, 0], B, self._factor(), R=self.rows_BNR[0].shape[2],
+            LAYERS=self.decoder.layers, PARTS=self._parts, TOKENS=self.decoder.padded, PROMPTS=tiling.prompts,
+            WIDTH=max(16, sizes["d"]), STACK=_power_of_2(self.decoder.layers), **sizes,
         )  # fmt: skip
 
     def _measure(self, index: int, eps: float) -> None:
-        tiling, used = self.decoder.tilings.measure, (index + 1) * self._rows
+        tiling, used, parts = self.decoder.tilings.measure, (index + 1) * self._rows, 1 + index * self._groups
         sizes, B = self._sizes(tiling), self.scale_LBN.shape[1]
         del sizes["H"], sizes["d"]
         kernels.measure[B, tiling.programs](
-            *self._first(index + 1), self.vectors_XYE, self._linear_LPBN, self.scale_LBN, B, eps,
+            *self._first(index + 1), self.vectors_XYE[..., : self.decoder.channels],
+            self._linear_LPBN[index, :parts], self.scale_LBN[max(index - 1, 0)], self.scale_LBN[index], B, eps,
             C=self.decoder.channels, E=self.vectors_XYE.shape[2], R=used, ALL=self.rows_BNR[0].shape[2],
-            LAYER=index, PARTS=self._parts, USED=1 + index * self._groups, TOKENS=self.decoder.padded,
+            LAYER=index, PARTS=parts, TOKENS=self.decoder.padded,
             RP=_power_of_2(used), CHANNELS=min(tiling.others, self.decoder.channels), PER=self._per_program(tiling),
             **sizes,
         )  # fmt: skip
@@ -268,9 +269,9 @@ class FusedImage:
         B, T, _ = queries_BTD.shape
         kernels.look[decoder.heads // heads, _per(B, tiling.prompts)](
             queries_BTD, *parts.keys[index - 1], *decoder.place_keys[index - 1], *parts.values[index - 1],
-            self.vectors_XYE, *self._first(index), self.scale_LBN, out_BTD, B, self._factor(),
-            decoder.channels, decoder.channels + decoder.inner,
-            E=self.vectors_XYE.shape[2], R=used, ALL=self.rows_BNR[0].shape[2], SEEN=decoder.tokens, LAYER=index,
+            self.vectors_XYE[..., decoder.channels : decoder.channels + 2 * decoder.inner], *self._first(index),
+            self.scale_LBN[index - 1], out_BTD, B, self._factor(), decoder.inner,
+            E=self.vectors_XYE.shape[2], R=used, ALL=self.rows_BNR[0].shape[2], SEEN=decoder.tokens,
             TOKENS=_power_of_2(T), ROW_TOKENS=decoder.padded, RP=_power_of_2(used), PROMPTS=tiling.prompts,
             HEADS=heads, **(sizes | {"T": T}),
         )  # fmt: skip
@@ -280,8 +281,9 @@ class FusedImage:
         sizes, used, heads, B = self._sizes(tiling), index * self._rows, self._heads(tiling), len(keys_BTD)
         kernels.answer[self._groups, _per(B, tiling.prompts), tiling.programs](
             keys_BTD, values_BTD, *parts.queries[index - 1], *decoder.place_queries[index - 1], *parts.outs[index],
-            parts.shifts[index], self.vectors_XYE, *self._first(index + 1), self.scale_LBN, self._linear_LPBN,
-            B, self._factor(), decoder.channels + 2 * decoder.inner,
+            parts.shifts[index], self.vectors_XYE[..., decoder.channels + 2 * decoder.inner :],
+            *self._first(index + 1), self.scale_LBN[index - 1],
+            self._linear_LPBN[index:, 1 + (index - 1) * self._groups : 1 + index * self._groups], B, self._factor(),
             E=self.vectors_XYE.shape[2], R=used, ALL=self.rows_BNR[0].shape[2], LAYER=index, LAYERS=decoder.layers,
             PARTS=self._parts, TOKENS=decoder.padded, RP=_power_of_2(used), PROMPTS=tiling.prompts, HEADS=heads,
             PER=self._per_program(tiling), **sizes,

@@ -97,8 +97,8 @@ class Launched:
     @property
     def tiling(self) -> str:
         """Its name."""
-        last = self.options.get("LAYER") == CONFIG.decoder_depth
-        return "last_look" if last else self.kernel.__name__
+        fewer = self.options.get("SEEN", 0) > self.options.get("T", 0)
+        return "last_look" if fewer else self.kernel.__name__
 
     def __call__(self) -> None:
         launch(self.kernel, *self.args, **self.options)
