@@ -3,7 +3,7 @@
 The function of `prompted_image` and `upscaling`, with products of the image's side split (see `decoder_kernels`). What
 is kept of a prompt between the kernels are its rows, written once, and a scale a position. All that is linear in the
 prompt's values is combined with the weights after it at load, so that one product a layer gives every projection of
-every row. Products of tokens alone stay a library's, in float32. Imported where there is a GPU.
+every row. Tokens alone are `fused_tokens`'. Imported where there is a GPU.
 
 Legend: B prompts, T tokens of a prompt, H heads, d channels a head, D = H d, C channels, N positions, L layers, R rows,
 E channels of all projections of a row, M masks, K and c channels after the first and the second upscaling convolution.
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from model import decoder_kernels, mask_kernels
 from model.config import ModelConfig
+from model.fused_tokens import FusedTokens
 from model.shared_image import ImageSide, Parts, SharedImage, SharedParts
 from model.upscaling import MaskUpscaler
 
@@ -84,18 +85,15 @@ class _Following:
 
 
 class FusedDecoder:
-    """A decoder's image side with its weights combined as the kernels take them; they must not change afterwards.
+    """A decoder whose weights of the image side are combined as the kernels take them; they must not change later."""
 
-    tokens  of a prompt
-    """
-
-    def __init__(self, side: ImageSide, upscaler: MaskUpscaler, config: ModelConfig, *, tokens: int) -> None:
-        self.side, self.upscaler, self.tilings = side, upscaler, TILINGS
-        self.layers, self.tokens, self.masks = len(side.image_to_token), tokens, config.multimask_outputs
+    def __init__(self, side: ImageSide, upscaler: MaskUpscaler, config: ModelConfig, tokens: FusedTokens) -> None:
+        self.side, self.upscaler, self.tilings, self._token_side = side, upscaler, TILINGS, tokens
+        self.layers, self.tokens, self.masks = len(side.image_to_token), tokens.count, config.multimask_outputs
         self.heads, self.inner, self.channels = config.decoder_heads, config.decoder_dim // 2, config.decoder_dim
         self.grid = config.grid_side
         self.positions = config.grid_side**2
-        self.padded = _power_of_2(tokens)
+        self.padded = _power_of_2(self.tokens)
         self.second = in_parts(upscaler.second)
         self.place_keys = [in_parts(each.place_keys_HdN.flatten(0, 1)) for each in side.token_to_image[1:]]
         self.place_queries = [in_parts(each.place_queries_HdN.flatten(0, 1)) for each in side.image_to_token[1:]]
@@ -133,6 +131,11 @@ class FusedDecoder:
     def image(self, shared: SharedImage, prompts: int) -> FusedImage:
         return FusedImage(self, shared, prompts)
 
+    def answers(self, shared: SharedImage, coords_B2: Tensor) -> tuple[Tensor, Tensor, FusedImage]:
+        """`FusedTokens.answers` to points of a crop, and the image as each of them sees it."""
+        seen = self.image(shared, len(coords_B2))
+        return *self._token_side.answers(coords_B2, seen), seen
+
 
 class FusedImage:
     """In place of `PromptedImage`, with working memory of its own."""
@@ -155,8 +158,8 @@ class FusedImage:
         self.vectors_XYE = like.new_empty(0)
         """See `decoder_kernels`, after the last layer that was passed."""
 
-    def token_to_image(self, index: int, placed_BTC: Tensor) -> Tensor:
-        """See `PromptedImage.token_to_image`."""
+    def look(self, index: int, placed_BTC: Tensor) -> Tensor:
+        """`PromptedImage.token_to_image` before its projection, and without its `value_shift_D`: (B, T, D)."""
         weights = self.decoder.side.token_to_image[index]
         queries_BTD = weights.attention.q_proj(placed_BTC).contiguous()
         out_BTD = torch.empty_like(queries_BTD)
@@ -164,7 +167,7 @@ class FusedImage:
             self._look_at_shared(queries_BTD, out_BTD)
         else:
             self._look(index, queries_BTD, out_BTD)
-        return weights.attention.out_proj(out_BTD + weights.value_shift_D)
+        return out_BTD
 
     def image_to_token(self, index: int, placed_BTC: Tensor, tokens_BTC: Tensor) -> None:
         """See `PromptedImage.image_to_token`."""
@@ -177,7 +180,8 @@ class FusedImage:
             self._answer(index, keys_BTD, values_BTD)
         self._values.append(values_BTD.flatten(0, 1).unflatten(1, (self.decoder.heads, -1)).transpose(0, 1))
         following = self.decoder.following[index]
-        self.vectors_XYE = torch.baddbmm(following.shifts, torch.cat(self._values), following.weights)
+        values_XYd = self._values[0] if index == 0 else torch.cat(self._values)
+        self.vectors_XYE = torch.baddbmm(following.shifts, values_XYd, following.weights)
         self._measure(index, weights.norm.eps)
 
     def fill(self, out_BMhw: Tensor, weights_BMc: Tensor, live_BM: Tensor, cells_hw: tuple[int, int]) -> None:

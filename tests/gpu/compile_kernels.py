@@ -154,7 +154,7 @@ def encoder_launches() -> dict[str, Launch]:
 def decoder_launches(tilings: Tilings = TILINGS) -> dict[str, Launch]:
     """Of the decoder of released sizes, as `fused_decoder` launches them. `look` is met twice: for all tokens of a
     prompt, and for the wanted ones; `measure` after each layer."""
-    sizes = "T", "LAYER", "FINE"
+    sizes = "T", "LAYER", "FINE", "PLACES"
 
     def name_of(kernel: Any, constants: dict[str, Any], _types: dict[str, str]) -> str:
         return " ".join([kernel.__name__, *(f"{size}={constants[size]}" for size in sizes if size in constants)])

@@ -25,7 +25,7 @@ from torch import Tensor
 from triton.runtime.jit import JITFunction
 
 from model.config import CONFIGS
-from model.fused_decoder import TILINGS, FusedDecoder, Tiling, Tilings
+from model.fused_decoder import TILINGS, FusedDecoder, FusedImage, Tiling, Tilings
 from model.point_decoder import FUSED_BLOCK, PointDecoder
 from model.prompted_image import PromptedImage
 from model.sam import Sam
@@ -174,6 +174,12 @@ def off(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
+def looked(decoder: PointDecoder, fused: FusedImage, index: int, placed_BTC: Tensor) -> Tensor:
+    """As `PromptedImage.token_to_image` gives it."""
+    weights = decoder._image_side.token_to_image[index]
+    return weights.attention.out_proj(fused.look(index, placed_BTC) + weights.value_shift_D)
+
+
 def passes(decoder: PointDecoder, image: SharedImage, coords_B2: Tensor) -> Iterator[tuple[str, float]]:
     """How far each pass is from the plain decoder's, which is given the same tokens."""
     transformer, g, B = decoder._decoder.transformer, CONFIG.grid_side, len(coords_B2)
@@ -183,7 +189,7 @@ def passes(decoder: PointDecoder, image: SharedImage, coords_B2: Tensor) -> Iter
     for index, layer in enumerate(transformer.two_way_layers()):
         tokens = layer.attend_to_self(tokens, places)
         attended = plain.token_to_image(index, tokens + places)
-        yield f"look {index}", off(fused.token_to_image(index, tokens + places), attended)
+        yield f"look {index}", off(looked(decoder, fused, index, tokens + places), attended)
         tokens = layer.norm2(tokens + attended)
         tokens = layer.norm3(tokens + layer.mlp(tokens))
         plain.image_to_token(index, tokens + places, tokens)
@@ -191,7 +197,7 @@ def passes(decoder: PointDecoder, image: SharedImage, coords_B2: Tensor) -> Iter
         yield f"answer and measure {index}", off(fused.scale_LBN[index], plain.scale_BN)
     tokens, places = (each.index_select(1, decoder._wanted_T) for each in (tokens, places))
     attended = plain.token_to_image(len(transformer.layers), tokens + places)
-    yield "last look", off(fused.token_to_image(len(transformer.layers), tokens + places), attended)
+    yield "last look", off(looked(decoder, fused, len(transformer.layers), tokens + places), attended)
     weights = decoder._mask_weights(transformer.norm_final_attn(tokens + attended))
     theirs = torch.zeros(B, CONFIG.multimask_outputs, 4 * g, 4 * g, device=coords_B2.device)
     ours, live = torch.full_like(theirs, torch.nan), torch.ones_like(theirs[:, :, 0, 0], dtype=torch.bool)

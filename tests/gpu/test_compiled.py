@@ -31,10 +31,9 @@ def found() -> dict[str, dict[str, int]]:
 
 
 def test_the_kernels_compile_without_spills(found: dict[str, dict[str, int]]) -> None:
-    """All but two: in split products, attention over ViT-H's grid and the decoder's keep some registers in memory."""
+    """All but one: in split products, attention over ViT-H's grid keeps some registers in memory."""
     spills = {name: need["spills"] for name, need in found.items()}
     assert spills.pop("attend 64, 3") <= 26
-    assert spills.pop("look T=7") <= 6
     assert spills == dict.fromkeys(spills, 0)
     assert max(found[name]["registers"] for name in OF_MASKS) <= 200
     assert found["attend 64, 1"]["registers"] <= 224
