@@ -20,45 +20,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def parts(x):
-    """x as two of bfloat16, to be added."""
-    high = x.to(tl.bfloat16)
-    return high, (x - high.to(tl.float32)).to(tl.bfloat16)
-
-
-@triton.jit
-def add_product(total, high, low, high2, low2):
-    """total + (high + low) (high2 + low2), without the product of what rounding left."""
-    total = tl.dot(low, high2, total)
-    total = tl.dot(high, low2, total)
-    return tl.dot(high, high2, total)
-
-
-@triton.jit
-def _apart(
-    tokens, b, first, B, T: tl.constexpr, H: tl.constexpr, d: tl.constexpr, PROMPTS: tl.constexpr,
-    HEADS: tl.constexpr, TOKENS: tl.constexpr,
-):  # fmt: skip
-    """(B, T, D) -> (PROMPTS HEADS TOKENS, HEADS d), zero outside a head's channels. Prompts from b on, heads from
-    `first` on."""
-    row, column = tl.arange(0, PROMPTS * HEADS * TOKENS)[:, None], tl.arange(0, HEADS * d)[None, :]
-    t, prompt = row % TOKENS, b + row // (HEADS * TOKENS)
-    there = (row // TOKENS % HEADS == column // d) & (t < T) & (prompt < B)
-    return tl.load(tokens + (prompt * T + t) * (H * d) + first * d + column, mask=there, other=0.0)
-
-
-@triton.jit
-def vectors_of(
-    vectors, b, first, B, T: tl.constexpr, E: tl.constexpr, TOKENS: tl.constexpr, R: tl.constexpr, RP: tl.constexpr,
-    PROMPTS: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
-    """(PROMPTS RP, WIDTH) of prompts from b on, from channel `first` on; RP is R or more."""
-    row, channel = tl.arange(0, PROMPTS * RP)[:, None], first + tl.arange(0, WIDTH)[None, :]
-    prompt, t = b + row // RP, row % TOKENS
-    at = ((row % RP // TOKENS).to(tl.int64) * B + prompt) * T + t
-    return tl.load(vectors + at * E + channel, mask=(row % RP < R) & (t < T) & (prompt < B), other=0.0)
+from model.row_functions import (
+    add_product,
+    asked,
+    heads_apart,
+    of_own,
+    of_prompts,
+    parts,
+    rows_of,
+    scores_of,
+    vectors_of,
+)
 
 
 @triton.jit
@@ -195,35 +167,6 @@ def measure(
 
 
 @triton.jit
-def _of_prompts(scale, b, n, B, Q: tl.constexpr, N: tl.constexpr, PROMPTS: tl.constexpr, POSITIONS: tl.constexpr):
-    """(Q, POSITIONS): the scale of each row's prompt."""
-    prompt = tl.arange(0, Q)[:, None] // (Q // PROMPTS)
-    found = tl.zeros([Q, POSITIONS], tl.float32)
-    for i in tl.static_range(PROMPTS):
-        value = tl.load(scale + (b + i) * N + n, mask=(n < N) & (b + i < B), other=1.0)
-        found = tl.where(prompt == i, value[None, :], found)
-    return found
-
-
-@triton.jit
-def _rows(rows, b, n, B, N: tl.constexpr, R: tl.constexpr, ALL: tl.constexpr, RP: tl.constexpr, PROMPTS: tl.constexpr):
-    """(positions, PROMPTS RP)"""
-    column = tl.arange(0, PROMPTS * RP)[None, :]
-    prompt, r = b + column // RP, column % RP
-    at = (prompt.to(tl.int64) * N + n[:, None]) * ALL + r
-    return tl.load(rows + at, mask=(n < N)[:, None] & (r < R) & (prompt < B), other=0.0)
-
-
-@triton.jit
-def _of_own(product, Q: tl.constexpr, RP: tl.constexpr, PROMPTS: tl.constexpr):
-    """(Q, PROMPTS RP), zero where a row of one prompt meets another's."""
-    if PROMPTS == 1:
-        return product
-    row, column = tl.arange(0, Q)[:, None], tl.arange(0, PROMPTS * RP)[None, :]
-    return tl.where(row // (Q // PROMPTS) == column // RP, product, 0.0)
-
-
-@triton.jit
 def look(
     queries, keys_high, keys_low, place_high, place_low, values_high, values_low, vectors, rows_high, rows_low, scale,
     out, B, factor, value,
@@ -245,11 +188,9 @@ def look(
     WIDTH: tl.constexpr = HEADS * d
     Q: tl.constexpr = PROMPTS * HEADS * TOKENS
     c = tl.arange(0, WIDTH)
-    high, low = parts(_apart(queries, b, first, B, T, H, d, PROMPTS, HEADS, TOKENS) * factor)
-    own = tl.trans(vectors_of(vectors, b, first * d, B, SEEN, E, ROW_TOKENS, R, RP, PROMPTS, WIDTH))
-    own_high, own_low = parts(own)
-    own = add_product(tl.zeros([Q, PROMPTS * RP], tl.float32), high, low, own_high, own_low)
-    own_high, own_low = parts(_of_own(own, Q, RP, PROMPTS))
+    high, low, own_high, own_low = asked(
+        queries, vectors, b, first, B, factor, T, SEEN, H, d, E, R, TOKENS, ROW_TOKENS, RP, PROMPTS, HEADS
+    )
     best = tl.full([Q], -1e30, tl.float32)
     total = tl.zeros([Q], tl.float32)
     seen = tl.zeros([Q, WIDTH], tl.float32)
@@ -257,18 +198,14 @@ def look(
     for start in range(0, N, POSITIONS):
         n = start + tl.arange(0, POSITIONS)
         here = n < N
-        factors = _of_prompts(scale, b, n, B, Q, N, PROMPTS, POSITIONS)
-        row_high = _rows(rows_high, b, n, B, N, R, ALL, RP, PROMPTS)
-        row_low = _rows(rows_low, b, n, B, N, R, ALL, RP, PROMPTS)
+        factors = of_prompts(scale, b, n, B, Q, N, PROMPTS, POSITIONS)
+        row_high = rows_of(rows_high, b, n, B, N, R, ALL, RP, PROMPTS)
+        row_low = rows_of(rows_low, b, n, B, N, R, ALL, RP, PROMPTS)
         at = (first * d + c)[:, None] * N + n[None, :]
-        image_high = tl.load(keys_high + at, mask=here[None, :], other=0.0)
-        image_low = tl.load(keys_low + at, mask=here[None, :], other=0.0)
-        score = tl.zeros([Q, POSITIONS], tl.float32)
-        score = add_product(score, own_high, own_low, tl.trans(row_high), tl.trans(row_low))
-        score = add_product(score, high, low, image_high, image_low) * factors
-        image_high = tl.load(place_high + at, mask=here[None, :], other=0.0)
-        image_low = tl.load(place_low + at, mask=here[None, :], other=0.0)
-        score = add_product(score, high, low, image_high, image_low)
+        score = scores_of(
+            high, low, own_high, own_low, row_high, row_low, keys_high, keys_low, place_high, place_low, factors, at,
+            here, Q, POSITIONS,
+        )  # fmt: skip
         if N % POSITIONS:
             score = tl.where(here[None, :], score, -1e30)
         now = tl.maximum(best, tl.max(score, 1))
@@ -280,7 +217,7 @@ def look(
         image_low = tl.load(values_low + at, mask=here[:, None], other=0.0)
         seen = add_product(seen * fade[:, None], share_high, share_low, image_high, image_low)
         of_rows = add_product(of_rows * fade[:, None], share_high, share_low, row_high, row_low)
-    high, low = parts(_of_own(of_rows, Q, RP, PROMPTS))
+    high, low = parts(of_own(of_rows, Q, RP, PROMPTS))
     own = vectors_of(vectors, b, value + first * d, B, SEEN, E, ROW_TOKENS, R, RP, PROMPTS, WIDTH)
     own_high, own_low = parts(own)
     seen = add_product(seen, high, low, own_high, own_low) * (1.0 / total)[:, None]
@@ -315,28 +252,22 @@ def answer(
     Q: tl.constexpr = PROMPTS * HEADS * TOKENS
     c, q = tl.arange(0, WIDTH), tl.arange(0, Q)
     prompt = b + q // (HEADS * TOKENS)
-    high, low = parts(_apart(keys, b, first, B, T, H, d, PROMPTS, HEADS, TOKENS) * factor)
-    own = tl.trans(vectors_of(vectors, b, first * d, B, T, E, TOKENS, R, RP, PROMPTS, WIDTH))
-    own_high, own_low = parts(own)
-    own = add_product(tl.zeros([Q, PROMPTS * RP], tl.float32), high, low, own_high, own_low)
-    own_high, own_low = parts(_of_own(own, Q, RP, PROMPTS))
-    value_high, value_low = parts(_apart(values, b, first, B, T, H, d, PROMPTS, HEADS, TOKENS))
+    high, low, own_high, own_low = asked(
+        keys, vectors, b, first, B, factor, T, T, H, d, E, R, TOKENS, TOKENS, RP, PROMPTS, HEADS
+    )
+    value_high, value_low = parts(heads_apart(values, b, first, B, T, H, d, PROMPTS, HEADS, TOKENS))
     begin = tl.program_id(2) * PER
     for start in range(begin, tl.minimum(begin + PER, N), POSITIONS):
         n = start + tl.arange(0, POSITIONS)
         here = n < N
-        factors = _of_prompts(scale, b, n, B, Q, N, PROMPTS, POSITIONS)
-        row_high = _rows(rows_high, b, n, B, N, R, ALL, RP, PROMPTS)
-        row_low = _rows(rows_low, b, n, B, N, R, ALL, RP, PROMPTS)
+        factors = of_prompts(scale, b, n, B, Q, N, PROMPTS, POSITIONS)
+        row_high = rows_of(rows_high, b, n, B, N, R, ALL, RP, PROMPTS)
+        row_low = rows_of(rows_low, b, n, B, N, R, ALL, RP, PROMPTS)
         at = (first * d + c)[:, None] * N + n[None, :]
-        image_high = tl.load(queries_high + at, mask=here[None, :], other=0.0)
-        image_low = tl.load(queries_low + at, mask=here[None, :], other=0.0)
-        score = tl.zeros([Q, POSITIONS], tl.float32)
-        score = add_product(score, own_high, own_low, tl.trans(row_high), tl.trans(row_low))
-        score = add_product(score, high, low, image_high, image_low) * factors
-        image_high = tl.load(place_high + at, mask=here[None, :], other=0.0)
-        image_low = tl.load(place_low + at, mask=here[None, :], other=0.0)
-        score = add_product(score, high, low, image_high, image_low)
+        score = scores_of(
+            high, low, own_high, own_low, row_high, row_low, queries_high, queries_low, place_high, place_low, factors,
+            at, here, Q, POSITIONS,
+        )  # fmt: skip
         score = tl.where((q % TOKENS < T)[:, None], score, -1e30)
         apart = tl.reshape(score, [PROMPTS * HEADS, TOKENS, POSITIONS])
         apart = tl.exp(apart - tl.max(apart, 1)[:, None, :])

@@ -11,8 +11,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from model.decoder_kernels import add_product, parts, vectors_of
 from model.encoder_kernels import gelu
+from model.row_functions import add_product, parts, vectors_of
 
 
 @triton.jit(do_not_specialize=["height", "width"])
