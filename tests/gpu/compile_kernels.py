@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -59,6 +61,8 @@ TYPES = {
     torch.int32: "*i32",
     torch.int64: "*i64",
 }
+INSTRUCTION = 16
+"""Bytes of one."""
 H100 = GPUTarget("cuda", 90, 32)
 POINTERS = {
     **dict.fromkeys(("logits", "y_weight", "x_weight"), "*fp32"),
@@ -79,32 +83,60 @@ LAUNCHES: dict[str, tuple[dict[str, int], int]] = {
 """Constants and warps, as `on_gpu` launches them."""
 
 
-def compiled(launch: Launch) -> dict[str, int]:
-    """Registers, instructions of spills, those of a product and sum in one, and bytes of shared memory.
+def compiled(launches: dict[str, Launch]) -> dict[str, dict[str, int]]:
+    """Registers, instructions of spills, those of a product and sum in one, and bytes of shared memory."""
+    built = {name: _built(launch) for name, launch in launches.items()}
+    codes = {name: _code(each.asm["cubin"]) for name, each in built.items()}
+    # All at once: to begin takes the disassembler half a second.
+    instructions = iter(_disassembled(b"".join(codes.values())))
+    needs: dict[str, dict[str, int]] = {}
+    for name, code in codes.items():
+        own = "\n".join(islice(instructions, len(code) // INSTRUCTION))
+        needs[name] = {
+            "registers": _registers(built[name].asm["cubin"]),
+            "spills": len(re.findall(r"\b(?:STL|LDL)\b", own)),
+            "fma": len(re.findall(r"\bFFMA\b", own)),
+            "shared": built[name].metadata.shared,
+        }
+    return needs
 
-    The third where the compiler is told to make none of its own. To read machine code takes half a second.
-    """
+
+def _built(launch: Launch) -> Any:
     names: list[str] = launch.kernel.arg_names
     signature = {each: launch.types.get(each, "i32") for each in names} | dict.fromkeys(launch.constants, "constexpr")
     values = {(names.index(each),): value for each, value in launch.constants.items()}
     # Pointers of torch are multiples of 16; sizes are not specialised.
     attributes = {(i,): [["tt.divisibility", 16]] for i, each in enumerate(names) if signature[each].startswith("*")}
-    source = ASTSource(launch.kernel, signature, values, attributes)
-    built: Any = triton.compile(source, target=H100, options=launch.options)
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(built.asm["cubin"])
+    return triton.compile(ASTSource(launch.kernel, signature, values, attributes), target=H100, options=launch.options)
+
+
+def _code(cubin: bytes) -> bytes:
+    """The section of an ELF file that holds a kernel's instructions."""
+    (headers,), (size, count, names) = struct.unpack_from("<Q", cubin, 0x28), struct.unpack_from("<HHH", cubin, 0x3A)
+    sections = [struct.unpack_from("<IIQQQQ", cubin, headers + i * size) for i in range(count)]
+    [found] = [each for each in sections if cubin.startswith(b".text.", sections[names][4] + each[0])]
+    return cubin[found[4] : found[4] + found[5]]
+
+
+def _disassembled(code: bytes) -> list[str]:
+    """Instructions of an H100."""
+    with tempfile.NamedTemporaryFile(suffix=".bin") as file:
+        file.write(code)
         file.flush()
-        usage = _dumped("--dump-resource-usage", file.name)
-        found, counts_fma = re.search(r"REG:(\d+) STACK:(\d+)", usage), launch.options.get(FUSION) is False
-        assert found, usage
-        # What is spilled has its place on the stack.
-        code = _dumped("--dump-sass", file.name) if counts_fma or int(found[2]) else ""
-    needs = {
-        "registers": int(found[1]),
-        "spills": len(re.findall(r"\b(?:STL|LDL)\b", code)),
-        "shared": built.metadata.shared,
-    }
-    return needs | {"fma": _fused(code)} if counts_fma else needs
+        listing = _said("nvdisasm", "--binary", "SM90", file.name)
+    instructions = re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(.*;)", listing, re.MULTILINE)
+    assert len(instructions) == len(code) // INSTRUCTION
+    return instructions
+
+
+def _registers(cubin: bytes) -> int:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        usage = _said("cuobjdump", "--dump-resource-usage", file.name)
+    found = re.search(r"REG:(\d+)", usage)
+    assert found, usage
+    return int(found[1])
 
 
 def mask_launches() -> dict[str, Launch]:
@@ -177,16 +209,13 @@ def _type(value: Any) -> str:
     return "fp32" if isinstance(value, float) else "i32"
 
 
-def _fused(code: str) -> int:
-    return len(re.findall(r"\bFFMA\b", code))
-
-
-def _dumped(option: str, path: str) -> str:
-    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-    return subprocess.run([tool, option, path], capture_output=True, text=True, check=True).stdout
+def _said(tool: str, *arguments: str) -> str:
+    """By one of the tools that Triton brings."""
+    path = Path(triton.__file__).parent / "backends/nvidia/bin" / tool
+    return subprocess.run([path, *arguments], capture_output=True, text=True, check=True).stdout
 
 
 if __name__ == "__main__":
     launches = mask_launches() | encoder_launches() | decoder_launches()
     chosen = sys.argv[1:] or list(launches)
-    json.dump({name: compiled(launches[name]) for name in chosen}, sys.stdout, indent=1)
+    json.dump(compiled({name: launches[name] for name in chosen}), sys.stdout, indent=1)
