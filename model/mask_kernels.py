@@ -75,8 +75,8 @@ def form_masks(
         high, low = parts(gelu(first * tl.load(norm_weight + k)[None, :] + tl.load(norm_bias + k)[None, :]))
         finer = add_product(tl.zeros([POSITIONS, 4 * c], tl.float32), high, low, second_high, second_low)
         if FINE:
-            at = (n[:, None] * 4 + cell) * (4 * c) + j[None, :]
-            finer += tl.load(second_shift + at, mask=here[:, None], other=0.0)
+            finer_at = (n[:, None] * 4 + cell) * (4 * c) + j[None, :]
+            finer += tl.load(second_shift + finer_at, mask=here[:, None], other=0.0)
         else:
             finer += tl.load(second_shift + j)[None, :]
         high, low = parts(gelu(finer))

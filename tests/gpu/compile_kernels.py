@@ -1,6 +1,7 @@
 """Compile the kernels for an H100, and print as JSON what their machine code needs. No GPU is asked.
 
-In a process of its own: where Triton interprets, it compiles nothing. `docs/gpu.md` has its figures.
+In a process of its own: where Triton interprets, it compiles nothing. `docs/gpu.md` has its figures. All are read by
+the compiler; those of a NAME, or all, are compiled, and the others have null for figures.
 
     python -m tests.gpu.compile_kernels [NAME ...]
 
@@ -25,13 +26,13 @@ from typing import Any, cast
 import pytest
 import torch
 import triton
+from triton._C.libtriton import ir
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import JITFunction
 
-from model.config import CONFIGS
+from model.config import CONFIGS, MODELS
 from model.first_values import without_first_values
-from model.fused_decoder import TILINGS, Tilings
 from model.fused_encoder import FusedEncoder, standardised
 from model.image_encoder import ImageEncoder
 from model.point_decoder import PointDecoder
@@ -102,12 +103,30 @@ def compiled(launches: dict[str, Launch]) -> dict[str, dict[str, int]]:
 
 
 def _built(launch: Launch) -> Any:
+    return triton.compile(_source(launch), target=H100, options=launch.options)
+
+
+def read(launch: Launch) -> None:
+    """By the compiler's first step alone, which is where most of what it refuses is refused: some 0.05 s.
+
+    raises  triton.compiler.errors.CompilationError
+    """
+    backend: Any = make_backend(H100)
+    context = ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    options: Any = backend.parse_options(launch.options)
+    functions, modules = backend.get_codegen_implementation(options), backend.get_module_map()
+    _source(launch).make_ir(H100, options, functions, modules, context)
+
+
+def _source(launch: Launch) -> Any:
     names: list[str] = launch.kernel.arg_names
     signature = {each: launch.types.get(each, "i32") for each in names} | dict.fromkeys(launch.constants, "constexpr")
     values = {(names.index(each),): value for each, value in launch.constants.items()}
     # Pointers of torch are multiples of 16; sizes are not specialised.
     attributes = {(i,): [["tt.divisibility", 16]] for i, each in enumerate(names) if signature[each].startswith("*")}
-    return triton.compile(ASTSource(launch.kernel, signature, values, attributes), target=H100, options=launch.options)
+    return ASTSource(launch.kernel, signature, values, attributes)
 
 
 def _code(cubin: bytes) -> bytes:
@@ -183,23 +202,24 @@ def encoder_launches() -> dict[str, Launch]:
     return made
 
 
-def decoder_launches(tilings: Tilings = TILINGS) -> dict[str, Launch]:
-    """Of the decoder of released sizes, as `fused_decoder` launches them. `look` is met twice: for all tokens of a
-    prompt, and for the wanted ones; `measure` after each layer."""
+def decoder_launches() -> dict[str, Launch]:
+    """Of the decoder of released sizes, SAM's and with T=8 SAM 2's, as `fused_decoder` launches them. `look` is met
+    twice: for all tokens of a prompt, and for the wanted ones; `measure` after each layer."""
     sizes = "T", "LAYER", "FINE", "PLACES"
 
     def name_of(kernel: Any, constants: dict[str, Any], _types: dict[str, str]) -> str:
         return " ".join([kernel.__name__, *(f"{size}={constants[size]}" for size in sizes if size in constants)])
 
-    config = replace(CONFIGS["vit_b"], depth=1, global_blocks=(0,))
-    with torch.device("meta"), without_first_values():
-        sam, embedding_1Cgg = Sam(config), torch.empty(1, 256, 64, 64)
-        decoder = PointDecoder(sam, "bf16x3")
-        assert decoder.fused is not None
-        decoder.fused.tilings = tilings
-        shared, coords_P2 = decoder.share(embedding_1Cgg), torch.empty(256, 2)
-        with noted(name_of) as made:
-            decoder.decode(shared, coords_P2, pred_iou_thresh=0, cells_hw=(43, 64))
+    with noted(name_of) as made:
+        for config in (replace(CONFIGS["vit_b"], depth=1, global_blocks=(0,)), MODELS["sam2.1_tiny"]):
+            with torch.device("meta"), without_first_values():
+                sam, coords_P2 = Sam(config), torch.empty(256, 2)
+                embedding_1Cgg, fine = torch.empty(1, 256, 64, 64), None
+                if config.fine_features:
+                    fine = torch.empty(1, 32, 256, 256), torch.empty(1, 64, 128, 128)
+                decoder = PointDecoder(sam, "bf16x3")
+                shared = decoder.share(embedding_1Cgg, fine)
+                decoder.decode(shared, coords_P2, pred_iou_thresh=0, cells_hw=(43, 64))
     return made
 
 
@@ -218,4 +238,7 @@ def _said(tool: str, *arguments: str) -> str:
 if __name__ == "__main__":
     launches = mask_launches() | encoder_launches() | decoder_launches()
     chosen = sys.argv[1:] or list(launches)
-    json.dump(compiled({name: launches[name] for name in chosen}), sys.stdout, indent=1)
+    for launch in launches.values():
+        read(launch)
+    needs = compiled({name: launches[name] for name in chosen})
+    json.dump({name: needs.get(name) for name in launches}, sys.stdout, indent=1)
