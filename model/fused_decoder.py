@@ -192,8 +192,8 @@ class FusedImage:
         decoder, (height, width) = self.decoder, cells_hw
         upscaler, tiling, fine = decoder.upscaler, decoder.tilings.form_masks, self.shared.fine
         B, M, c = weights_BMc.shape
-        out_BMhw[:, :, 4 * height :] = 0
-        out_BMhw[:, :, : 4 * height, 4 * width :] = 0
+        out_BMhw[:, :, 4 * height :].zero_()
+        out_BMhw[:, :, : 4 * height, 4 * width :].zero_()
         inside = slice(0, height * decoder.grid)
         first_shift = upscaler.first_shift_E if fine is None else fine.first_NE
         second_shift = upscaler.second_shift if fine is None else fine.second_NfK
