@@ -238,7 +238,7 @@ def _said(tool: str, *arguments: str) -> str:
 if __name__ == "__main__":
     launches = mask_launches() | encoder_launches() | decoder_launches()
     chosen = sys.argv[1:] or list(launches)
-    for launch in launches.values():
-        read(launch)
+    for name in launches.keys() - set(chosen):
+        read(launches[name])
     needs = compiled({name: launches[name] for name in chosen})
     json.dump({name: needs.get(name) for name in launches}, sys.stdout, indent=1)
