@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,24 +32,27 @@ torch.set_num_threads(1)
 
 HERE = Path(__file__).parent
 DEAREST = (
-    "cluster/test_submit.py",
-    "run/test_chaos.py",
     "run/test_generate.py",
-    "cluster/test_driver.py",
+    "run/test_chaos.py",
+    "masks/test_equality.py",
+    "cluster/test_submit.py",
     "test_wheel.py",
     "training/test_learning.py",
     "test_benchmarks.py",
+    "cluster/test_private_ray.py",
 )
-"""Files of half a minute to two, the longest first."""
+"""Files of half a minute to three minutes, in the order in which they begin. What waits most is at the front, with one
+between that only computes."""
 ON_ONE_CLUSTER = (
-    ("run/test_generate.py", "run/test_retry.py", "run/test_secrets.py", "run/test_stored_run.py", "test_signals.py"),
-    (
-        *("cluster/test_driver.py", "cluster/test_crew.py", "run/test_output.py", "run/test_real_model.py"),
-        *("run/test_dry_run.py", "run/test_versions.py"),
-    ),
+    *("run/test_generate.py", "run/test_retry.py", "run/test_secrets.py", "run/test_stored_run.py", "test_signals.py"),
+    *("cluster/test_driver.py", "cluster/test_crew.py", "run/test_output.py", "run/test_real_model.py"),
+    *("run/test_dry_run.py", "run/test_versions.py"),
 )
-"""Files that use `cluster`: those of a line are run by the same process, one after the other, so that two of Ray's
-sessions are started and not one in each process. A file that is missing here starts one where it is run."""
+"""Files that use `cluster`: all are run by the same process, one after the other, so that one of Ray's sessions is
+started and not one in each process. A file that is missing here starts one where it is run."""
+
+
+S3_URL = pytest.StashKey[str]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -62,7 +66,7 @@ class ByFile(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
-        return next((f"tests/{names[0]}" for names in ON_ONE_CLUSTER if file.removeprefix("tests/") in names), file)
+        return f"tests/{ON_ONE_CLUSTER[0]}" if file.removeprefix("tests/") in ON_ONE_CLUSTER else file
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -70,10 +74,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile | Non
     return ByFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """All processes of xdist have one S3 server."""
+    stash = node.config.stash
+    if S3_URL not in stash:
+        server = running_server()
+        stash[S3_URL] = server.__enter__()
+        node.config.add_cleanup(lambda: server.__exit__(None, None, None))
+    node.workerinput["s3_url"] = stash[S3_URL]
+
+
 @pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
+def s3_endpoint(request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of a real S3 server process; credentials for it are in the environment while it runs."""
-    with pytest.MonkeyPatch.context() as patch, running_server() as url:
+    shared: str | None = getattr(request.config, "workerinput", {}).get("s3_url")
+    with pytest.MonkeyPatch.context() as patch, nullcontext(shared) if shared else running_server() as url:
         patch.delenv("AWS_PROFILE", raising=False)
         for name, value in S3_ENVIRONMENT.items():
             patch.setenv(name, value)
