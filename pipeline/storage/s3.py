@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from functools import cache
 from itertools import chain
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -203,6 +204,7 @@ class S3Store:
 def _new_client(settings: StoreSettings) -> Any:
     # Imported here because it takes a third of a second, which runs on local disk need not spend.
     import boto3
+    import botocore.session
     from botocore.config import Config
 
     compatible = settings.endpoint_url is not None
@@ -219,12 +221,22 @@ def _new_client(settings: StoreSettings) -> Any:
         response_checksum_validation=checksums,
         s3={"addressing_style": "path"} if compatible else None,
     )
-    client = boto3.session.Session().client(
+    core = botocore.session.get_session()
+    core.register_component("data_loader", _model_loader(core.get_config_variable("data_path")))
+    client = boto3.session.Session(botocore_session=core).client(
         "s3", endpoint_url=settings.endpoint_url, region_name=settings.region, config=config
     )
     # Registered first and for all of S3, because botocore's own handler for S3 parses every body once more.
     client.meta.events.register_first("before-parse.s3", take_contents)
     return client
+
+
+@cache
+def _model_loader(data_path: str | None) -> Any:
+    """One for all clients of a process: it keeps the descriptions of S3 that it has read, a tenth of a second each."""
+    from botocore.loaders import create_loader
+
+    return create_loader(data_path)
 
 
 def _where(uri: str) -> dict[str, str]:
