@@ -20,45 +20,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def parts(x):
-    """x as two of bfloat16, to be added."""
-    high = x.to(tl.bfloat16)
-    return high, (x - high.to(tl.float32)).to(tl.bfloat16)
-
-
-@triton.jit
-def add_product(total, high, low, high2, low2):
-    """total + (high + low) (high2 + low2), without the product of what rounding left."""
-    total = tl.dot(low, high2, total)
-    total = tl.dot(high, low2, total)
-    return tl.dot(high, high2, total)
-
-
-@triton.jit
-def _apart(
-    tokens, b, first, B, T: tl.constexpr, H: tl.constexpr, d: tl.constexpr, PROMPTS: tl.constexpr,
-    HEADS: tl.constexpr, TOKENS: tl.constexpr,
-):  # fmt: skip
-    """(B, T, D) -> (PROMPTS HEADS TOKENS, HEADS d), zero outside a head's channels. Prompts from b on, heads from
-    `first` on."""
-    row, column = tl.arange(0, PROMPTS * HEADS * TOKENS)[:, None], tl.arange(0, HEADS * d)[None, :]
-    t, prompt = row % TOKENS, b + row // (HEADS * TOKENS)
-    there = (row // TOKENS % HEADS == column // d) & (t < T) & (prompt < B)
-    return tl.load(tokens + (prompt * T + t) * (H * d) + first * d + column, mask=there, other=0.0)
-
-
-@triton.jit
-def vectors_of(
-    vectors, b, first, B, T: tl.constexpr, E: tl.constexpr, TOKENS: tl.constexpr, R: tl.constexpr, RP: tl.constexpr,
-    PROMPTS: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
-    """(PROMPTS RP, WIDTH) of prompts from b on, from channel `first` on; RP is R or more."""
-    row, channel = tl.arange(0, PROMPTS * RP)[:, None], first + tl.arange(0, WIDTH)[None, :]
-    prompt, t = b + row // RP, row % TOKENS
-    at = ((row % RP // TOKENS).to(tl.int64) * B + prompt) * T + t
-    return tl.load(vectors + at * E + channel, mask=(row % RP < R) & (t < T) & (prompt < B), other=0.0)
+from model.row_functions import (
+    add_product,
+    asked,
+    heads_apart,
+    of_own,
+    of_prompts,
+    parts,
+    rows_of,
+    scores_of,
+    vectors_of,
+)
 
 
 @triton.jit
@@ -154,17 +126,18 @@ def answer_from_shared(
 
 @triton.jit
 def measure(
-    rows_high, rows_low, vectors, linear, scale, B, eps,
+    rows_high, rows_low, vectors, linear, before, scale, B, eps,
     T: tl.constexpr, C: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, ALL: tl.constexpr,
-    LAYER: tl.constexpr, PARTS: tl.constexpr, USED: tl.constexpr, TOKENS: tl.constexpr, RP: tl.constexpr,
-    CHANNELS: tl.constexpr, POSITIONS: tl.constexpr, PER: tl.constexpr,
+    LAYER: tl.constexpr, PARTS: tl.constexpr, TOKENS: tl.constexpr, RP: tl.constexpr, CHANNELS: tl.constexpr,
+    POSITIONS: tl.constexpr, PER: tl.constexpr,
 ):  # fmt: skip
     """What the LayerNorm after layer LAYER multiplies by: from the rows' quadratic form, and the parts that are linear.
 
     A program does PER positions of a prompt.
 
+    linear  (PARTS, B, N)
+    before  (B, N), the scale of the layer before, if there is one
     R, ALL  rows up to this layer, and of all layers; RP is R or more
-    USED    of PARTS
     """
     b = tl.program_id(0)
     r = tl.arange(0, RP)
@@ -183,72 +156,41 @@ def measure(
         high, low = tl.load(rows_high + at, mask=there, other=0.0), tl.load(rows_low + at, mask=there, other=0.0)
         product = add_product(tl.zeros([POSITIONS, RP], tl.float32), high, low, form_high, form_low)
         square = tl.sum(product * (high.to(tl.float32) + low.to(tl.float32)), 1)
-        for part in range(0, USED):
-            square += tl.load(linear + ((LAYER * PARTS + part) * B + b) * N + n, mask=n < N, other=0.0)
+        for part in range(0, PARTS):
+            square += tl.load(linear + (part * B + b) * N + n, mask=n < N, other=0.0)
         if LAYER > 0:
-            before = tl.load(scale + ((LAYER - 1) * B + b) * N + n, mask=n < N, other=1.0)
-            least = eps / (before * before)
+            factor = tl.load(before + b * N + n, mask=n < N, other=1.0)
+            least = eps / (factor * factor)
         else:
             least = eps
-        tl.store(scale + (LAYER * B + b) * N + n, tl.rsqrt(tl.maximum(square, 0.0) + least), mask=n < N)
-
-
-@triton.jit
-def _of_prompts(scale, b, n, B, Q: tl.constexpr, N: tl.constexpr, PROMPTS: tl.constexpr, POSITIONS: tl.constexpr):
-    """(Q, POSITIONS): the scale of each row's prompt."""
-    prompt = tl.arange(0, Q)[:, None] // (Q // PROMPTS)
-    found = tl.zeros([Q, POSITIONS], tl.float32)
-    for i in tl.static_range(PROMPTS):
-        value = tl.load(scale + (b + i) * N + n, mask=(n < N) & (b + i < B), other=1.0)
-        found = tl.where(prompt == i, value[None, :], found)
-    return found
-
-
-@triton.jit
-def _rows(rows, b, n, B, N: tl.constexpr, R: tl.constexpr, ALL: tl.constexpr, RP: tl.constexpr, PROMPTS: tl.constexpr):
-    """(positions, PROMPTS RP)"""
-    column = tl.arange(0, PROMPTS * RP)[None, :]
-    prompt, r = b + column // RP, column % RP
-    at = (prompt.to(tl.int64) * N + n[:, None]) * ALL + r
-    return tl.load(rows + at, mask=(n < N)[:, None] & (r < R) & (prompt < B), other=0.0)
-
-
-@triton.jit
-def _of_own(product, Q: tl.constexpr, RP: tl.constexpr, PROMPTS: tl.constexpr):
-    """(Q, PROMPTS RP), zero where a row of one prompt meets another's."""
-    if PROMPTS == 1:
-        return product
-    row, column = tl.arange(0, Q)[:, None], tl.arange(0, PROMPTS * RP)[None, :]
-    return tl.where(row // (Q // PROMPTS) == column // RP, product, 0.0)
+        tl.store(scale + b * N + n, tl.rsqrt(tl.maximum(square, 0.0) + least), mask=n < N)
 
 
 @triton.jit
 def look(
     queries, keys_high, keys_low, place_high, place_low, values_high, values_low, vectors, rows_high, rows_low, scale,
-    out, B, factor, key, value,
+    out, B, factor, value,
     T: tl.constexpr, H: tl.constexpr, d: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr,
-    ALL: tl.constexpr, SEEN: tl.constexpr, LAYER: tl.constexpr, TOKENS: tl.constexpr, ROW_TOKENS: tl.constexpr,
+    ALL: tl.constexpr, SEEN: tl.constexpr, TOKENS: tl.constexpr, ROW_TOKENS: tl.constexpr,
     RP: tl.constexpr, PROMPTS: tl.constexpr, HEADS: tl.constexpr, POSITIONS: tl.constexpr,
 ):  # fmt: skip
-    """Attention from T tokens to the image as a prompt sees it after LAYER layers, in HEADS heads of PROMPTS prompts.
+    """Attention from T tokens to the image as a prompt sees it after R rows, in HEADS heads of PROMPTS prompts.
 
     What prompts have in common is loaded once for all of a program.
 
     keys, place  (D, N) in two parts
     values       (N, D) in two parts
-    key, value   first channel of these projections among E
+    vectors      those of the keys' projection, and from channel `value` on those of the values'
+    scale        (B, N)
     SEEN         T of the rows
     """
     b, first = tl.program_id(1) * PROMPTS, tl.program_id(0) * HEADS
     WIDTH: tl.constexpr = HEADS * d
     Q: tl.constexpr = PROMPTS * HEADS * TOKENS
     c = tl.arange(0, WIDTH)
-    high, low = parts(_apart(queries, b, first, B, T, H, d, PROMPTS, HEADS, TOKENS) * factor)
-    own = tl.trans(vectors_of(vectors, b, key + first * d, B, SEEN, E, ROW_TOKENS, R, RP, PROMPTS, WIDTH))
-    own_high, own_low = parts(own)
-    own = add_product(tl.zeros([Q, PROMPTS * RP], tl.float32), high, low, own_high, own_low)
-    own_high, own_low = parts(_of_own(own, Q, RP, PROMPTS))
-    scale += (LAYER - 1) * B * N
+    high, low, own_high, own_low = asked(
+        queries, vectors, b, first, B, factor, T, SEEN, H, d, E, R, TOKENS, ROW_TOKENS, RP, PROMPTS, HEADS
+    )
     best = tl.full([Q], -1e30, tl.float32)
     total = tl.zeros([Q], tl.float32)
     seen = tl.zeros([Q, WIDTH], tl.float32)
@@ -256,18 +198,14 @@ def look(
     for start in range(0, N, POSITIONS):
         n = start + tl.arange(0, POSITIONS)
         here = n < N
-        factors = _of_prompts(scale, b, n, B, Q, N, PROMPTS, POSITIONS)
-        row_high = _rows(rows_high, b, n, B, N, R, ALL, RP, PROMPTS)
-        row_low = _rows(rows_low, b, n, B, N, R, ALL, RP, PROMPTS)
+        factors = of_prompts(scale, b, n, B, Q, N, PROMPTS, POSITIONS)
+        row_high = rows_of(rows_high, b, n, B, N, R, ALL, RP, PROMPTS)
+        row_low = rows_of(rows_low, b, n, B, N, R, ALL, RP, PROMPTS)
         at = (first * d + c)[:, None] * N + n[None, :]
-        image_high = tl.load(keys_high + at, mask=here[None, :], other=0.0)
-        image_low = tl.load(keys_low + at, mask=here[None, :], other=0.0)
-        score = tl.zeros([Q, POSITIONS], tl.float32)
-        score = add_product(score, own_high, own_low, tl.trans(row_high), tl.trans(row_low))
-        score = add_product(score, high, low, image_high, image_low) * factors
-        image_high = tl.load(place_high + at, mask=here[None, :], other=0.0)
-        image_low = tl.load(place_low + at, mask=here[None, :], other=0.0)
-        score = add_product(score, high, low, image_high, image_low)
+        score = scores_of(
+            high, low, own_high, own_low, row_high, row_low, keys_high, keys_low, place_high, place_low, factors, at,
+            here, Q, POSITIONS,
+        )  # fmt: skip
         if N % POSITIONS:
             score = tl.where(here[None, :], score, -1e30)
         now = tl.maximum(best, tl.max(score, 1))
@@ -279,7 +217,7 @@ def look(
         image_low = tl.load(values_low + at, mask=here[:, None], other=0.0)
         seen = add_product(seen * fade[:, None], share_high, share_low, image_high, image_low)
         of_rows = add_product(of_rows * fade[:, None], share_high, share_low, row_high, row_low)
-    high, low = parts(_of_own(of_rows, Q, RP, PROMPTS))
+    high, low = parts(of_own(of_rows, Q, RP, PROMPTS))
     own = vectors_of(vectors, b, value + first * d, B, SEEN, E, ROW_TOKENS, R, RP, PROMPTS, WIDTH)
     own_high, own_low = parts(own)
     seen = add_product(seen, high, low, own_high, own_low) * (1.0 / total)[:, None]
@@ -292,7 +230,7 @@ def look(
 @triton.jit
 def answer(
     keys, values, queries_high, queries_low, place_high, place_low, outs_high, outs_low, shifts, vectors,
-    rows_high, rows_low, scale, linear, B, factor, query,
+    rows_high, rows_low, scale, linear, B, factor,
     T: tl.constexpr, H: tl.constexpr, d: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr,
     ALL: tl.constexpr, LAYER: tl.constexpr, LAYERS: tl.constexpr, PARTS: tl.constexpr, TOKENS: tl.constexpr,
     RP: tl.constexpr, PROMPTS: tl.constexpr, HEADS: tl.constexpr, POSITIONS: tl.constexpr, PER: tl.constexpr,
@@ -303,7 +241,9 @@ def answer(
 
     queries, place  (D, N) in two parts
     outs            (LAYERS - LAYER, D, N) in two parts, shifts (LAYERS - LAYER, N)
-    query           first channel of this projection among E
+    vectors         those of the queries' projection
+    scale           (B, N)
+    linear          (LAYERS - LAYER, this layer's parts, B, N), of PARTS for each
     R               rows so far; RP is R or more
     """
     b, group = tl.program_id(1) * PROMPTS, tl.program_id(0)
@@ -312,29 +252,22 @@ def answer(
     Q: tl.constexpr = PROMPTS * HEADS * TOKENS
     c, q = tl.arange(0, WIDTH), tl.arange(0, Q)
     prompt = b + q // (HEADS * TOKENS)
-    high, low = parts(_apart(keys, b, first, B, T, H, d, PROMPTS, HEADS, TOKENS) * factor)
-    own = tl.trans(vectors_of(vectors, b, query + first * d, B, T, E, TOKENS, R, RP, PROMPTS, WIDTH))
-    own_high, own_low = parts(own)
-    own = add_product(tl.zeros([Q, PROMPTS * RP], tl.float32), high, low, own_high, own_low)
-    own_high, own_low = parts(_of_own(own, Q, RP, PROMPTS))
-    value_high, value_low = parts(_apart(values, b, first, B, T, H, d, PROMPTS, HEADS, TOKENS))
-    scale += (LAYER - 1) * B * N
+    high, low, own_high, own_low = asked(
+        keys, vectors, b, first, B, factor, T, T, H, d, E, R, TOKENS, TOKENS, RP, PROMPTS, HEADS
+    )
+    value_high, value_low = parts(heads_apart(values, b, first, B, T, H, d, PROMPTS, HEADS, TOKENS))
     begin = tl.program_id(2) * PER
     for start in range(begin, tl.minimum(begin + PER, N), POSITIONS):
         n = start + tl.arange(0, POSITIONS)
         here = n < N
-        factors = _of_prompts(scale, b, n, B, Q, N, PROMPTS, POSITIONS)
-        row_high = _rows(rows_high, b, n, B, N, R, ALL, RP, PROMPTS)
-        row_low = _rows(rows_low, b, n, B, N, R, ALL, RP, PROMPTS)
+        factors = of_prompts(scale, b, n, B, Q, N, PROMPTS, POSITIONS)
+        row_high = rows_of(rows_high, b, n, B, N, R, ALL, RP, PROMPTS)
+        row_low = rows_of(rows_low, b, n, B, N, R, ALL, RP, PROMPTS)
         at = (first * d + c)[:, None] * N + n[None, :]
-        image_high = tl.load(queries_high + at, mask=here[None, :], other=0.0)
-        image_low = tl.load(queries_low + at, mask=here[None, :], other=0.0)
-        score = tl.zeros([Q, POSITIONS], tl.float32)
-        score = add_product(score, own_high, own_low, tl.trans(row_high), tl.trans(row_low))
-        score = add_product(score, high, low, image_high, image_low) * factors
-        image_high = tl.load(place_high + at, mask=here[None, :], other=0.0)
-        image_low = tl.load(place_low + at, mask=here[None, :], other=0.0)
-        score = add_product(score, high, low, image_high, image_low)
+        score = scores_of(
+            high, low, own_high, own_low, row_high, row_low, queries_high, queries_low, place_high, place_low, factors,
+            at, here, Q, POSITIONS,
+        )  # fmt: skip
         score = tl.where((q % TOKENS < T)[:, None], score, -1e30)
         apart = tl.reshape(score, [PROMPTS * HEADS, TOKENS, POSITIONS])
         apart = tl.exp(apart - tl.max(apart, 1)[:, None, :])
@@ -357,5 +290,4 @@ def answer(
             if group == 0:
                 before = tl.load(scale + p * N + n[None, :], mask=there, other=1.0)
                 new += tl.load(shifts + (i - LAYER) * N + n, mask=here, other=0.0)[None, :] / before
-            part = 1 + (LAYER - 1) * (H // HEADS) + group
-            tl.store(linear + ((i * PARTS + part) * B + p) * N + n[None, :], new, mask=there)
+            tl.store(linear + (((i - LAYER) * PARTS + group) * B + p) * N + n[None, :], new, mask=there)

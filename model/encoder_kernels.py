@@ -27,12 +27,15 @@ def _store_operand(out, at, value, K, there, PARTS: tl.constexpr):
 
 @triton.jit(do_not_specialize=["T", "eps"])
 def add_and_norm(
-    x, y, bias, weight, shift, out, T, C, eps,
-    ADDS: tl.constexpr, PARTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    x, y, bias, weight, shift, out, places, placed, T, C, eps,
+    ADDS: tl.constexpr, KEEPS: tl.constexpr, PLACES: tl.constexpr, PARTS: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """x += y + bias if it ADDS; then LayerNorm of x as an operand. A program does ROWS tokens.
+    """LayerNorm of x as an operand, or of x + y + bias if it ADDS, which x becomes if it KEEPS it. If it PLACES, the
+    same with `places` added is written too. A program does ROWS tokens.
 
-    x  (T, C) float32; COLUMNS is C or more
+    x               (T, C) float32; COLUMNS is C or more
+    places, placed  (T, C) float32
     """
     row, column = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None], tl.arange(0, COLUMNS)[None, :]
     there = (row < T) & (column < C)
@@ -41,12 +44,15 @@ def add_and_norm(
     if ADDS:
         value += tl.load(y + at, mask=there, other=0.0).to(tl.float32)
         value += tl.load(bias + column, mask=column < C, other=0.0)
-        tl.store(x + at, value, mask=there)
+        if KEEPS:
+            tl.store(x + at, value, mask=there)
     centred = tl.where(there, value - (tl.sum(value, 1) / C)[:, None], 0.0)
     scale = 1.0 / tl.sqrt(tl.sum(centred * centred, 1) / C + eps)
     normal = centred * scale[:, None] * tl.load(weight + column, mask=column < C, other=0.0)
     normal += tl.load(shift + column, mask=column < C, other=0.0)
     _store_operand(out, row.to(tl.int64) * (PARTS * C) + column, normal, C, there, PARTS)
+    if PLACES:
+        tl.store(placed + at, normal + tl.load(places + at, mask=there, other=0.0), mask=there)
 
 
 @triton.jit

@@ -3,7 +3,7 @@
 The function of `prompted_image` and `upscaling`, with products of the image's side split (see `decoder_kernels`). What
 is kept of a prompt between the kernels are its rows, written once, and a scale a position. All that is linear in the
 prompt's values is combined with the weights after it at load, so that one product a layer gives every projection of
-every row. Products of tokens alone stay a library's, in float32. Imported where there is a GPU.
+every row. Tokens alone are `fused_tokens`'. Imported where there is a GPU.
 
 Legend: B prompts, T tokens of a prompt, H heads, d channels a head, D = H d, C channels, N positions, L layers, R rows,
 E channels of all projections of a row, M masks, K and c channels after the first and the second upscaling convolution.
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from model import decoder_kernels, mask_kernels
 from model.config import ModelConfig
+from model.fused_tokens import FusedTokens
 from model.shared_image import ImageSide, Parts, SharedImage, SharedParts
 from model.upscaling import MaskUpscaler
 
@@ -84,18 +85,15 @@ class _Following:
 
 
 class FusedDecoder:
-    """A decoder's image side with its weights combined as the kernels take them; they must not change afterwards.
+    """A decoder whose weights of the image side are combined as the kernels take them; they must not change later."""
 
-    tokens  of a prompt
-    """
-
-    def __init__(self, side: ImageSide, upscaler: MaskUpscaler, config: ModelConfig, *, tokens: int) -> None:
-        self.side, self.upscaler, self.tilings = side, upscaler, TILINGS
-        self.layers, self.tokens, self.masks = len(side.image_to_token), tokens, config.multimask_outputs
+    def __init__(self, side: ImageSide, upscaler: MaskUpscaler, config: ModelConfig, tokens: FusedTokens) -> None:
+        self.side, self.upscaler, self.tilings, self._token_side = side, upscaler, TILINGS, tokens
+        self.layers, self.tokens, self.masks = len(side.image_to_token), tokens.count, config.multimask_outputs
         self.heads, self.inner, self.channels = config.decoder_heads, config.decoder_dim // 2, config.decoder_dim
         self.grid = config.grid_side
         self.positions = config.grid_side**2
-        self.padded = _power_of_2(tokens)
+        self.padded = _power_of_2(self.tokens)
         self.second = in_parts(upscaler.second)
         self.place_keys = [in_parts(each.place_keys_HdN.flatten(0, 1)) for each in side.token_to_image[1:]]
         self.place_queries = [in_parts(each.place_queries_HdN.flatten(0, 1)) for each in side.image_to_token[1:]]
@@ -133,6 +131,11 @@ class FusedDecoder:
     def image(self, shared: SharedImage, prompts: int) -> FusedImage:
         return FusedImage(self, shared, prompts)
 
+    def answers(self, shared: SharedImage, coords_B2: Tensor) -> tuple[Tensor, Tensor, FusedImage]:
+        """`FusedTokens.answers` to points of a crop, and the image as each of them sees it."""
+        seen = self.image(shared, len(coords_B2))
+        return *self._token_side.answers(coords_B2, seen), seen
+
 
 class FusedImage:
     """In place of `PromptedImage`, with working memory of its own."""
@@ -155,8 +158,8 @@ class FusedImage:
         self.vectors_XYE = like.new_empty(0)
         """See `decoder_kernels`, after the last layer that was passed."""
 
-    def token_to_image(self, index: int, placed_BTC: Tensor) -> Tensor:
-        """See `PromptedImage.token_to_image`."""
+    def look(self, index: int, placed_BTC: Tensor) -> Tensor:
+        """`PromptedImage.token_to_image` before its projection, and without its `value_shift_D`: (B, T, D)."""
         weights = self.decoder.side.token_to_image[index]
         queries_BTD = weights.attention.q_proj(placed_BTC).contiguous()
         out_BTD = torch.empty_like(queries_BTD)
@@ -164,7 +167,7 @@ class FusedImage:
             self._look_at_shared(queries_BTD, out_BTD)
         else:
             self._look(index, queries_BTD, out_BTD)
-        return weights.attention.out_proj(out_BTD + weights.value_shift_D)
+        return out_BTD
 
     def image_to_token(self, index: int, placed_BTC: Tensor, tokens_BTC: Tensor) -> None:
         """See `PromptedImage.image_to_token`."""
@@ -177,7 +180,8 @@ class FusedImage:
             self._answer(index, keys_BTD, values_BTD)
         self._values.append(values_BTD.flatten(0, 1).unflatten(1, (self.decoder.heads, -1)).transpose(0, 1))
         following = self.decoder.following[index]
-        self.vectors_XYE = torch.baddbmm(following.shifts, torch.cat(self._values), following.weights)
+        values_XYd = self._values[0] if index == 0 else torch.cat(self._values)
+        self.vectors_XYE = torch.baddbmm(following.shifts, values_XYd, following.weights)
         self._measure(index, weights.norm.eps)
 
     def fill(self, out_BMhw: Tensor, weights_BMc: Tensor, live_BM: Tensor, cells_hw: tuple[int, int]) -> None:
@@ -188,17 +192,18 @@ class FusedImage:
         decoder, (height, width) = self.decoder, cells_hw
         upscaler, tiling, fine = decoder.upscaler, decoder.tilings.form_masks, self.shared.fine
         B, M, c = weights_BMc.shape
-        out_BMhw[:, :, 4 * height :] = 0
-        out_BMhw[:, :, : 4 * height, 4 * width :] = 0
+        out_BMhw[:, :, 4 * height :].zero_()
+        out_BMhw[:, :, : 4 * height, 4 * width :].zero_()
+        inside = slice(0, height * decoder.grid)
         first_shift = upscaler.first_shift_E if fine is None else fine.first_NE
         second_shift = upscaler.second_shift if fine is None else fine.second_NfK
         positions = min(tiling.positions, max(16, _power_of_2(height * width)))
         form_masks[_per(height * width, positions), B](
-            live_BM.to(torch.uint8), *self.rows_BNR, self.scale_LBN[-1],
-            *in_parts(self.vectors_XYE[..., decoder.channels + 2 * decoder.inner :]), self.shared.upscaled_NE,
+            live_BM.view(torch.uint8), *(each[:, inside] for each in self.rows_BNR), self.scale_LBN[-1, :, inside],
+            self.vectors_XYE[..., decoder.channels + 2 * decoder.inner :], self.shared.upscaled_NE[inside],
             first_shift, upscaler.norm.weight, upscaler.norm.bias, *decoder.second, second_shift,
-            weights_BMc, out_BMhw, B, height, width, upscaler.norm.eps,
-            T=decoder.tokens, N=decoder.positions, g=decoder.grid,
+            weights_BMc, out_BMhw[:, :, : 4 * height, : 4 * width], B, height, width, upscaler.norm.eps,
+            T=decoder.tokens, E=self.vectors_XYE.shape[2], N=decoder.positions, g=decoder.grid,
             R=self.rows_BNR[0].shape[2], M=M, K=decoder.channels // 4, c=c, FINE=fine is not None,
             TOKENS=decoder.padded, RP=_power_of_2(self.rows_BNR[0].shape[2]), MASKS=max(4, _power_of_2(M)),
             POSITIONS=positions, num_warps=tiling.warps, num_stages=tiling.stages,
@@ -243,20 +248,20 @@ class FusedImage:
         outs_high, outs_low = parts.outs[0]
         kernels.answer_from_shared[_per(self.decoder.positions, sizes["POSITIONS"]), _per(B, tiling.prompts)](
             keys_BTD, values_BTD, layers[0].queries_HdN, outs_high, outs_low, parts.square_LN, parts.shifts[0],
-            *self._first(1),
-            self._linear_LPBN, B, self._factor(), R=self.rows_BNR[0].shape[2], LAYERS=self.decoder.layers,
-            PARTS=self._parts, TOKENS=self.decoder.padded, PROMPTS=tiling.prompts, WIDTH=max(16, sizes["d"]),
-            STACK=_power_of_2(self.decoder.layers), **sizes,
+            *self._first(1), self._linear_LPBN[:, 0], B, self._factor(), R=self.rows_BNR[0].shape[2],
+            LAYERS=self.decoder.layers, PARTS=self._parts, TOKENS=self.decoder.padded, PROMPTS=tiling.prompts,
+            WIDTH=max(16, sizes["d"]), STACK=_power_of_2(self.decoder.layers), **sizes,
         )  # fmt: skip
 
     def _measure(self, index: int, eps: float) -> None:
-        tiling, used = self.decoder.tilings.measure, (index + 1) * self._rows
+        tiling, used, parts = self.decoder.tilings.measure, (index + 1) * self._rows, 1 + index * self._groups
         sizes, B = self._sizes(tiling), self.scale_LBN.shape[1]
         del sizes["H"], sizes["d"]
         kernels.measure[B, tiling.programs](
-            *self._first(index + 1), self.vectors_XYE, self._linear_LPBN, self.scale_LBN, B, eps,
+            *self._first(index + 1), self.vectors_XYE[..., : self.decoder.channels],
+            self._linear_LPBN[index, :parts], self.scale_LBN[max(index - 1, 0)], self.scale_LBN[index], B, eps,
             C=self.decoder.channels, E=self.vectors_XYE.shape[2], R=used, ALL=self.rows_BNR[0].shape[2],
-            LAYER=index, PARTS=self._parts, USED=1 + index * self._groups, TOKENS=self.decoder.padded,
+            LAYER=index, PARTS=parts, TOKENS=self.decoder.padded,
             RP=_power_of_2(used), CHANNELS=min(tiling.others, self.decoder.channels), PER=self._per_program(tiling),
             **sizes,
         )  # fmt: skip
@@ -268,9 +273,9 @@ class FusedImage:
         B, T, _ = queries_BTD.shape
         kernels.look[decoder.heads // heads, _per(B, tiling.prompts)](
             queries_BTD, *parts.keys[index - 1], *decoder.place_keys[index - 1], *parts.values[index - 1],
-            self.vectors_XYE, *self._first(index), self.scale_LBN, out_BTD, B, self._factor(),
-            decoder.channels, decoder.channels + decoder.inner,
-            E=self.vectors_XYE.shape[2], R=used, ALL=self.rows_BNR[0].shape[2], SEEN=decoder.tokens, LAYER=index,
+            self.vectors_XYE[..., decoder.channels : decoder.channels + 2 * decoder.inner], *self._first(index),
+            self.scale_LBN[index - 1], out_BTD, B, self._factor(), decoder.inner,
+            E=self.vectors_XYE.shape[2], R=used, ALL=self.rows_BNR[0].shape[2], SEEN=decoder.tokens,
             TOKENS=_power_of_2(T), ROW_TOKENS=decoder.padded, RP=_power_of_2(used), PROMPTS=tiling.prompts,
             HEADS=heads, **(sizes | {"T": T}),
         )  # fmt: skip
@@ -280,8 +285,9 @@ class FusedImage:
         sizes, used, heads, B = self._sizes(tiling), index * self._rows, self._heads(tiling), len(keys_BTD)
         kernels.answer[self._groups, _per(B, tiling.prompts), tiling.programs](
             keys_BTD, values_BTD, *parts.queries[index - 1], *decoder.place_queries[index - 1], *parts.outs[index],
-            parts.shifts[index], self.vectors_XYE, *self._first(index + 1), self.scale_LBN, self._linear_LPBN,
-            B, self._factor(), decoder.channels + 2 * decoder.inner,
+            parts.shifts[index], self.vectors_XYE[..., decoder.channels + 2 * decoder.inner :],
+            *self._first(index + 1), self.scale_LBN[index - 1],
+            self._linear_LPBN[index:, 1 + (index - 1) * self._groups : 1 + index * self._groups], B, self._factor(),
             E=self.vectors_XYE.shape[2], R=used, ALL=self.rows_BNR[0].shape[2], LAYER=index, LAYERS=decoder.layers,
             PARTS=self._parts, TOKENS=decoder.padded, RP=_power_of_2(used), PROMPTS=tiling.prompts, HEADS=heads,
             PER=self._per_program(tiling), **sizes,

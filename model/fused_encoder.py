@@ -118,15 +118,28 @@ def patches(images_B3SS: Tensor, layer: nn.Conv2d) -> Tensor:
     return F.linear(squares.reshape(B, g, g, -1), layer.weight.flatten(1), layer.bias)
 
 
-def add_and_norm(x_TC: Tensor, update: tuple[Tensor, Tensor] | None, norm: nn.LayerNorm, form: Form) -> Tensor:
-    """x += y + bias, in place, for an `update` of y (T, C) and bias (C); the norm of x as an operand."""
+def add_and_norm(
+    x_TC: Tensor,
+    update: tuple[Tensor, Tensor] | None,
+    norm: nn.LayerNorm,
+    form: Form,
+    placed: tuple[Tensor, Tensor] | None = None,
+    *,
+    keeps: bool = True,
+) -> Tensor:
+    """The norm of x as an operand, or of x + y + bias for an `update` of y (T, C) and bias (C).
+
+    placed  places (T, C), and where the norm with those added is written
+    keeps   whether x becomes the sum
+    """
     T, C = x_TC.shape
     y_TC, bias_C = update or (x_TC, x_TC)
     out_TK, columns = form.operand(T, C, x_TC), _power_of_2(C)
-    rows = max(1, LANES // columns)
+    rows, (places_TC, placed_TC) = max(1, LANES // columns), placed or (x_TC, x_TC)
     kernels.add_and_norm[_per(T, rows),](
-        x_TC, y_TC, bias_C, norm.weight, norm.bias, out_TK, T, C, norm.eps,
-        ADDS=update is not None, PARTS=form.parts, ROWS=rows, COLUMNS=columns, num_warps=8, enable_fp_fusion=False,
+        x_TC, y_TC, bias_C, norm.weight, norm.bias, out_TK, places_TC, placed_TC, T, C, norm.eps,
+        ADDS=update is not None, KEEPS=keeps, PLACES=placed is not None, PARTS=form.parts, ROWS=rows,
+        COLUMNS=columns, num_warps=8, enable_fp_fusion=False,
     )  # fmt: skip
     return out_TK
 

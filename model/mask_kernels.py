@@ -11,17 +11,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from model.decoder_kernels import add_product, parts, vectors_of
 from model.encoder_kernels import gelu
+from model.row_functions import add_product, parts, vectors_of
 
 
 @triton.jit(do_not_specialize=["height", "width"])
 def form_masks(
-    live, rows_high, rows_low, scale, upscaled_high, upscaled_low, shared, first_shift, norm_weight, norm_bias,
+    live, rows_high, rows_low, scale, vectors, shared, first_shift, norm_weight, norm_bias,
     second_high, second_low, second_shift, hyper, out, B, height, width, eps,
-    T: tl.constexpr, N: tl.constexpr, g: tl.constexpr, R: tl.constexpr, M: tl.constexpr, K: tl.constexpr,
-    c: tl.constexpr, FINE: tl.constexpr, TOKENS: tl.constexpr, RP: tl.constexpr, MASKS: tl.constexpr,
-    POSITIONS: tl.constexpr,
+    T: tl.constexpr, E: tl.constexpr, N: tl.constexpr, g: tl.constexpr, R: tl.constexpr, M: tl.constexpr,
+    K: tl.constexpr, c: tl.constexpr, FINE: tl.constexpr, TOKENS: tl.constexpr, RP: tl.constexpr,
+    MASKS: tl.constexpr, POSITIONS: tl.constexpr,
 ):  # fmt: skip
     """Logits of all masks of a prompt, at POSITIONS of the first height x width positions, if one of them is live.
 
@@ -29,7 +29,7 @@ def form_masks(
     scale          (B, N), of the last layer
     shared         (N, 4 K)
     first_shift    (4 K), or with FINE maps (N, 4 K)
-    upscaled       ((layer, head), B T, 4 K), what each row adds to the first convolution
+    vectors        ((layer, head), B T, E), whose first 4 K channels are what each row adds to the first convolution
     second         (K, 4 c)
     second_shift   (4 c), or with FINE maps (N, 4, 4 c)
     hyper          (B, M, c)
@@ -57,10 +57,14 @@ def form_masks(
     weight = tl.load(hyper + (b * M + mask_of) * c + j[:, None] % c, mask=chosen, other=0.0)
     weight_high, weight_low = parts(weight)
     for cell in range(0, 4):
-        high = vectors_of(upscaled_high, b, cell * K, B, T, 4 * K, TOKENS, R, RP, 1, K)
-        low = vectors_of(upscaled_low, b, cell * K, B, T, 4 * K, TOKENS, R, RP, 1, K)
-        first = tl.load(shared + n[:, None] * (4 * K) + cell * K + k[None, :], mask=here[:, None], other=0.0)
-        first = add_product(first, row_high, row_low, high, low) * factors
+        # Split between the products, of which the last needs what is left: a quarter fewer spills than split before.
+        each = vectors_of(vectors, b, cell * K, B, T, E, TOKENS, R, RP, 1, K)
+        high = each.to(tl.bfloat16)
+        first = tl.dot(row_low, high, tl.zeros([POSITIONS, K], tl.float32))
+        first = tl.dot(row_high, high, first)
+        first = tl.dot(row_high, (each - high.to(tl.float32)).to(tl.bfloat16), first)
+        first += tl.load(shared + n[:, None] * (4 * K) + cell * K + k[None, :], mask=here[:, None], other=0.0)
+        first *= factors
         if FINE:
             first += tl.load(first_shift + n[:, None] * (4 * K) + cell * K + k[None, :], mask=here[:, None], other=0.0)
         else:
@@ -71,8 +75,8 @@ def form_masks(
         high, low = parts(gelu(first * tl.load(norm_weight + k)[None, :] + tl.load(norm_bias + k)[None, :]))
         finer = add_product(tl.zeros([POSITIONS, 4 * c], tl.float32), high, low, second_high, second_low)
         if FINE:
-            at = (n[:, None] * 4 + cell) * (4 * c) + j[None, :]
-            finer += tl.load(second_shift + at, mask=here[:, None], other=0.0)
+            finer_at = (n[:, None] * 4 + cell) * (4 * c) + j[None, :]
+            finer += tl.load(second_shift + finer_at, mask=here[:, None], other=0.0)
         else:
             finer += tl.load(second_shift + j)[None, :]
         high, low = parts(gelu(finer))

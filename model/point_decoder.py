@@ -112,11 +112,12 @@ class PointDecoder:
         """None on a CPU, in fp32, without Triton, and for sizes that no released model has."""
         if self._on_cpu or precision not in FORMS or find_spec("triton") is None:
             return None
-        from model.fused_decoder import FusedDecoder, fits  # who has no GPU never imports Triton
+        from model.fused_decoder import FusedDecoder, FusedTokens, fits  # who has no GPU never imports Triton
 
         if not fits(sam.config):
             return None
-        return FusedDecoder(self._image_side, self._upscaler, sam.config, tokens=self._tokens)
+        tokens = FusedTokens(sam.prompt_encoder, sam.mask_decoder, self._image_side.token_to_image, self._wanted_T)
+        return FusedDecoder(self._image_side, self._upscaler, sam.config, tokens)
 
     @property
     def _tokens(self) -> int:
@@ -177,6 +178,9 @@ class PointDecoder:
         return self._answer(*asked, None)
 
     def _answer(self, image: SharedImage, coords_B2: Tensor, rows_BRN: Tensor | None) -> _Answered:
+        """`rows_BRN` as `PromptedImage` takes them, or None for some of its own."""
+        if self.fused is not None:
+            return _Answered(*self.fused.answers(image, coords_B2))
         tokens_BTC, seen = self._attend(image, coords_B2, rows_BRN)
         scores_BM = self._decoder.predicted_iou(tokens_BTC)[:, 1:]
         return _Answered(scores_BM, self._mask_weights(tokens_BTC), seen)
@@ -188,17 +192,11 @@ class PointDecoder:
         layers = self._decoder.transformer.two_way_layers()
         return block, len(layers) * layers[0].cross_attn_image_to_token.heads * self._tokens, self._g**2
 
-    def _seen(self, image: SharedImage, coords_B2: Tensor, rows_BRN: Tensor | None) -> Seen:
-        """`rows_BRN` as `PromptedImage` takes them, or None for some of its own."""
-        B = len(coords_B2)
-        if self.fused is not None:
-            return self.fused.image(image, B)
-        rows_BRN = self._rows(B, coords_B2) if rows_BRN is None else rows_BRN
-        return PromptedImage(image, self._image_side, rows_BRN, chunk=self._chunk)
-
-    def _attend(self, image: SharedImage, coords_B2: Tensor, rows_BRN: Tensor | None) -> tuple[Tensor, Seen]:
+    def _attend(self, image: SharedImage, coords_B2: Tensor, rows_BRN: Tensor | None) -> tuple[Tensor, PromptedImage]:
         """The transformer: tokens of scores and wanted masks (B, 1 + M, C), and the image as each prompt sees it."""
-        transformer, seen = self._decoder.transformer, self._seen(image, coords_B2, rows_BRN)
+        rows_BRN = self._rows(len(coords_B2), coords_B2) if rows_BRN is None else rows_BRN
+        seen = PromptedImage(image, self._image_side, rows_BRN, chunk=self._chunk)
+        transformer = self._decoder.transformer
         tokens_BTC = places_BTC = self._prompt_tokens(coords_B2)
         for index, layer in enumerate(transformer.two_way_layers()):
             tokens_BTC = layer.attend_to_self(tokens_BTC, places_BTC)

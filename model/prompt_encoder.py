@@ -93,23 +93,25 @@ class PromptEncoder(nn.Module):
             parts = [dense_PCgg.new_zeros(P, 0, dense_PCgg.shape[1])]
         return torch.cat(parts, dim=1), dense_PCgg.expand(P, -1, -1, -1)
 
-    def _encode(self, coords: Tensor) -> Tensor:
+    def places(self, coords: Tensor) -> Tensor:
+        """(..., 2) -> (..., C): the position encodings of points."""
         # Pixel centres; the division happens in the caller's precision (float64 from the generator) before float32.
         return self.pe_layer(((coords + 0.5) / self.input_side).float())
 
     def _embed_points(self, coords_PK2: Tensor, labels_PK: Tensor) -> Tensor:
-        embedded_PKC = self._encode(coords_PK2)
+        embedded_PKC = self.places(coords_PK2)
         labels_PK1 = labels_PK[..., None]
         embedded_PKC = torch.where(labels_PK1 == NOT_A_POINT, self.not_a_point_embed.weight, embedded_PKC)
         for kind in (BACKGROUND, FOREGROUND):
-            embedded_PKC = embedded_PKC + (labels_PK1 == kind) * self._kind_1C(kind)
+            embedded_PKC = embedded_PKC + (labels_PK1 == kind) * self.kind_1C(kind)
         return embedded_PKC
 
     def _embed_boxes(self, boxes_P4: Tensor) -> Tensor:
-        corners_P2C = self._encode(boxes_P4.reshape(-1, 2, 2))
-        return corners_P2C + torch.cat([self._kind_1C(BOX_TOP_LEFT), self._kind_1C(BOX_BOTTOM_RIGHT)])
+        corners_P2C = self.places(boxes_P4.reshape(-1, 2, 2))
+        return corners_P2C + torch.cat([self.kind_1C(BOX_TOP_LEFT), self.kind_1C(BOX_BOTTOM_RIGHT)])
 
-    def _kind_1C(self, kind: int) -> Tensor:
+    def kind_1C(self, kind: int) -> Tensor:
+        """What is added to points of that kind."""
         return self.point_embeddings[kind].get_parameter("weight")
 
     def _embed_masks(self, masks_P1hw: Tensor | None) -> Tensor:

@@ -16,3 +16,5 @@ os.environ.update({"RAY_worker_niceness": "0"})  # Ray's own is 15, which on a b
 os.environ.pop("RAY_ADDRESS", None)
 # By default threads of OpenMP spin while they wait for each other: where all cores are busy, for seconds a process.
 os.environ["OMP_WAIT_POLICY"] = "passive"
+# Those of numpy's products always do.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"

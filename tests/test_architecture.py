@@ -77,6 +77,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "model/encoder_kernels.py",
         "model/decoder_kernels.py",
         "model/mask_kernels.py",
+        "model/row_functions.py",
     ),
     "transformers": ("model/sam3_encoder.py",),
     "torch": ("model/", "pipeline/masks/", "pipeline/work/device.py", "pipeline/api/dataset.py", "jobs/"),
@@ -208,7 +209,7 @@ of_runs = ("exports", "export_readers", "finish", "planning", "report", "synthet
 of_peers = ("small_models",)
 WITH_TRITON = (
     *("on_gpu", "gpu_kernels", "encoder_kernels", "fused_encoder"),
-    *("decoder_kernels", "mask_kernels", "fused_decoder"),
+    *("decoder_kernels", "mask_kernels", "row_functions", "fused_decoder", "fused_tokens"),
 )
 paths = [path for path in paths if path.stem not in WITH_TRITON]
 paths += [path for path in pathlib.Path("benchmarks").glob("*.py") if path.stem not in of_runs + of_peers]

@@ -1,6 +1,7 @@
 """Compile the kernels for an H100, and print as JSON what their machine code needs. No GPU is asked.
 
-In a process of its own: where Triton interprets, it compiles nothing. `docs/gpu.md` has its figures.
+In a process of its own: where Triton interprets, it compiles nothing. `docs/gpu.md` has its figures. All are read by
+the compiler; those of a NAME, or all, are compiled, and the others have null for figures.
 
     python -m tests.gpu.compile_kernels [NAME ...]
 
@@ -11,24 +12,27 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
 import triton
+from triton._C.libtriton import ir
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import JITFunction
 
-from model.config import CONFIGS
-from model.fused_decoder import TILINGS, Tilings
+from model.config import CONFIGS, MODELS
+from model.first_values import without_first_values
 from model.fused_encoder import FusedEncoder, standardised
 from model.image_encoder import ImageEncoder
 from model.point_decoder import PointDecoder
@@ -58,6 +62,8 @@ TYPES = {
     torch.int32: "*i32",
     torch.int64: "*i64",
 }
+INSTRUCTION = 16
+"""Bytes of one."""
 H100 = GPUTarget("cuda", 90, 32)
 POINTERS = {
     **dict.fromkeys(("logits", "y_weight", "x_weight"), "*fp32"),
@@ -78,27 +84,78 @@ LAUNCHES: dict[str, tuple[dict[str, int], int]] = {
 """Constants and warps, as `on_gpu` launches them."""
 
 
-def compiled(launch: Launch) -> dict[str, int]:
+def compiled(launches: dict[str, Launch]) -> dict[str, dict[str, int]]:
     """Registers, instructions of spills, those of a product and sum in one, and bytes of shared memory."""
+    built = {name: _built(launch) for name, launch in launches.items()}
+    codes = {name: _code(each.asm["cubin"]) for name, each in built.items()}
+    # All at once: to begin takes the disassembler half a second.
+    instructions = iter(_disassembled(b"".join(codes.values())))
+    needs: dict[str, dict[str, int]] = {}
+    for name, code in codes.items():
+        own = "\n".join(islice(instructions, len(code) // INSTRUCTION))
+        needs[name] = {
+            "registers": _registers(built[name].asm["cubin"]),
+            "spills": len(re.findall(r"\b(?:STL|LDL)\b", own)),
+            "fma": len(re.findall(r"\bFFMA\b", own)),
+            "shared": built[name].metadata.shared,
+        }
+    return needs
+
+
+def _built(launch: Launch) -> Any:
+    return triton.compile(_source(launch), target=H100, options=launch.options)
+
+
+def read(launch: Launch) -> None:
+    """By the compiler's first step alone, which is where most of what it refuses is refused: some 0.05 s.
+
+    raises  triton.compiler.errors.CompilationError
+    """
+    backend: Any = make_backend(H100)
+    context = ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    options: Any = backend.parse_options(launch.options)
+    functions, modules = backend.get_codegen_implementation(options), backend.get_module_map()
+    _source(launch).make_ir(H100, options, functions, modules, context)
+
+
+def _source(launch: Launch) -> Any:
     names: list[str] = launch.kernel.arg_names
     signature = {each: launch.types.get(each, "i32") for each in names} | dict.fromkeys(launch.constants, "constexpr")
     values = {(names.index(each),): value for each, value in launch.constants.items()}
     # Pointers of torch are multiples of 16; sizes are not specialised.
     attributes = {(i,): [["tt.divisibility", 16]] for i, each in enumerate(names) if signature[each].startswith("*")}
-    source = ASTSource(launch.kernel, signature, values, attributes)
-    built: Any = triton.compile(source, target=H100, options=launch.options)
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(built.asm["cubin"])
+    return ASTSource(launch.kernel, signature, values, attributes)
+
+
+def _code(cubin: bytes) -> bytes:
+    """The section of an ELF file that holds a kernel's instructions."""
+    (headers,), (size, count, names) = struct.unpack_from("<Q", cubin, 0x28), struct.unpack_from("<HHH", cubin, 0x3A)
+    sections = [struct.unpack_from("<IIQQQQ", cubin, headers + i * size) for i in range(count)]
+    [found] = [each for each in sections if cubin.startswith(b".text.", sections[names][4] + each[0])]
+    return cubin[found[4] : found[4] + found[5]]
+
+
+def _disassembled(code: bytes) -> list[str]:
+    """Instructions of an H100."""
+    with tempfile.NamedTemporaryFile(suffix=".bin") as file:
+        file.write(code)
         file.flush()
-        usage, code = (_dumped(option, file.name) for option in ("--dump-resource-usage", "--dump-sass"))
+        listing = _said("nvdisasm", "--binary", "SM90", file.name)
+    instructions = re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(.*;)", listing, re.MULTILINE)
+    assert len(instructions) == len(code) // INSTRUCTION
+    return instructions
+
+
+def _registers(cubin: bytes) -> int:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        usage = _said("cuobjdump", "--dump-resource-usage", file.name)
     found = re.search(r"REG:(\d+)", usage)
     assert found, usage
-    return {
-        "registers": int(found[1]),
-        "spills": len(re.findall(r"\b(?:STL|LDL)\b", code)),
-        "fma": _fused(code),
-        "shared": built.metadata.shared,
-    }
+    return int(found[1])
 
 
 def mask_launches() -> dict[str, Launch]:
@@ -135,7 +192,7 @@ def encoder_launches() -> dict[str, Launch]:
         return f"{kernel.__name__}{what}{form}"
 
     config = replace(CONFIGS["vit_h"], depth=2, global_blocks=(1,))
-    with torch.device("meta"):
+    with torch.device("meta"), without_first_values():
         sam, images_13SS = Sam(config), torch.empty(1, 3, 1024, 1024)
         pixels_HW3 = torch.empty(1500, 2250, 3, dtype=torch.uint8)
     with noted(name_of) as made:
@@ -145,23 +202,24 @@ def encoder_launches() -> dict[str, Launch]:
     return made
 
 
-def decoder_launches(tilings: Tilings = TILINGS) -> dict[str, Launch]:
-    """Of the decoder of released sizes, as `fused_decoder` launches them. `look` is met twice: for all tokens of a
-    prompt, and for the wanted ones; `measure` after each layer."""
-    sizes = "T", "LAYER", "FINE"
+def decoder_launches() -> dict[str, Launch]:
+    """Of the decoder of released sizes, SAM's and with T=8 SAM 2's, as `fused_decoder` launches them. `look` is met
+    twice: for all tokens of a prompt, and for the wanted ones; `measure` after each layer."""
+    sizes = "T", "LAYER", "FINE", "PLACES"
 
     def name_of(kernel: Any, constants: dict[str, Any], _types: dict[str, str]) -> str:
         return " ".join([kernel.__name__, *(f"{size}={constants[size]}" for size in sizes if size in constants)])
 
-    config = replace(CONFIGS["vit_b"], depth=1, global_blocks=(0,))
-    with torch.device("meta"):
-        sam, embedding_1Cgg = Sam(config), torch.empty(1, 256, 64, 64)
-        decoder = PointDecoder(sam, "bf16x3")
-        assert decoder.fused is not None
-        decoder.fused.tilings = tilings
-        shared, coords_P2 = decoder.share(embedding_1Cgg), torch.empty(256, 2)
-        with noted(name_of) as made:
-            decoder.decode(shared, coords_P2, pred_iou_thresh=0, cells_hw=(43, 64))
+    with noted(name_of) as made:
+        for config in (replace(CONFIGS["vit_b"], depth=1, global_blocks=(0,)), MODELS["sam2.1_tiny"]):
+            with torch.device("meta"), without_first_values():
+                sam, coords_P2 = Sam(config), torch.empty(256, 2)
+                embedding_1Cgg, fine = torch.empty(1, 256, 64, 64), None
+                if config.fine_features:
+                    fine = torch.empty(1, 32, 256, 256), torch.empty(1, 64, 128, 128)
+                decoder = PointDecoder(sam, "bf16x3")
+                shared = decoder.share(embedding_1Cgg, fine)
+                decoder.decode(shared, coords_P2, pred_iou_thresh=0, cells_hw=(43, 64))
     return made
 
 
@@ -171,16 +229,16 @@ def _type(value: Any) -> str:
     return "fp32" if isinstance(value, float) else "i32"
 
 
-def _fused(code: str) -> int:
-    return len(re.findall(r"\bFFMA\b", code))
-
-
-def _dumped(option: str, path: str) -> str:
-    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-    return subprocess.run([tool, option, path], capture_output=True, text=True, check=True).stdout
+def _said(tool: str, *arguments: str) -> str:
+    """By one of the tools that Triton brings."""
+    path = Path(triton.__file__).parent / "backends/nvidia/bin" / tool
+    return subprocess.run([path, *arguments], capture_output=True, text=True, check=True).stdout
 
 
 if __name__ == "__main__":
     launches = mask_launches() | encoder_launches() | decoder_launches()
     chosen = sys.argv[1:] or list(launches)
-    json.dump({name: compiled(launches[name]) for name in chosen}, sys.stdout, indent=1)
+    for name in launches.keys() - set(chosen):
+        read(launches[name])
+    needs = compiled({name: launches[name] for name in chosen})
+    json.dump({name: needs.get(name) for name in launches}, sys.stdout, indent=1)

@@ -3,9 +3,9 @@
     python -m tests.gpu.decoder_on_a_card [KERNEL ...]
 
 Released sizes, 1,024 points of one crop, random weights. First each pass is held to the plain decoder's in float32,
-which also gets the tokens right for the next. Then every kernel is timed, and so are its other tilings (of the KERNELs
-named, or of all), each with its distance from the first one's masks. At the end the whole decoder is timed, beside the
-plain one. Needs torch, Triton and numpy alone. Ends with an error if a pass is off.
+which also gets the tokens right for the next; so are those of SAM 2's decoder. Then every kernel is timed, and so are
+its other tilings (of the KERNELs named, or of all), each with its distance from the first one's masks. At the end the
+whole decoder is timed, beside the plain one. Needs torch, Triton and numpy alone. Ends with an error if a pass is off.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
-from model.config import CONFIGS
-from model.fused_decoder import TILINGS, FusedDecoder, Tiling, Tilings
+from model.config import CONFIGS, MODELS, ModelConfig
+from model.fused_decoder import TILINGS, FusedDecoder, FusedImage, Tiling, Tilings
 from model.point_decoder import FUSED_BLOCK, PointDecoder
 from model.prompted_image import PromptedImage
 from model.sam import Sam
@@ -97,8 +97,8 @@ class Launched:
     @property
     def tiling(self) -> str:
         """Its name."""
-        last = self.options.get("LAYER") == CONFIG.decoder_depth
-        return "last_look" if last else self.kernel.__name__
+        fewer = self.options.get("SEEN", 0) > self.options.get("T", 0)
+        return "last_look" if fewer else self.kernel.__name__
 
     def __call__(self) -> None:
         launch(self.kernel, *self.args, **self.options)
@@ -114,10 +114,10 @@ def seen_launches(by: Callable[[Launched], None]) -> Iterator[None]:
         JITFunction.run = launch  # type: ignore[method-assign]
 
 
-def random_sam(device: str) -> Sam:
+def random_sam(device: str, config: ModelConfig = CONFIG) -> Sam:
     """As the tests have it: weights large enough that every part shows."""
     torch.manual_seed(11)
-    sam = Sam(CONFIG).eval().requires_grad_(requires_grad=False)
+    sam = Sam(config).eval().requires_grad_(requires_grad=False)
     for module in sam.modules():
         for parameter in module.parameters(recurse=False):
             size = parameter.shape[-1] ** -0.5 if parameter.dim() > 1 else 0.1
@@ -174,6 +174,12 @@ def off(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
+def looked(decoder: PointDecoder, fused: FusedImage, index: int, placed_BTC: Tensor) -> Tensor:
+    """As `PromptedImage.token_to_image` gives it."""
+    weights = decoder._image_side.token_to_image[index]
+    return weights.attention.out_proj(fused.look(index, placed_BTC) + weights.value_shift_D)
+
+
 def passes(decoder: PointDecoder, image: SharedImage, coords_B2: Tensor) -> Iterator[tuple[str, float]]:
     """How far each pass is from the plain decoder's, which is given the same tokens."""
     transformer, g, B = decoder._decoder.transformer, CONFIG.grid_side, len(coords_B2)
@@ -183,7 +189,7 @@ def passes(decoder: PointDecoder, image: SharedImage, coords_B2: Tensor) -> Iter
     for index, layer in enumerate(transformer.two_way_layers()):
         tokens = layer.attend_to_self(tokens, places)
         attended = plain.token_to_image(index, tokens + places)
-        yield f"look {index}", off(fused.token_to_image(index, tokens + places), attended)
+        yield f"look {index}", off(looked(decoder, fused, index, tokens + places), attended)
         tokens = layer.norm2(tokens + attended)
         tokens = layer.norm3(tokens + layer.mlp(tokens))
         plain.image_to_token(index, tokens + places, tokens)
@@ -191,7 +197,7 @@ def passes(decoder: PointDecoder, image: SharedImage, coords_B2: Tensor) -> Iter
         yield f"answer and measure {index}", off(fused.scale_LBN[index], plain.scale_BN)
     tokens, places = (each.index_select(1, decoder._wanted_T) for each in (tokens, places))
     attended = plain.token_to_image(len(transformer.layers), tokens + places)
-    yield "last look", off(fused.token_to_image(len(transformer.layers), tokens + places), attended)
+    yield "last look", off(looked(decoder, fused, len(transformer.layers), tokens + places), attended)
     weights = decoder._mask_weights(transformer.norm_final_attn(tokens + attended))
     theirs = torch.zeros(B, CONFIG.multimask_outputs, 4 * g, 4 * g, device=coords_B2.device)
     ours, live = torch.full_like(theirs, torch.nan), torch.ones_like(theirs[:, :, 0, 0], dtype=torch.bool)
@@ -199,6 +205,15 @@ def passes(decoder: PointDecoder, image: SharedImage, coords_B2: Tensor) -> Iter
     live[1::2] = False
     fused.fill(ours, weights, live, CELLS_HW)
     yield "masks", off(ours[::2], theirs[::2])
+
+
+def passes_of_sam_2(device: str, coords_B2: Tensor) -> Iterator[tuple[str, float]]:
+    """The same of a decoder with one token more, and with fine maps."""
+    g, C = CONFIG.grid_side, CONFIG.decoder_dim
+    decoder = PointDecoder(random_sam(device, MODELS["sam2.1_tiny"]), "bf16x3")
+    fine = torch.randn(1, C // 8, 4 * g, 4 * g, device=device), torch.randn(1, C // 4, 2 * g, 2 * g, device=device)
+    image = decoder.share(torch.randn(1, C, g, g, device=device), fine)
+    return ((f"SAM 2, {name}", error) for name, error in passes(decoder, image, coords_B2))
 
 
 def masks_of(decoder: PointDecoder, image: SharedImage, coords_B2: Tensor) -> tuple[Tensor, list[Launched]]:
@@ -259,7 +274,7 @@ def main() -> None:
         coords_P2 = torch.rand(POINTS, 2, dtype=torch.float64, device="cuda") * CONFIG.input_side
         decoder, plain = PointDecoder(sam, "bf16x3"), PointDecoder(sam)
         image = decoder.share(embedding_1Cgg)
-        found = list(passes(decoder, image, coords_P2[:FEW]))
+        found = [*passes(decoder, image, coords_P2[:FEW]), *passes_of_sam_2("cuda", coords_P2[:FEW])]
         for name, error in found:
             say(f"{name}: off by {error:.1e}")
         if not all(error < WITHIN for _, error in found):

@@ -17,7 +17,14 @@ import torch
 import triton.language as tl
 from torch.utils._pytree import tree_map
 from triton._C.libtriton import ir
-from triton.runtime.interpreter import GridExecutor, InterpreterBuilder, TensorHandle, interpreter_builder
+from triton.runtime import interpreter
+from triton.runtime.interpreter import (
+    GridExecutor,
+    InterpretedFunction,
+    InterpreterBuilder,
+    TensorHandle,
+    interpreter_builder,
+)
 
 from pipeline.masks.compiled import compiled, fma
 from tests.gpu.pretended import inner_of, ran
@@ -84,18 +91,31 @@ def _split(values: Values) -> tuple[Values, Values]:
 @contextmanager
 def interpreted_kernels() -> Iterator[None]:
     """To be used with a pretended device."""
-    call = GridExecutor.__call__
+    call, remap = GridExecutor.__call__, interpreter._patch_lang
+    remapped: set[str] = set()
 
     def launched(executor: Any, *args: Any, **options: Any) -> None:
         STATE.launch()
+        remapped.clear()
         ran(call, executor, *tree_map(inner_of, args), **tree_map(inner_of, options))
 
+    def called(function: Any, *args: Any, **options: Any) -> Any:
+        """A function of a kernel. The interpreter's own way remaps Triton's modules in every call, which takes longer
+        than the rest; here each module of functions is remapped once in a launch."""
+        module = function.fn.__module__
+        if module not in remapped:
+            remapped.add(module)
+            remap(function.fn)
+        return function.rewrite()(*args, **options)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(InterpretedFunction, "__call__", called)
         patch.setattr(GridExecutor, "__call__", launched)
         patch.setattr(InterpreterBuilder, "create_fma", _create_fma)
         patch.setattr(InterpreterBuilder, "create_dot", _create_dot)
         patch.setattr(InterpreterBuilder, "cast_impl", _cast)
         allowed = (*interpreter_builder.options.allowed_dot_input_precisions, "bf16x3")
-        options = replace(interpreter_builder.options, allowed_dot_input_precisions=allowed)
+        # Its checks for overflow are computed and, since it does not debug, not looked at.
+        options = replace(interpreter_builder.options, allowed_dot_input_precisions=allowed, sanitize_overflow=False)
         patch.setattr(interpreter_builder, "options", options)
         yield

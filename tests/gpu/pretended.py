@@ -69,6 +69,11 @@ class OnDevice(torch.Tensor):
 class _Dispatch(TorchDispatchMode):
     """Sees factories too, which have no operand that could."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch would import its compiler at the first operator, to keep away from it: 2 s of CPU time (2.13)."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _computed(func, args, kwargs or {})
 

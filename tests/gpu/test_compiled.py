@@ -16,12 +16,12 @@ ROOT = Path(__file__).parent.parent.parent
 OF_MASKS = "decide_tiles", "measure_strips", "find_ends", "sum_columns", "write_ends"
 OF_THE_ENCODER = "attend 64, 1", "attend 64, 3"
 """The largest; `compile_kernels` without names has them all."""
-OF_THE_DECODER = "answer T=7 LAYER=1", "look T=7 LAYER=1"
+OF_THE_DECODER = "answer T=7 LAYER=1", "look T=7"
 """Those that most of a prompt's time is for."""
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[str, dict[str, int]]:
+def read() -> dict[str, dict[str, int] | None]:
     """What `compile_kernels` prints; not in this process, in which Triton interprets."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "tests.gpu.compile_kernels", *OF_MASKS, *OF_THE_ENCODER, *OF_THE_DECODER]
@@ -30,11 +30,22 @@ def found() -> dict[str, dict[str, int]]:
     return json.loads(done.stdout)
 
 
+@pytest.fixture(scope="module")
+def found(read: dict[str, dict[str, int] | None]) -> dict[str, dict[str, int]]:
+    """Of the kernels that were compiled."""
+    return {name: needs for name, needs in read.items() if needs is not None}
+
+
+def test_the_compiler_accepts_the_kernels_of_all_models(read: dict[str, dict[str, int] | None]) -> None:
+    """The interpreter takes code that the compiler refuses: masks of SAM 2 were once formed here alone. Those that are
+    not compiled are read by the compiler's first step."""
+    assert {"form_masks T=7 FINE=False", "form_masks T=8 FINE=True", "look T=8", "attend 14, 1"} <= set(read)
+
+
 def test_the_kernels_compile_without_spills(found: dict[str, dict[str, int]]) -> None:
-    """All but two: in split products, attention over ViT-H's grid and the decoder's keep some registers in memory."""
+    """All but one: in split products, attention over ViT-H's grid keeps some registers in memory."""
     spills = {name: need["spills"] for name, need in found.items()}
     assert spills.pop("attend 64, 3") <= 26
-    assert spills.pop("look T=7 LAYER=1") <= 6
     assert spills == dict.fromkeys(spills, 0)
     assert max(found[name]["registers"] for name in OF_MASKS) <= 200
     assert found["attend 64, 1"]["registers"] <= 224
