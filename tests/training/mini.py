@@ -1,4 +1,4 @@
-"""The smallest model of the trainings, and `python -m tests.training.mini OVERRIDE...`: jobs.train, which can train it."""
+"""The smallest model to train, and `python -m tests.training.mini OVERRIDE...`, which is jobs.train that knows it."""
 
 from __future__ import annotations
 
