@@ -27,19 +27,19 @@ from tests.masks.remembering import asked_once
 Options = dict[str, Any]
 
 OPTIONS: list[tuple[tuple[int, int], Options]] = [
-    ((180, 240), {"points_per_side": 9}),
-    ((180, 240), {"points_per_side": 8, "points_per_batch": 7, "pred_iou_thresh": 0.8}),
-    ((201, 135), {"points_per_side": 8, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.9}),
-    ((180, 240), {"points_per_side": 6, "pred_iou_thresh": 0.95, "stability_score_thresh": 0.0}),
-    ((180, 240), {"points_per_side": 7, "stability_score_offset": 3.0, "stability_score_thresh": 0.8}),
-    ((180, 240), {"points_per_side": 7, "box_nms_thresh": 0.95}),
-    ((180, 260), {"points_per_side": 10, "box_nms_thresh": 0.95, "min_mask_region_area": 2}),
-    ((180, 240), {"points_per_side": 6, "crop_n_layers": 1}),
-    ((181, 243), {"points_per_side": 6, "crop_n_layers": 1, "crop_nms_thresh": 0.9, "box_nms_thresh": 0.8}),
-    ((203, 261), {"points_per_side": 8, "crop_n_layers": 2, "crop_n_points_downscale_factor": 2}),
-    ((203, 261), {"points_per_side": 4, "crop_n_layers": 1, "crop_overlap_ratio": 0.1, "points_per_batch": 1000}),
+    ((120, 160), {"points_per_side": 9}),
+    ((120, 160), {"points_per_side": 8, "points_per_batch": 7, "pred_iou_thresh": 0.8}),
+    ((134, 90), {"points_per_side": 8, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.9}),
+    ((120, 160), {"points_per_side": 6, "pred_iou_thresh": 0.95, "stability_score_thresh": 0.0}),
+    ((120, 160), {"points_per_side": 7, "stability_score_offset": 3.0, "stability_score_thresh": 0.8}),
+    ((120, 160), {"points_per_side": 7, "box_nms_thresh": 0.95}),
+    ((120, 173), {"points_per_side": 10, "box_nms_thresh": 0.95, "min_mask_region_area": 2}),
+    ((120, 160), {"points_per_side": 6, "crop_n_layers": 1}),
+    ((121, 163), {"points_per_side": 6, "crop_n_layers": 1, "crop_nms_thresh": 0.9, "box_nms_thresh": 0.8}),
+    ((136, 175), {"points_per_side": 8, "crop_n_layers": 2, "crop_n_points_downscale_factor": 2}),
+    ((136, 175), {"points_per_side": 4, "crop_n_layers": 1, "crop_overlap_ratio": 0.1, "points_per_batch": 1000}),
     (
-        (303, 401),
+        (203, 271),
         {
             "points_per_side": 8,
             "crop_n_layers": 2,
