@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from functools import cache
 from itertools import chain
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -204,6 +205,7 @@ def _new_client(settings: StoreSettings) -> Any:
     # Imported here because it takes a third of a second, which runs on local disk need not spend.
     import boto3
     from botocore.config import Config
+    from botocore.session import get_session
 
     compatible = settings.endpoint_url is not None
     # On AWS boto3's default holds, or what the environment says. Several other stores refuse that default's checksums.
@@ -219,12 +221,24 @@ def _new_client(settings: StoreSettings) -> Any:
         response_checksum_validation=checksums,
         s3={"addressing_style": "path"} if compatible else None,
     )
-    client = boto3.session.Session().client(
+    session = get_session()
+    session.get_component("data_loader").file_loader = _tables()
+    client = boto3.session.Session(botocore_session=session).client(
         "s3", endpoint_url=settings.endpoint_url, region_name=settings.region, config=config
     )
     # Registered first and for all of S3, because botocore's own handler for S3 parses every body once more.
     client.meta.events.register_first("before-parse.s3", take_contents)
     return client
+
+
+@cache
+def _tables() -> Any:
+    """botocore's tables of services and endpoints, which are read once: most of the time that a second client takes."""
+    from botocore.loaders import JSONFileLoader
+
+    tables = JSONFileLoader()
+    tables.load_file = cache(tables.load_file)
+    return tables
 
 
 def _where(uri: str) -> dict[str, str]:

@@ -23,7 +23,7 @@ from pipeline.storage.store import Store
 from tests.fakes_run import as_png
 from tests.look.test_page import Tags
 from tests.report.reports import HOSTILE, bare_report, full_report, grouping
-from tests.report.samples import MASKS, made_sample
+from tests.report.samples import made_sample, masks_by_name
 
 NOTHING = Gallery((), 0, "nobody asked")
 
@@ -41,7 +41,7 @@ def words(of: str) -> str:
 
 def test_a_gallery_has_each_image_with_its_masks_and_what_is_known_of_them(shown: list[ShownImage]) -> None:
     """The largest mask first, so that smaller ones lie on top."""
-    assert [image.name for image in shown] == list(MASKS)
+    assert [image.name for image in shown] == list(masks_by_name())
     first = shown[0]
     assert (first.image_id, first.size, first.view, first.masks_count) == (10, (80, 60), (80, 60), 3)
     assert first.masks[0] == ShownMask(1, "M0 0l0 39 39 0 0 -39z", "0.9000 0.9500 1600 0 1 0 0 39 39 20 20")
@@ -79,7 +79,7 @@ def test_scores_and_boxes_that_are_no_numbers_cost_no_page(tmp_path: Path, store
     """A damaged part may hold anything that a float can."""
     sample = made_sample(tmp_path, store)
     nan, inf = float("nan"), float("inf")
-    mask = replace(MASKS["a.png"][0], counts=_none_of(80 * 60), predicted_iou=nan, stability_score=inf)
+    mask = replace(masks_by_name()["a.png"][0], counts=_none_of(80 * 60), predicted_iou=nan, stability_score=inf)
     masks = tuple(replace(mask, bbox_xywh=box) for box in ((nan,) * 4, (inf,) * 4, (-1e300, 0.0, 1e300, -5.0)))
     row = replace(sample.images[0].row, masks=masks)
     sample.images[:] = [replace(sample.images[0], row=row)]
