@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import ExitStack
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-if TYPE_CHECKING:  # imported where they are used: all processes collect the tests, and one looks at pages
+if TYPE_CHECKING:  # at run time it is imported where it is used: every process collects these tests, and few run them
     from playwright.sync_api import Browser, ConsoleMessage, Dialog, Error, Page, Request
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -104,23 +104,18 @@ def expect(found: Any, message: str | None = None) -> Any:
     return expect(found, message)
 
 
-BROWSING = pytest.StashKey[Browsing]()
-
-
 @pytest.fixture(scope="module")
-def browsing(request: pytest.FixtureRequest) -> Browsing:
-    """The same for all modules of a process."""
+def browsing() -> Iterator[Browsing]:
+    """One of each module: while Playwright is there, nothing else can begin a loop of asyncio."""
     if CHROMIUM is None:
         if os.environ.get("MASKMILL_BROWSER") == "required":
             pytest.fail("there is no Chromium, and MASKMILL_BROWSER=required")
         pytest.skip("there is no Chromium on this machine; install Debian's package chromium")
-    if BROWSING not in request.session.stash:
-        from playwright.sync_api import sync_playwright
+    from playwright.sync_api import sync_playwright
 
-        until_the_end = ExitStack()
-        request.session.addfinalizer(until_the_end.close)
-        playwright = until_the_end.enter_context(sync_playwright())
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        until_the_end.callback(browser.close)
-        request.session.stash[BROWSING] = Browsing(browser)
-    return request.session.stash[BROWSING]
+        try:
+            yield Browsing(browser)
+        finally:
+            browser.close()

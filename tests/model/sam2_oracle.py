@@ -178,7 +178,7 @@ def _answers(folder: Path) -> None:
         for multimask in (True, False):
             answer = predictor.predict(**given, multimask_output=multimask, return_logits=True)
             arrays |= {answer_of(number, multimask=multimask, part=part): each for part, each in enumerate(answer)}
-    np.savez(folder / "prompts.npz", **arrays)
+    np.savez(folder / "prompts.npz", **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def answer_of(prompt: int, *, multimask: bool, part: int) -> str:

@@ -10,12 +10,13 @@ import torch
 
 from model.load import CheckpointError
 from model.sam import CONFIGS, Sam
-from model.training.batches import ViewSettings, held_out_batches
+from model.training.batches import held_out_batches
 from model.training.calibrate import Calibration, apply
 from model.training.export import export_weights
 from model.training.forward import predict_points
 from model.training.growth import grown
 from model.training.loop import Training
+from model.training.views import ViewSettings
 from tests.training.conftest import SMALL
 from tests.training.mini import MINI
 

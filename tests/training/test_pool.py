@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from model.sam import CONFIGS
-from model.training.batches import Batch, ViewSettings
+from model.training.batches import Batch
 from model.training.device_views import device_batch
 from model.training.forward import Step, batch_loss
 from model.training.learner import Learner
 from model.training.scene_pool import PoolSettings, ScenePool
 from model.training.scenes import DrawnScenes
 from model.training.settings import LossSettings
+from model.training.views import ViewSettings
 from tests.gpu.pretended import CUDA, inner_of, moved, pretended_device
 from tests.training.conftest import SMALL
 
@@ -55,7 +56,8 @@ def test_every_valid_truth_of_a_device_view_contains_its_point_and_enough_cells(
 
 def test_device_views_have_their_padding_at_the_bottom_and_right() -> None:
     """As in use; and some views are whole scenes, some are crops of either format."""
-    batch = device_batch(*(each.repeat(4, 1, 1, 1) for each in images()), VIEW, rng())
+    rgb_BHW3, labels_BLHW = (each.repeat(4, 1, 1, 1) for each in images())
+    batch = device_batch(rgb_BHW3, labels_BLHW, VIEW, rng())
     for image, (h, w) in enumerate(batch.sizes_B2.tolist()):
         assert max(h, w) == VIEW.input_side
         assert not batch.labels_BLhw[image, :, -(-h // 2) :].any()
@@ -102,7 +104,8 @@ def test_a_step_on_a_gpu_has_all_its_operands_there_and_the_same_loss() -> None:
         here = batch_loss(learner, views(), Step(settings, follow_up=True, rng=rng())).total
     with pretended_device(), torch.no_grad():
         moved(learner)
-        assert device_batch(*(each.to(CUDA) for each in images()), VIEW, None).images_B3SS.is_cuda
+        rgb_BHW3, labels_BLHW = (each.to(CUDA) for each in images())
+        assert device_batch(rgb_BHW3, labels_BLHW, VIEW, None).images_B3SS.is_cuda
         there = batch_loss(learner, views().to(CUDA), Step(settings, follow_up=True, rng=rng())).total
     assert torch.allclose(here, inner_of(there), rtol=1e-5)
 
