@@ -1,7 +1,7 @@
-"""Tests, and the environment of their Ray sessions: on loopback, behind a token.
+"""Tests, and the environment of their processes: Ray's sessions on loopback, behind a token; threads that wait asleep.
 
-Here because it comes before everything else: Ray reads the environment when it is imported. A process that a test
-starts has it already, and with it the token that lets it join.
+Here because it comes before everything else: Ray and OpenMP read the environment when they are loaded. A process that
+a test starts has it already, and with it the token that lets it join.
 """
 
 from __future__ import annotations
@@ -14,3 +14,5 @@ if "RAY_AUTH_TOKEN" not in os.environ:
     os.environ.update(private_environment())
 os.environ.update({"RAY_worker_niceness": "0"})  # Ray's own is 15, which on a busy machine is next to nothing
 os.environ.pop("RAY_ADDRESS", None)
+# By default threads of OpenMP spin while they wait for each other: where all cores are busy, for seconds a process.
+os.environ["OMP_WAIT_POLICY"] = "passive"

@@ -259,7 +259,7 @@ class _Shared:
     decoding = 0
     saved_limit: int | None = None
     saved_warnings: warnings.catch_warnings[None] | None = None
-    saved_level = logging.NOTSET
+    saved_disabled = False
 
 
 @contextmanager
@@ -275,8 +275,8 @@ def _decoders_let_be() -> Generator[None]:
             _Shared.saved_warnings = warnings.catch_warnings()
             _Shared.saved_warnings.__enter__()
             warnings.filterwarnings("ignore", module=r"PIL\.|tifffile")
-            _Shared.saved_level = _TIFFFILE.level
-            _TIFFFILE.setLevel(logging.CRITICAL + 1)
+            # Not its level: to set one makes Python forget what it knows of every logger.
+            _Shared.saved_disabled, _TIFFFILE.disabled = _TIFFFILE.disabled, True
             Image.MAX_IMAGE_PIXELS = None
         _Shared.decoding += 1
     try:
@@ -286,5 +286,5 @@ def _decoders_let_be() -> Generator[None]:
             _Shared.decoding -= 1
             if _Shared.decoding == 0 and _Shared.saved_warnings is not None:
                 Image.MAX_IMAGE_PIXELS = _Shared.saved_limit
-                _TIFFFILE.setLevel(_Shared.saved_level)
+                _TIFFFILE.disabled = _Shared.saved_disabled
                 _Shared.saved_warnings.__exit__(None, None, None)

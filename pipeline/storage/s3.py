@@ -204,8 +204,8 @@ class S3Store:
 def _new_client(settings: StoreSettings) -> Any:
     # Imported here because it takes a third of a second, which runs on local disk need not spend.
     import boto3
+    import botocore.session
     from botocore.config import Config
-    from botocore.session import get_session
 
     compatible = settings.endpoint_url is not None
     # On AWS boto3's default holds, or what the environment says. Several other stores refuse that default's checksums.
@@ -221,9 +221,9 @@ def _new_client(settings: StoreSettings) -> Any:
         response_checksum_validation=checksums,
         s3={"addressing_style": "path"} if compatible else None,
     )
-    session = get_session()
-    session.get_component("data_loader").file_loader = _tables()
-    client = boto3.session.Session(botocore_session=session).client(
+    core = botocore.session.get_session()
+    core.register_component("data_loader", _model_loader(core.get_config_variable("data_path")))
+    client = boto3.session.Session(botocore_session=core).client(
         "s3", endpoint_url=settings.endpoint_url, region_name=settings.region, config=config
     )
     # Registered first and for all of S3, because botocore's own handler for S3 parses every body once more.
@@ -232,13 +232,11 @@ def _new_client(settings: StoreSettings) -> Any:
 
 
 @cache
-def _tables() -> Any:
-    """botocore's tables of services and endpoints, which are read once: most of the time that a second client takes."""
-    from botocore.loaders import JSONFileLoader
+def _model_loader(data_path: str | None) -> Any:
+    """One for all clients of a process: it keeps the descriptions of S3 that it has read, a tenth of a second each."""
+    from botocore.loaders import create_loader
 
-    tables = JSONFileLoader()
-    tables.load_file = cache(tables.load_file)
-    return tables
+    return create_loader(data_path)
 
 
 def _where(uri: str) -> dict[str, str]:

@@ -147,8 +147,8 @@ def test_an_image_that_fails_raises_in_its_place(generator: MaskGenerator, pictu
 @pytest.mark.parametrize(
     ("arguments", "thresholds"),
     [
-        ({}, (0.65, 0.5, 32)),
-        ({"recipe": "fast"}, (0.65, 0.5, 16)),
+        ({}, (0.75, 0.5, 32)),
+        ({"recipe": "fast"}, (0.75, 0.5, 16)),
         ({"pred_iou_thresh": 0.9, "points_per_side": 4}, (0.9, 0.5, 4)),
     ],
 )
