@@ -49,7 +49,7 @@ def batched_nms(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, i
         if not (iou_K > iou_threshold).any():
             kept_N[count] = i
             count += 1
-    return torch.from_numpy(kept_N[:count]).to(boxes.device)
+    return torch.tensor(kept_N[:count], device=boxes.device)
 
 
 def to_pil_image(image_HW3: npt.NDArray[np.uint8]) -> Image.Image:
