@@ -36,19 +36,20 @@ def batched_nms(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, i
     """torchvision.ops.boxes.batched_nms on the CPU, one box at a time: stable by falling score, IoU in float32."""
     boxes_N4, category_N = boxes.cpu().numpy(), idxs.cpu().numpy()
     area_N = box_area(boxes).cpu().numpy()
-    kept: list[int] = []
-    order: npt.NDArray[np.int64] = torch.sort(scores, descending=True, stable=True).indices.cpu().numpy()
-    for i in map(int, order):
-        for j in kept:
-            x0, y0 = np.maximum(boxes_N4[i, :2], boxes_N4[j, :2])
-            x1, y1 = np.minimum(boxes_N4[i, 2:], boxes_N4[j, 2:])
-            shared = max(x1 - x0, np.float32(0)) * max(y1 - y0, np.float32(0))
-            union = area_N[i] + area_N[j] - shared
-            if category_N[i] == category_N[j] and union > 0 and float(shared / union) > iou_threshold:
-                break
-        else:
-            kept.append(i)
-    return torch.tensor(kept, dtype=torch.int64, device=boxes.device)
+    order_N: npt.NDArray[np.int64] = torch.sort(scores, descending=True, stable=True).indices.cpu().numpy()
+    kept_N, count = np.empty_like(order_N), 0
+    for i in order_N.tolist():
+        j_K = kept_N[:count]
+        lower_K2 = np.maximum(boxes_N4[i, :2], boxes_N4[j_K, :2])
+        upper_K2 = np.minimum(boxes_N4[i, 2:], boxes_N4[j_K, 2:])
+        shared_K = (upper_K2 - lower_K2).clip(min=0).prod(axis=1)
+        union_K = area_N[i] + area_N[j_K] - shared_K
+        some_K = (category_N[j_K] == category_N[i]) & (union_K > 0)
+        iou_K = (shared_K[some_K] / union_K[some_K]).astype(np.float64)
+        if not (iou_K > iou_threshold).any():
+            kept_N[count] = i
+            count += 1
+    return torch.tensor(kept_N[:count], device=boxes.device)
 
 
 def to_pil_image(image_HW3: npt.NDArray[np.uint8]) -> Image.Image:

@@ -25,6 +25,7 @@ from benchmarks.reference.official import batched_nms, box_area
 from benchmarks.reference.stand_in import standing_in
 from model import sam2_layouts
 from model.config import HieraConfig
+from model.first_values import without_first_values
 from model.sam import Sam
 
 FILES = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}
@@ -75,11 +76,14 @@ def _torchvision() -> Generator[None]:
 
 
 class _WithoutMemory(TorchFunctionMode):
-    """New tensors are on `meta`, but for the one whose values the released constructor reads."""
+    """New tensors are on `meta`, but for those that the released constructors compute with.
+
+    These are small, and on `meta` a product imports torch's compiler: 2 s of CPU time.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in (torch.empty, torch.zeros, torch.ones, torch.randn, torch.tensor):
+        if func in (torch.empty, torch.zeros, torch.tensor):
             kwargs = {**kwargs, "device": "meta"}
         return func(*args, **kwargs)
 
@@ -91,7 +95,7 @@ with _torchvision():
 
 def bare(file: str) -> Any:
     """The released model as one of its configurations describes it, without its memory."""
-    with _WithoutMemory():
+    with without_first_values(), _WithoutMemory():
         return _building.build_sam2(file, device="meta")
 
 

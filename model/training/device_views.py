@@ -1,6 +1,6 @@
 """Scenes on the training's device -> batches, made there: crops, flips, a camera's flaws, points.
 
-The same kind of views as batches.py makes in processes, for a GPU that would use them up faster than these make them.
+The same kind of views as views.py makes in processes, for a GPU that would use them up faster than these make them.
 Owns what is random in a view. Every choice comes from the generator that is passed in, and nothing waits for a value.
 Legend: B scenes and their images, K points of an image, L levels, H W pixels of a scene, S input side, h w cells of the
 truths, N steps along a side or cells.
@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.training.batches import Batch, ViewSettings
+from model.training.batches import Batch
 from model.training.losses import outlines
 from model.training.processes import MOST_IDS
+from model.training.views import ViewSettings
 
 BLUR_REACH = 4
 """Pixels to each side that a blur takes in."""
@@ -78,7 +79,7 @@ class _Random:
 
 
 def choose_windows(random: _Random, shape: tuple[int, ...], settings: ViewSettings) -> Windows:
-    """As `batches.make_view` does: whole scenes, and crops whose longer side is a third of the scene or more."""
+    """As `views.make_view` does: whole scenes, and crops whose longer side is a third of the scene or more."""
     B, height, width = shape
     side = min(height, width)
     long_B = torch.exp(random.uniform(B, low=math.log(0.33), high=0.0)) * side
@@ -161,7 +162,7 @@ def _blurred(images_B3SS: Tensor, sigma_B: Tensor) -> Tensor:
 
 
 def _points(labels_BLhw: Tensor, settings: ViewSettings, random: _Random) -> tuple[Tensor, Tensor, Tensor]:
-    """Points and what each may mean, as `batches.choose_points` has them, but for NEAR_EDGE.
+    """Points and what each may mean, as `views.choose_points` has them, but for NEAR_EDGE.
 
     returns  (B, K, 2), (B, K, L, h, w), (B, K, L)
     """

@@ -12,10 +12,11 @@ import torch
 
 from model.load import load_sam
 from model.sam import Sam
-from model.training.batches import ViewSettings, held_out_batches
+from model.training.batches import held_out_batches
 from model.training.calibrate import FIRST_SCENE, apply, fit
 from model.training.evaluate import Evaluation, outputs_and_truths, summarise
 from model.training.loop import Training, view_settings
+from model.training.views import ViewSettings
 
 
 def export_training(training: Training, path: Path) -> Evaluation:

@@ -1,6 +1,6 @@
 """The loop of a training: schedule, averaged weights, checkpoints. Resumable at any step.
 
-Owns when things happen; what a step minimises is in losses.py, what it sees in batches.py.
+Owns when things happen; what a step minimises is in losses.py, what it sees in views.py.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from model.config import CONFIGS, ModelConfig
 from model.load import load_sam, resolve_device
 from model.sam import Sam
-from model.training.batches import Batch, TrainingBatches, ViewSettings, held_out_batches, prefetched, split_batch
+from model.training.batches import Batch, TrainingBatches, held_out_batches, prefetched, split_batch
 from model.training.calibrate import calibration_of, undo
 from model.training.evaluate import Evaluation, outputs_and_truths, summarise
 from model.training.forward import Step, batch_loss
@@ -38,6 +38,7 @@ from model.training.replicas import Replicas
 from model.training.scene_pool import PoolSettings, ScenePool
 from model.training.scenes import DrawnScenes, SceneSource
 from model.training.settings import Schedule, TrainSettings
+from model.training.views import TrainingViews, ViewSettings
 
 log = logging.getLogger(__name__)
 
@@ -105,13 +106,14 @@ class Training:
     @property
     def source(self) -> TrainingBatches:
         """The batches; step n takes number n."""
-        return TrainingBatches(
+        views = TrainingViews(
             self.settings.seed,
             view_settings(self.settings, self.sam.config),
             batch=self.settings.batch,
             views_per_scene=self.settings.views_per_scene,
             scenes=self.scenes,
         )
+        return TrainingBatches(views)
 
     def run(self, checkpoint: Path) -> Evaluation:
         """Train to the end, logging and saving on the way; returns the last evaluation."""

@@ -17,10 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model.training.batches import Batch, ViewSettings
+from model.training.batches import Batch
 from model.training.device_views import device_batch
 from model.training.processes import background, drawn, opened
 from model.training.scenes import SceneSource
+from model.training.views import ViewSettings
 
 AHEAD = 3
 """Scenes that a process has to draw, so that it never waits for the training."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from model.config import CONFIGS
 from model.load import BUNDLED, load_sam
 from model.training.scenes import HELD_OUT_FROM, draw_scene
 from pipeline import MaskGenerator
+from tests.masks.remembering import asked_once
 
 FEW: dict[str, Any] = {
     "points_per_side": 6,
@@ -31,10 +33,12 @@ def picture() -> npt.NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="session")
-def official() -> Any:
+def official() -> Iterator[Any]:
+    """Asked each thing once: most tests ask it about the same crops of the picture."""
     sam = build_official(CONFIGS["tiny"])
     sam.load_state_dict(load_sam(BUNDLED["tiny"].read_bytes()).state_dict())
-    return sam
+    with asked_once(sam):
+        yield sam
 
 
 @pytest.fixture(scope="session")

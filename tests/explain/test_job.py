@@ -20,7 +20,7 @@ from tests.look.test_page import Tags
 
 __all__ = ["browsing"]
 
-QUICK = ("recipe=sam", "recipe.points_per_side=6", "recipe.crop_n_layers=1")
+QUICK = ("recipe=sam", "recipe.points_per_side=4", "recipe.crop_n_layers=1")
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_the_command_writes_one_page_into_the_current_folder(
     assert path.name == "scene-explain.html"
     found = re.fullmatch(r"Maskmill: ([\d,]+) candidates, ([\d,]+) masks: (.*)\n", said)
     assert found is not None
-    assert found[1] == "540"
+    assert found[1] == "240"
     text = " ".join(Tags(path.read_text()).text.split())
     assert f"{found[1]} candidates, {found[2]} mask" in text
     assert "recipe.pred_iou_thresh=0.75" in text

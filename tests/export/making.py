@@ -114,26 +114,31 @@ def read_json(path: Path) -> Any:
 
 
 class FailingStore(RoutedStore):
-    """The usual stores, of which the n-th write fails, and every later one; counts the writes."""
+    """The usual stores, of which the n-th write fails, and every later one; counts the writes.
+
+    One write after the other: nobody waits for the threads of an export that failed, and none of them may still write
+    what it began before.
+    """
 
     def __init__(self, settings: StoreSettings, fails_at: int) -> None:
         super().__init__(settings)
-        self._lock, self._fails_at = threading.Lock(), fails_at
+        self._lock, self._fails_at = threading.RLock(), fails_at
         self.written: list[str] = []
 
     def put_if_absent(self, uri: str, data: bytes) -> ObjectInfo | None:
-        self._count(uri)
-        return super().put_if_absent(uri, data)
+        with self._lock:
+            self._count(uri)
+            return super().put_if_absent(uri, data)
 
     def put_stream(self, uri: str, pieces: Any) -> ObjectInfo:
         def cut() -> Iterator[bytes]:
             yield from pieces
             self._count(uri)
 
-        return super().put_stream(uri, cut())
+        with self._lock:
+            return super().put_stream(uri, cut())
 
     def _count(self, uri: str) -> None:
-        with self._lock:
-            self.written.append(uri)
-            if len(self.written) >= self._fails_at:
-                raise StorageError(f"{uri}: the disk is full")
+        self.written.append(uri)
+        if len(self.written) >= self._fails_at:
+            raise StorageError(f"{uri}: the disk is full")

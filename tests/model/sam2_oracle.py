@@ -1,4 +1,6 @@
-"""What the released SAM 2 answers, as JSON: `python -m tests.model.sam2_oracle FILE`, in a process of its own.
+"""What the released SAM 2 answers: `python -m tests.model.sam2_oracle FOLDER`, in a process of its own.
+
+FOLDER/answers.json has what is said of sizes and the generators' masks, FOLDER/prompts.npz the predictor's arrays.
 
 Two models: a small random one, and in place of a network a function of the point and of the pixels that the network
 would see, which answers with blobs and so fills every step of the generator.
@@ -156,7 +158,7 @@ def _shape_of(name: str) -> dict[str, Any]:
     return {"shapes": shapes, "blocks": blocks, "side": model.image_size, "name": config.name}
 
 
-def _answers(file: str) -> None:
+def _answers(folder: Path) -> None:
     from benchmarks.reference import sam2_released
     from benchmarks.reference.random_sam_2 import calibrated_sam_2
 
@@ -165,19 +167,25 @@ def _answers(file: str) -> None:
     told: dict[str, Any] = {"sizes": [_shape_of(name) for name in SIZES], "network": generator.generate(IMAGE)}
     told["refined"] = sam2_released.generator(model, REFINED_OPTIONS).generate(IMAGE)
     told["blobs"] = [sam2_released.generator(_BlobModel(), options).generate(IMAGE) for options in BLOB_OPTIONS]
+    (folder / "answers.json").write_text(json.dumps(told))
     predictor = generator.predictor
     predictor.set_image(IMAGE)
-    told["prompts"] = []
-    low_hw = None
-    for prompt in (*PROMPTS, {"mask_input": None}):
+    arrays: dict[str, npt.NDArray[np.float32]] = {}
+    for number, prompt in enumerate((*PROMPTS, {"mask_input": None})):
+        given = {name: np.array(value) for name, value in prompt.items()}
+        if "mask_input" in prompt:
+            given["mask_input"] = arrays[answer_of(0, multimask=True, part=2)][:1]
         for multimask in (True, False):
-            given = {"mask_input": low_hw} if "mask_input" in prompt else {k: np.array(v) for k, v in prompt.items()}
-            masks, scores, low = predictor.predict(**given, multimask_output=multimask, return_logits=True)
-            told["prompts"].append([masks.tolist(), scores.tolist(), low.tolist()])
-        low_hw = np.array(told["prompts"][0][2][:1], np.float32)
-    Path(file).write_text(json.dumps(told))
+            answer = predictor.predict(**given, multimask_output=multimask, return_logits=True)
+            arrays |= {answer_of(number, multimask=multimask, part=part): each for part, each in enumerate(answer)}
+    np.savez(folder / "prompts.npz", **arrays)  # pyright: ignore[reportArgumentType]
+
+
+def answer_of(prompt: int, *, multimask: bool, part: int) -> str:
+    """The name in prompts.npz of logits (0), scores (1) or low-resolution logits (2); the last prompt is a mask."""
+    return f"{prompt} {multimask} {part}"
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    _answers(sys.argv[1])
+    _answers(Path(sys.argv[1]))

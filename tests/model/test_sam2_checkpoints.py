@@ -12,6 +12,7 @@ from torch import Tensor
 from benchmarks.reference.random_sam_2 import random_sam_2
 from model import sam2_layouts
 from model.config import MODELS, HieraConfig
+from model.first_values import without_first_values
 from model.load import CheckpointError, check_weights, load_sam
 from model.sam import Sam
 from tests.model.checkpoints import as_pth, as_safetensors, assert_same
@@ -27,7 +28,7 @@ def state() -> dict[str, Tensor]:
 
 def empty(name: str) -> dict[str, Tensor]:
     """Names and shapes of a whole model under our names, of values that take no memory to speak of."""
-    with torch.device("meta"):
+    with torch.device("meta"), without_first_values():
         shapes = Sam(MODELS[name]).state_dict()
     return {key: torch.zeros((), dtype=torch.float16).expand(tensor.shape) for key, tensor in shapes.items()}
 
@@ -47,7 +48,7 @@ def test_hugging_face_names_are_those_of_transformers() -> None:
     each by its exact name."""
     from transformers import Sam2Config, Sam2Model, Sam2VideoConfig, Sam2VideoModel
 
-    with torch.device("meta"):
+    with torch.device("meta"), without_first_values():
         image, video = Sam2Model(Sam2Config()).state_dict(), Sam2VideoModel(Sam2VideoConfig()).state_dict()
         ours = Sam(MODELS["sam2.1_tiny"]).state_dict()
     found, notes = sam2_layouts.ours(video)

@@ -119,7 +119,7 @@ def test_the_whole_generator_gives_the_released_ones_masks(encoders: tuple[TinyV
     """Encoder, decoder and filters together, as a user runs them."""
     image_HW3 = scene(180, 240, seed=1)
     torch.manual_seed(0)
-    official = build_official(replace(MINI, decoder_dim=256, decoder_heads=8, decoder_mlp=512))
+    official = build_official(replace(MINI, input_side=SIDE, decoder_dim=256, decoder_heads=8, decoder_mlp=512))
     official.image_encoder = encoders[1]
     calibrate(official, image_HW3)
     sam = Sam(replace(SMALL, decoder_mlp=512, iou_head_dim=MINI.iou_head_dim))

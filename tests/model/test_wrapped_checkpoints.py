@@ -56,8 +56,13 @@ def test_files_that_have_always_loaded_have_no_notes(layout: Callable[[dict[str,
     assert check_weights("tiny", as_pth(layout(released_state()))).notes == ()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("shape", [(3,), (3, 1, 1), (1, 3, 1, 1)])
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [
+        *((torch.float32, shape) for shape in ((3,), (3, 1, 1), (1, 3, 1, 1))),
+        *((dtype, (3, 1, 1)) for dtype in (torch.float16, torch.bfloat16, torch.float64)),
+    ],
+)
 def test_the_usual_normalisation_in_a_file_is_dropped_and_told(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     """Wrappers register it as buffers; in half precision it is the usual one after rounding."""
     state = released_state()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -39,27 +40,29 @@ def rectangle(box_xywh: Box, iou: float, stability: float, layer: int = 0) -> Ma
     )
 
 
-MASKS = {
-    "a.png": (
-        rectangle((5, 5, 10, 10), 0.60, 0.80, 1),
-        rectangle((0, 0, 40, 40), 0.90, 0.95),
-        rectangle((20, 20, 10, 10), 0.70, 0.99, 2),
-    ),
-    HOSTILE: (rectangle((0, 0, 20, 20), 0.50, 0.85), rectangle((10, 10, 20, 20), 0.80, 0.90)),
-    "c.png": (rectangle((0, 0, 60, 30), 1.02, 0.97),),
-    "gone.png": tuple(rectangle((0, 0, 50, 50), 0.40 + 0.01 * number, 0.75, 1) for number in range(5)),
-}
-"""Eleven masks. In the order of the run; every order of the gallery is another one."""
+@cache
+def masks_by_name() -> dict[str, tuple[Mask, ...]]:
+    """Eleven masks. In the order of the run; every order of the gallery is another one."""
+    return {
+        "a.png": (
+            rectangle((5, 5, 10, 10), 0.60, 0.80, 1),
+            rectangle((0, 0, 40, 40), 0.90, 0.95),
+            rectangle((20, 20, 10, 10), 0.70, 0.99, 2),
+        ),
+        HOSTILE: (rectangle((0, 0, 20, 20), 0.50, 0.85), rectangle((10, 10, 20, 20), 0.80, 0.90)),
+        "c.png": (rectangle((0, 0, 60, 30), 1.02, 0.97),),
+        "gone.png": tuple(rectangle((0, 0, 50, 50), 0.40 + 0.01 * number, 0.75, 1) for number in range(5)),
+    }
 
 
 def made_sample(folder: Path, store: Store) -> Sample:
     """The image gone.png has been deleted since the run. Image ids count from 10."""
-    images = {name: _png(number) for number, name in enumerate(MASKS)}
+    images = {name: _png(number) for number, name in enumerate(masks_by_name())}
     write_folder(folder / "images", images)
     plan = context_of(small_run(folder / "images", folder / "out"), store).plan
     (folder / "images" / "gone.png").unlink()
     sample = Sample(str(folder / "out"), plan, seed=0, committed=2, read=2)
-    for number, (name, masks) in enumerate(MASKS.items()):
+    for number, (name, masks) in enumerate(masks_by_name().items()):
         path = str(folder / "images" / name)
         row = ImageRow(
             image_id=10 + number,

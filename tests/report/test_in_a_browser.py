@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
 
 from pipeline.report.gallery import gallery_of
 from pipeline.report.page import Gallery, page
 from pipeline.settings import StoreSettings
 from pipeline.storage.connect import connect
-from tests.browser import Browsing, Opened, browsing
+from tests.browser import Browsing, Opened, browsing, expect
 from tests.report.reports import HOSTILE, empty_report, full_report, grouping
 from tests.report.samples import made_sample
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
 
 __all__ = ["browsing"]
 

@@ -9,6 +9,7 @@ import pytest
 from boto3.session import Session
 
 from pipeline.settings import StoreSettings
+from pipeline.storage import s3
 from pipeline.storage.s3 import S3Store
 from pipeline.storage.uris import join, parent, split_s3
 from tests.fault_proxy import FaultProxy
@@ -59,3 +60,13 @@ def test_a_listing_of_many_pages_is_whole_and_in_order(
     proxy.keys_per_page = 1
     listed = [info.uri for info in s3_store.list(f"s3://{s3_bucket}/many")]
     assert listed == [f"s3://{s3_bucket}/{name}" for name in sorted(names, key=str.encode)]
+
+
+def test_a_second_client_reads_no_description_of_services_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are megabytes of JSON, and a command has a store for its source and one for its output."""
+    settings = StoreSettings(endpoint_url="http://127.0.0.1:9", region="here")
+    s3._new_client(settings)
+    read: list[str] = []
+    monkeypatch.setattr("botocore.loaders.JSONFileLoader.load_file", lambda _self, path: read.append(path))
+    s3._new_client(settings)
+    assert read == []

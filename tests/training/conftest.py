@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
+
+from model.config import CONFIGS
 from model.training.settings import TrainSettings
+from tests.training.mini import MINI
 
 SMALL = TrainSettings(
+    model=MINI.name,
     steps=4,
     batch=2,
     replicas=1,
@@ -15,3 +22,11 @@ SMALL = TrainSettings(
     device="cpu",
 )
 """Four steps on two images each, in float32 and in one thread."""
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _mini_has_a_name() -> Iterator[None]:
+    """As each model has that a training can be told to train."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(CONFIGS, MINI.name, MINI)
+        yield

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from model.sam import CONFIGS, Sam
-from model.training.batches import ViewSettings, held_out_batches
+from model.training.batches import held_out_batches
 from model.training.calibrate import FACTORS, Calibration, apply, fit
 from model.training.evaluate import outputs_and_truths
 from model.training.forward import predict_points
+from model.training.views import ViewSettings
 
 VIEW = ViewSettings(input_side=128, mask_side=32, points=4, min_cells=6)
 

@@ -18,8 +18,10 @@ from model.training.calibrate import calibration_of
 from model.training.photo_bank import PHOTOGRAPHS, CutOut, PhotoBank, read_bank, write_bank
 from model.training.scenes import PART, WHOLE, DrawnScenes, draw_scene
 from model.training.settings import Schedule, TrainSettings
+from tests.training.mini import MINI
 
 SMALLEST = {
+    "model": MINI.name,
     "batch": 2,
     "pool": 8,
     "points_per_image": 2,

@@ -10,13 +10,15 @@ import torch
 
 from model.load import CheckpointError
 from model.sam import CONFIGS, Sam
-from model.training.batches import ViewSettings, held_out_batches
+from model.training.batches import held_out_batches
 from model.training.calibrate import Calibration, apply
 from model.training.export import export_weights
 from model.training.forward import predict_points
 from model.training.growth import grown
 from model.training.loop import Training
+from model.training.views import ViewSettings
 from tests.training.conftest import SMALL
+from tests.training.mini import MINI
 
 TINY = replace(CONFIGS["tiny"], input_side=128)
 
@@ -68,7 +70,7 @@ def test_another_width_or_neighbourhood_is_no_growth(small: Sam) -> None:
 
 def test_a_training_starts_from_the_weights_before_their_calibration(tmp_path: Path) -> None:
     """Logits that were made decisive for the thresholds learn little where they are wrong."""
-    sam = Sam(CONFIGS["tiny"])
+    sam = Sam(MINI)
     before = {name: value.clone() for name, value in sam.state_dict().items()}
     apply(sam, Calibration(4.0, 1.3, -0.2))
     note = '{"logit_factor": 4.0, "iou_slope": 1.3, "iou_offset": -0.2}'

@@ -3,49 +3,61 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import torch
 
 from model.sam import CONFIGS
-from model.training.batches import Batch, ViewSettings
+from model.training.batches import Batch
 from model.training.device_views import device_batch
 from model.training.forward import Step, batch_loss
 from model.training.learner import Learner
 from model.training.scene_pool import PoolSettings, ScenePool
 from model.training.scenes import DrawnScenes
 from model.training.settings import LossSettings
+from model.training.views import ViewSettings
 from tests.gpu.pretended import CUDA, inner_of, moved, pretended_device
 from tests.training.conftest import SMALL
 
 VIEW = ViewSettings(input_side=64, mask_side=32, points=6, min_cells=10, whole_share=0.3)
-SCENES = [DrawnScenes(5).scene(number) for number in range(8)]
-RGB_BHW3 = torch.from_numpy(np.stack([scene.rgb_HW3 for scene in SCENES]))
-LABELS_BLHW = torch.from_numpy(np.stack([scene.labels_3HW for scene in SCENES]).astype(np.int16))
 
 
 def rng(seed: int = 3) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-BATCH = device_batch(RGB_BHW3, LABELS_BLHW, VIEW, rng())
+@cache
+def images() -> tuple[torch.Tensor, torch.Tensor]:
+    """rgb_BHW3 and labels_BLHW. Read only. Drawn where they are asked for, and not wherever tests are collected."""
+    scenes = [DrawnScenes(5).scene(number) for number in range(8)]
+    labels_BLHW = np.stack([scene.labels_3HW for scene in scenes]).astype(np.int16)
+    return torch.from_numpy(np.stack([scene.rgb_HW3 for scene in scenes])), torch.from_numpy(labels_BLHW)
+
+
+@cache
+def views() -> Batch:
+    """Of these images; read only."""
+    return device_batch(*images(), VIEW, rng())
 
 
 def test_every_valid_truth_of_a_device_view_contains_its_point_and_enough_cells() -> None:
     """A point beside its truth would teach the decoder to ignore points."""
-    cells_BK2 = ((BATCH.points_BK2 + 0.5) / 2).floor().long()
-    assert bool(BATCH.valid_BKL[:, :, 0].all())
-    for image, k, level in BATCH.valid_BKL.nonzero().tolist():
+    batch = views()
+    cells_BK2 = ((batch.points_BK2 + 0.5) / 2).floor().long()
+    assert bool(batch.valid_BKL[:, :, 0].all())
+    for image, k, level in batch.valid_BKL.nonzero().tolist():
         x, y = cells_BK2[image, k].tolist()
-        truth_hw = BATCH.truths_BKLhw[image, k, level]
+        truth_hw = batch.truths_BKLhw[image, k, level]
         assert truth_hw[y, x]
         assert int(truth_hw.sum()) >= VIEW.min_cells
-    assert not BATCH.truths_BKLhw[~BATCH.valid_BKL].any()
+    assert not batch.truths_BKLhw[~batch.valid_BKL].any()
 
 
 def test_device_views_have_their_padding_at_the_bottom_and_right() -> None:
     """As in use; and some views are whole scenes, some are crops of either format."""
-    batch = device_batch(RGB_BHW3.repeat(4, 1, 1, 1), LABELS_BLHW.repeat(4, 1, 1, 1), VIEW, rng())
+    rgb_BHW3, labels_BLHW = (each.repeat(4, 1, 1, 1) for each in images())
+    batch = device_batch(rgb_BHW3, labels_BLHW, VIEW, rng())
     for image, (h, w) in enumerate(batch.sizes_B2.tolist()):
         assert max(h, w) == VIEW.input_side
         assert not batch.labels_BLhw[image, :, -(-h // 2) :].any()
@@ -76,7 +88,8 @@ def test_a_device_view_keeps_labels_on_the_pixels_they_name() -> None:
 
 def test_a_device_view_of_nothing_has_no_valid_point() -> None:
     """Such views exist (a crop of crumbs); they must not stop a training."""
-    batch = device_batch(RGB_BHW3, torch.zeros_like(LABELS_BLHW), VIEW, rng())
+    rgb_BHW3, labels_BLHW = images()
+    batch = device_batch(rgb_BHW3, torch.zeros_like(labels_BLHW), VIEW, rng())
     assert not batch.valid_BKL.any()
     assert not batch.truths_BKLhw.any()
 
@@ -88,11 +101,12 @@ def test_a_step_on_a_gpu_has_all_its_operands_there_and_the_same_loss() -> None:
     learner = Learner(config).eval()
     settings = replace(SMALL, follow_ups=3, loss=LossSettings(boundary_weight=2.0))
     with torch.no_grad():
-        here = batch_loss(learner, BATCH, Step(settings, follow_up=True, rng=rng())).total
+        here = batch_loss(learner, views(), Step(settings, follow_up=True, rng=rng())).total
     with pretended_device(), torch.no_grad():
         moved(learner)
-        assert device_batch(RGB_BHW3.to(CUDA), LABELS_BLHW.to(CUDA), VIEW, None).images_B3SS.is_cuda
-        there = batch_loss(learner, BATCH.to(CUDA), Step(settings, follow_up=True, rng=rng())).total
+        rgb_BHW3, labels_BLHW = (each.to(CUDA) for each in images())
+        assert device_batch(rgb_BHW3, labels_BLHW, VIEW, None).images_B3SS.is_cuda
+        there = batch_loss(learner, views().to(CUDA), Step(settings, follow_up=True, rng=rng())).total
     assert torch.allclose(here, inner_of(there), rtol=1e-5)
 
 
