@@ -38,7 +38,7 @@ from tests.training.conftest import SMALL
 STORE = connect(StoreSettings())
 EAGER = Recipe(points_per_side=4, pred_iou_thresh=0.6, stability_score_thresh=0.6)
 """A few points and masks that a weak model would not keep."""
-TRAIN = replace(SMALL, steps=2)
+TRAIN = replace(SMALL, model="tiny", steps=2)
 
 
 def rectangle(y0: int, y1: int, x0: int, x1: int) -> npt.NDArray[np.bool_]:
