@@ -16,17 +16,12 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 HERE = Path(__file__).parent
 DEAREST = (
-    "run/test_generate.py",
-    "run/test_chaos.py",
-    "masks/test_equality.py",
-    "cluster/test_submit.py",
-    "test_wheel.py",
-    "training/test_learning.py",
-    "test_benchmarks.py",
-    "cluster/test_private_ray.py",
+    *("run/test_generate.py", "run/test_chaos.py", "masks/test_equality.py", "cluster/test_submit.py"),
+    *("training/test_learning.py", "report/test_in_a_browser.py", "test_benchmarks.py", "test_wheel.py"),
+    *("cluster/test_private_ray.py", "model/test_sam2_released.py", "gpu/test_compiled.py"),
 )
-"""Files of half a minute to three minutes, in the order in which they begin. What waits most is at the front, with one
-between that only computes."""
+"""Files of a quarter of a minute to three minutes, in the order in which they begin. A process that has one of a single
+test takes another at once: so chaos and submit, which mostly wait, are one's, and the third only computes."""
 ON_ONE_CLUSTER = (
     *("run/test_generate.py", "run/test_retry.py", "run/test_secrets.py", "run/test_stored_run.py", "test_signals.py"),
     *("cluster/test_driver.py", "cluster/test_crew.py", "run/test_output.py", "run/test_real_model.py"),
