@@ -10,9 +10,8 @@ from typing import Any
 
 from pipeline.cluster.ledger import DEATHS_TO_NAME
 from pipeline.plan.layout import part_name
-from pipeline.plan.plan import OutputSettings
-from pipeline.plan.planning import create_or_load_plan
 from pipeline.records import Attempt
+from pipeline.run.opening import plan_run
 from pipeline.settings import Format, Settings
 from pipeline.storage.connect import connect
 from pipeline.storage.parts import Part, read_part
@@ -63,8 +62,7 @@ def undisturbed(settings: Settings, storm: Storm, poisoned: frozenset[str]) -> d
     """The parts by name: every chunk done once, in this process, without Ray and without faults."""
     store = connect(settings.store)
     weights = real_weights(settings, store) if storm.real_model else fake_weights(settings, store)
-    output_settings = OutputSettings.of(settings, weights_sha256=weights.sha256)
-    plan = create_or_load_plan(output_settings, out=settings.out, store=store).plan
+    plan = plan_run(settings, settings.out, store, weights, Notes()).planned.plan
     generate = weights.load(store, plan.settings.recipe, threads=settings.run.threads_per_worker)
     context = WorkerContext(out=settings.out, plan=plan, store=store, generate=generate)
     why = f"{DEATHS_TO_NAME} attempts at this image failed: its worker died"

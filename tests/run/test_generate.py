@@ -27,8 +27,8 @@ from pipeline.settings import Format, Settings, StoreSettings, SubmitJob
 from pipeline.signals import StopFlag
 from pipeline.storage.connect import connect
 from pipeline.storage.parts import read_part
-from tests.fakes_run import Notes, drawn_image, fake_weights, write_folder, write_tar
-from tests.small_runs import recipe_overrides, with_run
+from tests.fakes_run import FakeGenerator, Notes, drawn_image, fake_weights, write_folder, write_tar
+from tests.small_runs import context_of, recipe_overrides, with_run, work
 
 ROOT = Path(__file__).parent.parent.parent
 JOBS = {"generate": Settings, "submit": SubmitJob, "verify": VerifyJob, "look": LookJob}
@@ -184,10 +184,11 @@ def test_signals_finish_what_is_in_flight_and_exit_130_and_the_same_command_goes
     assert names_of(slow) == every_image
 
 
-def test_run_on_s3_gives_the_rows_of_a_run_on_disk(
+def test_run_on_s3_gives_the_rows_of_work_on_disk(
     settings: Settings, cluster: str, s3_endpoint: str, s3_client: Any, s3_bucket: str, tmp_path: Path
 ):
-    """By a command of its own, over HTTP, input and output; the part's own bytes come back from the bucket."""
+    """By a command of its own, over HTTP, input and output; the part's own bytes come back from the bucket. On disk in
+    this process."""
     images = {f"im{number}.png": drawn_image(number) for number in range(5)} | {"bad.jpg": b"bad"}
     write_folder(tmp_path / "disk" / "a", images)
     write_tar(tmp_path / "disk" / "b.tar", {"sa_7.png": drawn_image(50), "note.txt": b"x"})
@@ -200,7 +201,7 @@ def test_run_on_s3_gives_the_rows_of_a_run_on_disk(
     code, output, errors = finish(start([*overrides_of(remote), f'store.endpoint_url="{s3_endpoint}"']))
     assert code == 0, errors
     assert "6 ok, 1 failed (1 unreadable)" in output
-    assert run_settings(disk, progress=Notes(), find_weights=fake_weights, stop=StopFlag()).exit_code == 0
+    work(replace(context_of(disk, connect(StoreSettings())), generate=FakeGenerator(disk.recipe)))
     on_s3 = rows_in(f"s3://{s3_bucket}/out", StoreSettings(endpoint_url=s3_endpoint))
     on_disk = rows_in(disk.out, StoreSettings())
     assert len(on_s3) == 7
