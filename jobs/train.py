@@ -3,6 +3,8 @@
 It trains on drawn scenes, and also on the images of `train.source`, whose masks are known. Repeating the command goes
 on where it stopped. Once the training is over, only the export is done again. On a machine with a GPU and 16 cores:
 `python -m jobs.train train.workers=15 train.batch=64 train.steps=60000` (it chooses device and precision by itself).
+
+Imports no torch until it trains: the processes that make views begin with this file, and need none.
 """
 
 from __future__ import annotations
@@ -12,13 +14,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from jobs.command import run_command
-from model.load import CheckpointError
-from model.training.export import export_training
 from model.training.labelled import MixedScenes, UnusableImagesError
-from model.training.loop import Training, drawn_scenes
 from model.training.scenes import SceneSource
 from model.training.settings import TrainSettings
 from pipeline.errors import ConfigError
@@ -52,6 +49,12 @@ def train(job: TrainJob) -> int:
 
     raises  ConfigError if this device cannot train, or train.source holds nothing to train on
     """
+    import torch
+
+    from model.load import CheckpointError
+    from model.training.export import export_training
+    from model.training.loop import Training
+
     log_to_stderr()
     torch.set_num_threads(job.threads)
     checkpoint = Path(job.checkpoint)
@@ -82,6 +85,8 @@ def log_to_stderr() -> None:
 
 def scenes_of(job: TrainJob) -> SceneSource:
     """The images of the training: drawn scenes, mixed with those of train.source if it names some."""
+    from model.training.loop import drawn_scenes
+
     drawn = drawn_scenes(job.train)
     if not job.train.source:
         return drawn

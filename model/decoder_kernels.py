@@ -243,7 +243,7 @@ def answer(
     outs            (LAYERS - LAYER, D, N) in two parts, shifts (LAYERS - LAYER, N)
     vectors         those of the queries' projection
     scale           (B, N)
-    linear          (LAYERS - LAYER, this layer's parts, B, N), of PARTS for each
+    linear          (LAYERS - LAYER, this layer's parts, B, N): a view whose layers are PARTS apart
     R               rows so far; RP is R or more
     """
     b, group = tl.program_id(1) * PROMPTS, tl.program_id(0)

@@ -31,7 +31,7 @@ FLOAT = Form(1, torch.float32)
 class FusedTokens:
     """A decoder's token side with its weights combined; they must not change afterwards.
 
-    count     of a prompt's
+    count     tokens of a prompt
     looks     of all stages, the final one last
     wanted_T  which tokens of a prompt are needed at the end: those of the scores and of the masks
     """

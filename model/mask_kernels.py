@@ -57,7 +57,7 @@ def form_masks(
     weight = tl.load(hyper + (b * M + mask_of) * c + j[:, None] % c, mask=chosen, other=0.0)
     weight_high, weight_low = parts(weight)
     for cell in range(0, 4):
-        # Split between the products, of which the last needs what is left: a quarter fewer spills than split before.
+        # Split between the products, of which the last needs what is left: fewer spills than split before.
         each = vectors_of(vectors, b, cell * K, B, T, E, TOKENS, R, RP, 1, K)
         high = each.to(tl.bfloat16)
         first = tl.dot(row_low, high, tl.zeros([POSITIONS, K], tl.float32))

@@ -112,7 +112,8 @@ class PointDecoder:
         """None on a CPU, in fp32, without Triton, and for sizes that no released model has."""
         if self._on_cpu or precision not in FORMS or find_spec("triton") is None:
             return None
-        from model.fused_decoder import FusedDecoder, FusedTokens, fits  # who has no GPU never imports Triton
+        from model.fused_decoder import FusedDecoder, fits  # who has no GPU never imports Triton
+        from model.fused_tokens import FusedTokens
 
         if not fits(sam.config):
             return None

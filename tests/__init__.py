@@ -21,5 +21,5 @@ os.environ.update(
 os.environ.pop("RAY_ADDRESS", None)
 # By default threads of OpenMP spin while they wait for each other: where all cores are busy, for seconds a process.
 os.environ["OMP_WAIT_POLICY"] = "passive"
-# Those of numpy's products always do.
+# The threads of numpy's products always spin.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"

@@ -21,7 +21,8 @@ DEAREST = (
     *("cluster/test_private_ray.py", "model/test_sam2_released.py", "gpu/test_compiled.py"),
 )
 """Files of a quarter of a minute to three minutes, in the order in which they begin. A process that has one of a single
-test takes another at once: so chaos and submit, which mostly wait, are one's, and the third only computes."""
+test takes another at once. With three processes chaos and submit, which mostly wait, so fall to one of them, the files
+of the cluster to another, and the third only computes."""
 ON_ONE_CLUSTER = (
     *("run/test_generate.py", "run/test_retry.py", "run/test_secrets.py", "run/test_stored_run.py", "test_signals.py"),
     *("cluster/test_driver.py", "cluster/test_crew.py", "run/test_output.py", "run/test_real_model.py"),

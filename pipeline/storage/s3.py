@@ -233,7 +233,10 @@ def _new_client(settings: StoreSettings) -> Any:
 
 @cache
 def _model_loader(data_path: str | None) -> Any:
-    """One for all clients of a process: it keeps the descriptions of S3 that it has read, a tenth of a second each."""
+    """One for all clients of a process: it keeps the descriptions of S3 that it has read, a tenth of a second each.
+
+    boto3 adds its own folder to it with each client, which is an entry of a list more.
+    """
     from botocore.loaders import create_loader
 
     return create_loader(data_path)

@@ -147,16 +147,17 @@ def test_an_image_that_fails_raises_in_its_place(generator: MaskGenerator, pictu
 @pytest.mark.parametrize(
     ("arguments", "thresholds"),
     [
-        ({}, (0.75, 0.5, 32)),
-        ({"recipe": "fast"}, (0.75, 0.5, 16)),
-        ({"pred_iou_thresh": 0.9, "points_per_side": 4}, (0.9, 0.5, 4)),
+        ({}, (0.75, 0.97, 0.5, 32)),
+        ({"recipe": "fast"}, (0.75, 0.97, 0.5, 16)),
+        ({"pred_iou_thresh": 0.9, "points_per_side": 4}, (0.9, 0.97, 0.5, 4)),
     ],
 )
 def test_a_recipe_is_the_presets_then_the_models_then_the_callers(
-    arguments: dict[str, Any], thresholds: tuple[float, float, int]
+    arguments: dict[str, Any], thresholds: tuple[float, float, float, int]
 ) -> None:
     recipe = MaskGenerator(**arguments).recipe
-    assert (recipe.pred_iou_thresh, recipe.box_nms_thresh, recipe.points_per_side) == thresholds
+    found = (recipe.pred_iou_thresh, recipe.stability_score_thresh, recipe.box_nms_thresh, recipe.points_per_side)
+    assert found == thresholds
 
 
 def test_sa1b_is_the_recipe_of_the_paper() -> None:

@@ -38,6 +38,8 @@ CELLS_HW = 43, 64
 """Of an image of 3:2."""
 WITHIN = 1e-4
 """Of the largest value."""
+TOGETHER = 5e-4
+"""Of the scores, and of the largest logit: through all passes, with the tokens between them."""
 PROCESSES = 14
 OTHERS: dict[str, tuple[Tiling, ...]] = {
     "look_at_shared": (
@@ -284,18 +286,22 @@ def main() -> None:
         decoder._graphs.wanted = True
         exact = plain.decode(image, coords_P2, pred_iou_thresh=-torch.inf, cells_hw=CELLS_HW)
         half = float(exact.predicted_iou_PM.amax(dim=1).median())
+        differences: dict[str, float] = {}
         for name, each in (("fused", decoder), ("plain", plain)):
             ask = partial(each.decode, image, coords_P2, cells_hw=CELLS_HW)
             masks = ask(pred_iou_thresh=-torch.inf)
             all_live = milliseconds(partial(ask, pred_iou_thresh=-torch.inf))
             half_live = milliseconds(partial(ask, pred_iou_thresh=half))
             scores = float((masks.predicted_iou_PM - exact.predicted_iou_PM).abs().max())
+            differences[name] = max(scores, off(masks.logits_PMhw, exact.logits_PMhw))
             say(
                 f"{name}: {POINTS} points {all_live:.2f} ms with all live, {half_live:.2f} ms with half; scores off by "
                 f"{scores:.1e}, logits by {off(masks.logits_PMhw, exact.logits_PMhw):.1e}",
             )
         attend = each_block(decoder, image, coords_P2)
         say(f"fused: before masks are formed {attend:.2f} ms for {POINTS}")
+        if differences["fused"] > TOGETHER:
+            sys.exit(f"the decoder with its tokens is off by more than {TOGETHER:.0e}")
     say(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {time.perf_counter() - begun:.0f} s in all")
 
 

@@ -92,7 +92,7 @@ def test_a_crop_is_encoded_without_its_pixels(encoded: tuple[EncodedCrop, dict[i
 def test_the_points_of_a_crop_are_decoded_without_knowing_which_masks_are_wanted(
     vit_h: TorchSegmenter, decoded: dict[int, tuple[Predictions, Launches]]
 ) -> None:
-    """So all of it can be queued at once. With `sam` there are four blocks of points, and sixteen steps for masks."""
+    """So all of it can be queued at once."""
     answer, _ = decoded[POINTS[0]]
     assert vit_h.points_at_once == POINTS[0]
     assert answer.logits_PMhw.shape == (1024, 3, 256, 256)
@@ -127,5 +127,5 @@ def test_the_bytes_of_a_crops_points_and_of_its_encoding_are_no_more_than_docs_s
     encoded: tuple[EncodedCrop, dict[int, Launches]], decoded: dict[int, tuple[Predictions, Launches]]
 ) -> None:
     """What its memory takes to move them is a floor of a GPU's time. GB, of 1,024 points with all their masks."""
-    assert decoded[1024][1].gigabytes <= 14.2
+    assert decoded[1024][1].gigabytes <= 14.15
     assert encoded[1][1].gigabytes <= 15.5

@@ -126,8 +126,8 @@ class Pair:
 
 
 TRAINED = (0, 1, 2, 3, 6, 8, 12, 13, 15, 16, 17)
-"""Numbers of the option sets that the bundled weights go through: every shape of an image, every threshold that the
-network is told, points in batches, one layer of crops."""
+"""Numbers of the option sets that the bundled weights go through: ordinary, long, tiny and large images, every
+threshold that the network is told, points in batches, one layer of crops."""
 WILD = (2, 4, 5, 6, 7, 8, 9, 10, 11, 14, 17)
 """Those that calibrated random weights go through, of which an answer costs a tenth: all that is the generator's."""
 

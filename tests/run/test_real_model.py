@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -42,7 +43,16 @@ def untrained(settings: Settings, tmp_path: Path) -> Settings:
     return with_run(replace(settings, source=str(folder), recipe=recipe, model=model), images_per_chunk=2)
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.fixture
+def torch_as_it_was() -> Iterator[None]:
+    """Afterwards: a worker's choices are for its whole process."""
+    mode, threads = torch.get_deterministic_debug_mode(), torch.get_num_threads()
+    yield
+    torch.set_deterministic_debug_mode(mode)
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("cluster", "torch_as_it_was")
 def test_real_model_gives_the_same_bytes_for_any_number_of_workers(untrained: Settings, store: Store, tmp_path: Path):
     """Float sums of another process must round alike: threads and torch's choices are fixed. Beside two workers, this
     process does what one worker would."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from contextlib import closing
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -37,7 +40,9 @@ def test_background_processes_make_the_batches_from_a_number_on() -> None:
 
 
 def test_a_process_that_makes_views_needs_no_torch() -> None:
-    """It would take 1.8 s of CPU time and 190 MB in each of them."""
+    """It would take 1.8 s of CPU time and 190 MB in each of them, which begin with the file of the command."""
+    command = [sys.executable, "-c", "import sys, jobs.train; sys.exit('torch' in sys.modules)"]
+    assert subprocess.run(command, cwd=Path(__file__).parent.parent.parent, check=False).returncode == 0
     [process] = background(SOURCE.views, 1)
     with process:
         assert len(process.submit(places, 0, 0, 1).result()) == SOURCE.views.batch
