@@ -2,7 +2,7 @@
 
 Owns the bridges. A polygon cannot have a hole or a second part, so a line that is walked there and back joins them: it
 has no area, and a reader that paints borders paints it one pixel wide. The borders are OpenCV's, 8-connected.
-Legend: P points of x and y, H W pixels, w columns of the mask's box.
+Legend: P points of x and y, H W pixels, w columns of the mask's box; in _with_holes H holes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ Points_P2 = npt.NDArray[np.int32]
 
 COARSE = 512
 """Points of a border that are looked at first when the nearest ones of two borders are looked for."""
+PAIRS = 2**22
+"""Of points, whose distances are in memory at once: two arrays of 32 MiB."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,9 +60,7 @@ def parts_of(counts: str, hw: tuple[int, int], *, tolerance: float = 0.0) -> lis
         holes = holes_of[number]
         pixels = _pixels(border_P2, with_border=True) - sum(_pixels(hole, with_border=False) for hole in holes)
         border_P2 = _simpler(border_P2, tolerance)
-        for hole_P2 in (_simpler(hole_P2, tolerance) for hole_P2 in holes):
-            border_P2 = _bridged(border_P2, hole_P2, *_nearest(border_P2, hole_P2)[:2])
-        parts.append(Part(border_P2, pixels))
+        parts.append(Part(_with_holes(border_P2, [_simpler(hole_P2, tolerance) for hole_P2 in holes]), pixels))
     return sorted(parts, key=lambda part: -part.pixels)
 
 
@@ -86,6 +86,30 @@ def corners(point_P2: Points_P2) -> Points_P2:
     bends_P = (turn_P != 0) | ((before_P2 * step_P2).sum(axis=1) < 0)
     point_P2 = point_P2[bends_P] if len(point_P2) else first_12
     return np.concatenate([point_P2, np.repeat(point_P2[-1:], max(0, 3 - len(point_P2)), axis=0)])
+
+
+def _with_holes(border_P2: Points_P2, holes: Sequence[Points_P2]) -> Points_P2:
+    """The border with its holes cut in, always the nearest of the rest: the bridge to one that is farther could cross
+    it, and paint a line over it."""
+    if not holes:
+        return border_P2
+    length_H = np.array([_nearest(border_P2, hole_P2)[2] for hole_P2 in holes])
+    points_P2, first_H = np.concatenate(holes), np.cumsum([0, *map(len, holes[:-1])])
+    waits_H = np.ones(len(holes), np.bool_)
+    while waits_H.any():
+        place = int(np.where(waits_H, length_H, np.iinfo(length_H.dtype).max).argmin())
+        waits_H[place] = False
+        border_P2 = _bridged(border_P2, holes[place], *_nearest(border_P2, holes[place])[:2])
+        if length_H[waits_H].any():
+            length_H = np.minimum(length_H, np.minimum.reduceat(_lengths(holes[place], points_P2), first_H))
+    return border_P2
+
+
+def _lengths(a_P2: Points_P2, b_P2: Points_P2) -> npt.NDArray[np.int64]:
+    """From each point of `b` to the nearest of `a`, as `_nearest` counts; of long borders to some points of `a`."""
+    step = -(-len(a_P2) * len(b_P2) // PAIRS)
+    apart_AB2 = np.abs(a_P2[::step, None] - b_P2[None])
+    return np.maximum(apart_AB2.max(axis=2).min(axis=0).astype(np.int64) - 1, 0)
 
 
 def _simpler(border_P2: Points_P2, tolerance: float) -> Points_P2:

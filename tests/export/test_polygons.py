@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as some
 from PIL import Image, ImageDraw
 
@@ -99,6 +99,7 @@ def test_the_shapes_of_a_group_are_the_parts_of_a_mask(output: WorkerContext, tm
     assert several > 3
 
 
+@example(8, 11, 2, 0.8)  # the bridge of one hole, if it is cut in too early, crosses another
 @given(some.integers(1, 12), some.integers(1, 12), some.integers(0, 2**32 - 1), some.sampled_from([0.2, 0.5, 0.8]))
 @settings(max_examples=150, deadline=None)
 def test_the_parts_of_any_mask_paint_exactly_that_mask(height: int, width: int, seed: int, share: float) -> None:
