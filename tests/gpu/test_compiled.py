@@ -36,7 +36,7 @@ def found(read: dict[str, dict[str, int] | None]) -> dict[str, dict[str, int]]:
     return {name: needs for name, needs in read.items() if needs is not None}
 
 
-def test_the_compiler_accepts_the_kernels_of_all_models(read: dict[str, dict[str, int] | None]) -> None:
+def test_the_compiler_reads_the_kernels_of_all_models(read: dict[str, dict[str, int] | None]) -> None:
     """The interpreter takes code that the compiler refuses: masks of SAM 2 were once formed here alone. Those that are
     not compiled are read by the compiler's first step."""
     assert {"form_masks T=7 FINE=False", "form_masks T=8 FINE=True", "look T=8", "attend 14, 1"} <= set(read)

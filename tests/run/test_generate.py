@@ -27,7 +27,7 @@ from pipeline.settings import Format, Settings, StoreSettings, SubmitJob
 from pipeline.signals import StopFlag
 from pipeline.storage.connect import connect
 from pipeline.storage.parts import read_part
-from tests.fakes_run import FakeGenerator, Notes, drawn_image, fake_weights, write_folder, write_tar
+from tests.fakes_run import Notes, drawn_image, fake_weights, write_folder, write_tar
 from tests.small_runs import context_of, recipe_overrides, with_run, work
 
 ROOT = Path(__file__).parent.parent.parent
@@ -201,7 +201,7 @@ def test_run_on_s3_gives_the_rows_of_work_on_disk(
     code, output, errors = finish(start([*overrides_of(remote), f'store.endpoint_url="{s3_endpoint}"']))
     assert code == 0, errors
     assert "6 ok, 1 failed (1 unreadable)" in output
-    work(replace(context_of(disk, connect(StoreSettings())), generate=FakeGenerator(disk.recipe)))
+    work(context_of(disk, connect(StoreSettings())))
     on_s3 = rows_in(f"s3://{s3_bucket}/out", StoreSettings(endpoint_url=s3_endpoint))
     on_disk = rows_in(disk.out, StoreSettings())
     assert len(on_s3) == 7
