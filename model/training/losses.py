@@ -89,17 +89,19 @@ def pairwise_mask_cost(logits_PMhw: Tensor, truths_PLhw: Tensor, settings: LossS
     source  focal arXiv:1708.02002 without its class weight, dice arXiv:1606.04797; SAM combines them 20 : 1
     """
     logits, truths = logits_PMhw.flatten(2).float(), truths_PLhw.flatten(2).float()
-    log_on, log_off = F.logsigmoid(logits), F.logsigmoid(-logits)
-    on = log_on.exp()
-    # The term is linear in the truth, so all pairs are two matrix products.
-    positive = -log_on * (1 - on) ** settings.focal_gamma if settings.focal_gamma else -log_on
-    negative = -log_off * on**settings.focal_gamma if settings.focal_gamma else -log_off
+    on = logits.sigmoid()
+    # What a cell costs where the truth is off, and how much more where it is on: the term is linear in the truth, so
+    # all pairs are two matrix products. Without gamma that difference is the logit itself.
+    negative, difference = F.softplus(logits), -logits
+    if settings.focal_gamma:
+        negative = negative * on**settings.focal_gamma
+        difference = F.softplus(-logits) * (1 - on) ** settings.focal_gamma - negative
     if settings.boundary_weight:
         weights = 1 + settings.boundary_weight * outlines(truths_PLhw).flatten(2).float()
-        sums = _products(positive - negative, weights * truths) + _products(negative, weights)
+        sums = _products(difference, weights * truths) + _products(negative, weights)
         focal = sums / weights.sum(2)[:, None]
     else:
-        focal = (_products(positive - negative, truths) + negative.sum(2, keepdim=True)) / logits.shape[2]
+        focal = (_products(difference, truths) + negative.sum(2, keepdim=True)) / logits.shape[2]
     overlap = _products(on, truths)
     sizes = on.sum(2, keepdim=True) + truths.sum(2)[:, None]
     dice = 1 - (2 * overlap + 1) / (sizes + 1)

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from model.training.losses import ambiguous_point_loss, pairwise_iou, pairwise_mask_cost
+from model.training.losses import ambiguous_point_loss, outlines, pairwise_iou, pairwise_mask_cost
 from model.training.settings import LossSettings
 
 SETTINGS = LossSettings()
@@ -82,6 +83,32 @@ def test_the_focal_exponent_lowers_the_cost_of_easy_cells_only() -> None:
     truth = TRUTHS_1L[:, :1]
     assert float(pairwise_mask_cost(easy, truth, focal)) < 0.1 * float(pairwise_mask_cost(easy, truth, plain))
     assert float(pairwise_mask_cost(hard, truth, focal)) > 0.9 * float(pairwise_mask_cost(hard, truth, plain))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+@pytest.mark.parametrize("boundary", [0.0, 2.0])
+def test_the_cost_and_its_gradient_are_those_of_the_formula_written_out(gamma: float, boundary: float) -> None:
+    """All pairs are two products; the papers have a sum over the cells of one pair."""
+    settings = LossSettings(focal_gamma=gamma, boundary_weight=boundary)
+    random = 6 * torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(1))
+    ours, plain = random.clone().requires_grad_(), random.double().requires_grad_()
+    found = pairwise_mask_cost(ours, TRUTHS_1L, settings)
+    pairs = [[_written_out(plain[0, m], TRUTHS_1L[0, level], settings) for level in range(3)] for m in range(2)]
+    expected = torch.stack([torch.stack(row) for row in pairs])[None]
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+    for cost in (found, expected):
+        cost.square().sum().backward()
+    assert ours.grad is not None
+    torch.testing.assert_close(ours.grad.double(), plain.grad, rtol=1e-5, atol=1e-6)
+
+
+def _written_out(logits_hw: Tensor, truth_hw: Tensor, settings: LossSettings) -> Tensor:
+    on_hw, truth = logits_hw.sigmoid(), truth_hw.double()
+    right_hw = torch.where(truth_hw, on_hw, 1 - on_hw)
+    weights = 1 + settings.boundary_weight * outlines(truth_hw)
+    cells = weights * (1 - right_hw) ** settings.focal_gamma * F.binary_cross_entropy(on_hw, truth, reduction="none")
+    dice = 1 - (2 * (on_hw * truth).sum() + 1) / (on_hw.sum() + truth.sum() + 1)
+    return settings.focal_weight * cells.sum() / weights.sum() + settings.dice_weight * dice
 
 
 def test_iou_of_empty_masks_is_zero_not_nan() -> None:
