@@ -24,7 +24,7 @@ from model.load import load_sam
 from model.training.calibrate import read_notes
 from model.training.export import export_calibrated, export_weights, notes_of
 from model.training.loop import Training, view_settings
-from model.training.photo_bank import gather
+from model.training.photo_cuts import gather
 from model.training.settings import TrainSettings
 
 RESERVE_S = 10.0

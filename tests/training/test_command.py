@@ -15,7 +15,8 @@ from model.load import load_sam
 from model.training import __main__ as command
 from model.training.__main__ import changed
 from model.training.calibrate import calibration_of
-from model.training.photo_bank import PHOTOGRAPHS, CutOut, PhotoBank, read_bank, write_bank
+from model.training.photo_bank import CutOut, PhotoBank, read_bank, write_bank
+from model.training.photo_cuts import PHOTOGRAPHS
 from model.training.scenes import PART, WHOLE, DrawnScenes, draw_scene
 from model.training.settings import Schedule, TrainSettings
 from tests.training.mini import MINI
@@ -47,7 +48,7 @@ def bank(tmp_path: Path) -> Path:
     parts_LHW[0, 10:30, 5:25] = 1
     thing_HW3[10:30, 5:25] = (0, 0, 255)
     red_HW3 = np.full((50, 60, 3), (200, 20, 20), np.uint8)
-    write_bank(PhotoBank((red_HW3,), (CutOut(thing_HW3, mask_HW, parts_LHW),)), tmp_path / "bank.npz")
+    write_bank(PhotoBank((red_HW3,), (CutOut(thing_HW3, mask_HW, parts_LHW),)), tmp_path / "bank.npz", {})
     return tmp_path / "bank.npz"
 
 
