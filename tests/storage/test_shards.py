@@ -107,6 +107,7 @@ def test_shard_names_are_safe_in_paths_and_unique(store: Store, tmp_path: Path) 
         ("none", "nothing is at"),
         ("none/", "nothing is at"),
         ("none.tar", "nothing is at"),
+        ("bare", "bare is an empty folder"),
         ("*.none", "nothing matches"),
         ("**/*.jpg", "name the folder"),
         ("docs", r"holds no image, no \.tar and no \.zip \(but readme\.md\)"),
@@ -121,6 +122,7 @@ def test_a_source_that_names_nothing_usable_says_what_it_may_be(
 ) -> None:
     """The first command of a new user is often a little wrong."""
     put(tmp_path, docs__readme_md=b"x", a_csv=b"x", a_tar_xz=b"x", a_7z=b"x", b_jpg=b"x")
+    (tmp_path / "bare").mkdir()
     with pytest.raises(ConfigError, match=said):
         find_shards(name if "," in name else f"{tmp_path}/{name}", store)
 
