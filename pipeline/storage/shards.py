@@ -171,6 +171,9 @@ def _no_shard(uri: str, others: Sequence[Ignored]) -> ConfigError:
         return ConfigError(f"source: {uri} is an empty folder; name one that holds images or shards of them")
     if not others:
         return ConfigError(f"source: nothing is at {uri}; check the name. It may be {_KNOWN}")
+    for each in others:
+        if each.kind == UNREADABLE:
+            return ConfigError(f"source: {each.first} may not be read; give this user access to it")
     return ConfigError(
         f"source: {uri} holds no image, no .tar and no .zip (but {', '.join(each.first for each in others[:3])}); "
         f"images end in {', '.join(sorted(IMAGE_EXTENSIONS))}"
