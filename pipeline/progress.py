@@ -27,8 +27,9 @@ COUNTING_FORMAT = "{desc} |{bar}| [{elapsed}<{remaining}]"
 class Standing:
     """How far a run is, now.
 
-    images_done  those of unfinished chunks included, whoever did them
-    counted      images that `masks` and `failed` are of: those of the chunks that this command has finished
+    images_done     those of unfinished chunks included, whoever did them
+    counted         images that `masks` and `failed` are of: those of the chunks that this command has finished
+    workers_wanted  0 for a recount, which has none and says nothing of them
     """
 
     images_done: int
@@ -193,10 +194,10 @@ class Bar:
 
     def show(self, standing: Standing) -> None:
         bar = self._bar_of("img", done=standing.images_done, total=standing.images_total)
-        masks = f"{standing.masks_per_image:.0f} masks/img, " if standing.counted else ""
-        failed = f"{standing.failed} failed, " if standing.failed else ""
-        workers = f"{standing.workers_ready}/{standing.workers_wanted} workers"
-        bar.set_postfix_str(f"{masks}{failed}{workers}", refresh=False)
+        masks = [f"{standing.masks_per_image:.0f} masks/img"] if standing.counted else []
+        failed = [f"{standing.failed} failed"] if standing.failed else []
+        workers = [f"{standing.workers_ready}/{standing.workers_wanted} workers"] if standing.workers_wanted else []
+        bar.set_postfix_str(", ".join(masks + failed + workers), refresh=False)
         bar.refresh()
 
     def show_finish(self, counted: int, parts: int) -> None:
@@ -252,5 +253,6 @@ def standing_line(standing: Standing) -> str:
     failed = f", {standing.failed} failed" if standing.failed else ""
     # Masks are those of finished chunks: before the first one nobody knows any.
     masks = f", {standing.masks} masks ({standing.masks_per_image:.1f} per image)" if standing.counted else ""
-    workers = f"{standing.workers_ready} of {counted(standing.workers_wanted, 'worker')} ready"
-    return f"{standing.images_done}/{standing.images_total} images ({share:.0%}){failed}{masks}, {workers}"
+    wanted = standing.workers_wanted
+    workers = f", {standing.workers_ready} of {counted(wanted, 'worker')} ready" if wanted else ""
+    return f"{standing.images_done}/{standing.images_total} images ({share:.0%}){failed}{masks}{workers}"
