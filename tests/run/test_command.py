@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import ray
+import yaml
 
-from jobs.command import known_keys, run_command
+from jobs.command import CONF, known_keys, run_command
 from jobs.generate import generate, main
 from pipeline.errors import ConfigError, StorageError
 from pipeline.run.checks import check_settings
@@ -143,6 +144,12 @@ def test_hydra_leaves_nothing_behind(compose: Compose, tmp_path: Path, monkeypat
     assert compose()[0] == 0
     assert Path.cwd() == tmp_path
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_help_of_every_command_begins_with_its_name():
+    """Hydra takes the name of the file that calls it, which is the same for all of them."""
+    for path in Path(CONF).glob("*.yaml"):
+        assert yaml.safe_load(path.read_text())["hydra"]["help"]["app_name"] == f"maskmill {path.stem}"
 
 
 def test_every_setting_has_a_key():
