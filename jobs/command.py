@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.errors import INTERRUPTED, UNFINISHED, WRONG_CONFIGURATION, ConfigError, MaskmillError
-from pipeline.plain_values import to_settings, unknown
+from pipeline.plain_values import nearest, to_settings, unknown
 from pipeline.texts import LEFT_OUT, printable
 
 S = TypeVar("S")
@@ -148,8 +148,10 @@ def check_overrides(arguments: Sequence[str], settings_type: type) -> None:
             "one command is one run: repeat it with other settings and another out= instead of --multirun"
         )
     for argument in arguments:
-        if argument.startswith("-") or "=" not in argument:
+        if argument.startswith("-"):
             continue
+        if "=" not in argument or argument.startswith("~"):
+            raise ConfigError(f"{argument!r} is no setting with a value: write name=value; --help lists the names")
         try:
             override = parser.parse_override(argument)
         except HydraException as error:
@@ -161,6 +163,18 @@ def check_overrides(arguments: Sequence[str], settings_type: type) -> None:
             raise ConfigError(f"write model={override.value()} instead of {argument}: thresholds come with the model")
         if key not in known and "/" not in key and not key.startswith("hydra"):
             raise unknown(key, known)
+        _check_choice(key, override.value())
+
+
+def _check_choice(key: str, value: Any) -> None:
+    """Of the files of conf/<key>/; a mapping is no choice but sets several settings at once.
+
+    raises  ConfigError as for any other setting that has a few words to choose from
+    """
+    words = sorted(path.stem for path in Path(CONF, key).glob("*.yaml"))
+    if words and value not in words and not isinstance(value, dict):
+        typed = "null" if value is None else value
+        raise ConfigError(f"{key}={typed} must be one of {', '.join(words)}{nearest(str(value).lower(), words)}")
 
 
 def _unreadable(argument: str, why: str) -> ConfigError:
@@ -174,7 +188,7 @@ def _unreadable(argument: str, why: str) -> ConfigError:
 
 
 def _hydra_sentence(error: BaseException) -> str:
-    """Hydra's message on one line, with its cause: `Could not find 'recipe/x' ... Available options ...`."""
+    """Hydra's message on one line, with its cause."""
     said = " ".join(str(error).split())
     cause = " ".join(str(error.__cause__).split()) if error.__cause__ is not None else ""
     return f"{said} ({cause})" if cause and cause not in said else said

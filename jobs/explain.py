@@ -28,7 +28,7 @@ from pipeline.storage.connect import connect
 from pipeline.storage.images import decode_image
 from pipeline.storage.store import Store
 from pipeline.storage.uris import absolute, base_name
-from pipeline.texts import printable
+from pipeline.texts import counted, printable
 from pipeline.work.device import fix_torch
 from pipeline.work.regions import Regions
 from pipeline.work.released import with_weights_here
@@ -75,7 +75,8 @@ def explain_image(job: ExplainJob) -> int:
     text = page(explanation, image_HW3, name=base_name(uri), model=f"{job.model.name}, {job.model.precision}")
     write_page(path, text, setting="explain")
     funnel = explanation.result.funnel
-    sys.stdout.write(printable(f"Maskmill: {funnel.candidates:,} candidates, {funnel.kept:,} masks: {path}") + "\n")
+    said = f"{counted(funnel.candidates, 'candidate')}, {counted(funnel.kept, 'mask')}"
+    sys.stdout.write(printable(f"Maskmill: {said}: {path}") + "\n")
     open_page(path)
     return 0
 

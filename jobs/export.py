@@ -63,7 +63,7 @@ def export_output(job: ExportJob) -> int:
 
 def summary(found: Exported, to: str, form: Form) -> list[str]:
     total = found.total
-    there = f"{found.parts:,} of {found.planned:,} parts"
+    there = f"{found.parts:,} of {counted(found.planned, 'part')}"
     before = f" ({found.before:,} of them before)" if found.before else ""
     lines = [f"Maskmill: {counted(total.masks, 'mask')} of {counted(total.images, 'image')} as {form}: {to}"]
     lines.append(f"  parts       {there}{before}")

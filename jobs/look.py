@@ -17,7 +17,7 @@ from pipeline.look.sample import sample_images
 from pipeline.settings import StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.uris import absolute
-from pipeline.texts import printable
+from pipeline.texts import counted, printable
 
 MOST_IMAGES = 100
 """A page with as many photographs has some 20 MB: a picture of one takes 70 kB (measured on three)."""
@@ -55,8 +55,8 @@ def look(job: LookJob) -> int:
     for sentence in sample.broken:
         sys.stderr.write(printable(f"Maskmill: left out: {sentence}") + "\n")
     write_page(path, page(sample, store), setting="look")
-    shown, there = len(sample.images), f"{sample.committed:,} of {sample.plan.chunk_count:,} parts"
-    sys.stdout.write(printable(f"Maskmill: {shown:,} images with their masks, from {there}: {path}") + "\n")
+    shown, there = len(sample.images), f"{sample.committed:,} of {counted(sample.plan.chunk_count, 'part')}"
+    sys.stdout.write(printable(f"Maskmill: {counted(shown, 'image')} with their masks, from {there}: {path}") + "\n")
     open_page(path)
     return 0
 

@@ -22,7 +22,7 @@ from pipeline.settings import StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.store import Store
 from pipeline.storage.uris import absolute
-from pipeline.texts import printable
+from pipeline.texts import counted, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +63,16 @@ def report(job: ReportJob) -> int:
     check_page(path, setting="report.page")
     progress = progress_on(sys.stderr)
     try:
-        counted = _counted(out, store, job.report, progress)
+        found = _counted(out, store, job.report, progress)
         gallery = _gallery(out, store, job.report)
     finally:
         progress.close()
-    for sentence in counted.broken:
+    for sentence in found.broken:
         sys.stderr.write(printable(f"Maskmill: left out: {sentence}") + "\n")
-    write_page(path, page(counted, gallery), setting="report.page")
-    scope = counted.scope
-    there = f"{scope.parts_counted:,} of {scope.parts_planned:,} parts"
-    sys.stdout.write(printable(f"Maskmill: report of {counted.masks:,} masks, from {there}: {path}") + "\n")
+    write_page(path, page(found, gallery), setting="report.page")
+    scope = found.scope
+    there = f"{scope.parts_counted:,} of {counted(scope.parts_planned, 'part')}"
+    sys.stdout.write(printable(f"Maskmill: report of {counted(found.masks, 'mask')}, from {there}: {path}") + "\n")
     open_page(path)
     return 0
 

@@ -49,7 +49,7 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         return float(value)
     if type(value) is not hint:
         hint_for_text = f"; write {key}='\"{value}\"'" if hint is str and value is not None else ""
-        raise ConfigError(f"{key}={_spelled(value)} must be {_WORDS[hint]}{hint_for_text}")
+        raise ConfigError(f"{key}={spelled(value)} must be {_WORDS[hint]}{hint_for_text}")
     return value
 
 
@@ -63,18 +63,21 @@ def _numbers(value: Any, count: int, key: str) -> tuple[int, ...]:
     except (TypeError, ValueError):
         numbers = ()
     if len(numbers) != count:
-        raise ConfigError(f"{key}={_spelled(value)} must be {count} whole numbers, written [{','.join('123'[:count])}]")
+        raise ConfigError(f"{key}={spelled(value)} must be {count} whole numbers, written [{','.join('123'[:count])}]")
     return numbers
 
 
 def _member(choices: type[Enum], value: Any, key: str) -> Enum:
     words = [str(choice.value) for choice in choices]
     if value not in words:
-        raise ConfigError(f"{key}={_spelled(value)} must be one of {', '.join(words)}{nearest(str(value), words)}")
+        raise ConfigError(f"{key}={spelled(value)} must be one of {', '.join(words)}{nearest(str(value), words)}")
     return choices(value)
 
 
-def _spelled(value: Any) -> str:
+def spelled(value: Any) -> str:
+    """As it is typed on a command line."""
+    if isinstance(value, tuple):
+        return f"[{','.join(map(spelled, cast('tuple[Any, ...]', value)))}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

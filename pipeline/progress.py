@@ -16,7 +16,7 @@ from typing import Any, Protocol, TextIO
 from tqdm import tqdm
 
 from pipeline.settings import Log
-from pipeline.texts import printable, redacted
+from pipeline.texts import counted, printable, redacted
 
 SECONDS_BETWEEN_LINES = 10.0
 FETCHING_FORMAT = "{desc} |{bar}| {n_fmt} of {total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
@@ -27,8 +27,9 @@ COUNTING_FORMAT = "{desc} |{bar}| [{elapsed}<{remaining}]"
 class Standing:
     """How far a run is, now.
 
-    images_done  those of unfinished chunks included, whoever did them
-    counted      images that `masks` and `failed` are of: those of the chunks that this command has finished
+    images_done     those of unfinished chunks included, whoever did them
+    counted         images that `masks` and `failed` are of: those of the chunks that this command has finished
+    workers_wanted  0 for a recount, which has none and says nothing of them
     """
 
     images_done: int
@@ -193,12 +194,10 @@ class Bar:
 
     def show(self, standing: Standing) -> None:
         bar = self._bar_of("img", done=standing.images_done, total=standing.images_total)
-        failed = f", {standing.failed} failed" if standing.failed else ""
-        bar.set_postfix_str(
-            f"{standing.masks_per_image:.0f} masks/img{failed}, "
-            f"{standing.workers_ready}/{standing.workers_wanted} workers",
-            refresh=False,
-        )
+        masks = [f"{standing.masks_per_image:.0f} masks/img"] if standing.counted else []
+        failed = [f"{standing.failed} failed"] if standing.failed else []
+        workers = [f"{standing.workers_ready}/{standing.workers_wanted} workers"] if standing.workers_wanted else []
+        bar.set_postfix_str(", ".join(masks + failed + workers), refresh=False)
         bar.refresh()
 
     def show_finish(self, counted: int, parts: int) -> None:
@@ -245,13 +244,15 @@ def duration(seconds: float) -> str:
     return " ".join(f"{count} {unit}" for count, unit in units[first : first + 2] if count) or "0 s"
 
 
-def finish_line(counted: int, parts: int, doing: str) -> str:
-    return f"{doing}: {counted:,} of {parts:,} parts"
+def finish_line(done: int, parts: int, doing: str) -> str:
+    return f"{doing}: {done:,} of {counted(parts, 'part')}"
 
 
 def standing_line(standing: Standing) -> str:
     share = standing.images_done / standing.images_total if standing.images_total else 1.0
     failed = f", {standing.failed} failed" if standing.failed else ""
-    masks = f"{standing.masks} masks ({standing.masks_per_image:.1f} per image)"
-    workers = f"{standing.workers_ready} of {standing.workers_wanted} workers ready"
-    return f"{standing.images_done}/{standing.images_total} images ({share:.0%}){failed}, {masks}, {workers}"
+    # Masks are those of finished chunks: before the first one nobody knows any.
+    masks = f", {standing.masks} masks ({standing.masks_per_image:.1f} per image)" if standing.counted else ""
+    wanted = standing.workers_wanted
+    workers = f", {standing.workers_ready} of {counted(wanted, 'worker')} ready" if wanted else ""
+    return f"{standing.images_done}/{standing.images_total} images ({share:.0%}){failed}{masks}{workers}"

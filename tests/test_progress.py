@@ -84,8 +84,33 @@ def test_nobody_guesses_the_end_before_an_image_is_done(clock: Clock):
     lines.show(replace(STANDING, images_done=0))
     clock.now += 20
     lines.show(replace(STANDING, images_done=0, failed=3))
-    assert sentences(log)[-1].startswith("0/400 images (0%), 3 failed, ")
+    assert sentences(log)[-1].startswith("0/400 images (0%), 3 failed, 7000 masks")
     assert sentences(log)[-1].endswith(", 0.00 images/s")
+
+
+def test_a_recount_has_no_workers(clock: Clock):
+    """`make verify` said that two of two workers were ready, on a machine without Ray."""
+    log, screen = io.StringIO(), io.StringIO()
+    lines, bar = Lines(log), Bar(screen)
+    clock.now += 20
+    for shown in (lines, bar):
+        shown.show(replace(STANDING, workers_ready=0, workers_wanted=0))
+    bar.close()
+    assert sentences(log)[0] == "100/400 images (25%), 7000 masks (70.0 per image), 0.00 images/s"
+    assert "70 masks/img]" in screen.getvalue()
+
+
+def test_nobody_says_how_many_masks_there_are_before_a_chunk_is_finished(clock: Clock):
+    """A folder of four photographs is one chunk, and `0 masks` beside `3/4 images` is untrue."""
+    log, screen = io.StringIO(), io.StringIO()
+    lines, bar = Lines(log), Bar(screen)
+    clock.now += 20
+    for shown in (lines, bar):
+        shown.show(replace(STANDING, images_done=3, counted=0, masks=0, workers_wanted=1))
+    bar.close()
+    assert sentences(log)[0].startswith("3/400 images (1%), 1 of 1 worker ready, ")
+    assert ", 1/1 workers" in screen.getvalue()
+    assert "masks" not in screen.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from pipeline.progress import Event, Progress
 from pipeline.records import Attempt, Ending, JournalEntry
 from pipeline.settings import RunSettings
 from pipeline.signals import StopFlag
-from pipeline.texts import one_line
+from pipeline.texts import counted, one_line
 
 ray: Any = typed_ray  # its annotations are partial and partly wrong
 
@@ -207,7 +207,7 @@ class Driver:
         whose machine was lost is excused, and its journal is not asked: it was there."""
         attempts = self.crew.lose(slot)
         if failure is Failure.NODE_LOST:
-            gone = f"a node is gone, {len(attempts)} chunks go back: {why}"
+            gone = f"a node is gone, {counted(len(attempts), 'chunk')} to be done again: {why}"
             self._progress.say(gone, Event.NODE_LOST, node=slot.node)
             judge = self._ledger.let_go if self.crew.note_lost(slot, attempts) else self._ledger.excuse
             self._metrics.failed(failure, self._judge(slot, attempts, None, "its node was lost", why, judge))
@@ -276,7 +276,7 @@ class Driver:
 
     def _drain(self, stop: StopFlag) -> None:
         deadline = time.monotonic() + self._settings.grace_s
-        left = f"{self._settings.grace_s:.0f} s for {len(self._keys())} chunks in flight"
+        left = f"{self._settings.grace_s:.0f} s for {counted(len(self._keys()), 'chunk')} in flight"
         self._progress.say(f"stopping: up to {left}", Event.STOPPING)
         self.crew.dismiss_idle()
         while self.crew.busy and time.monotonic() < deadline and stop.signals < 2:

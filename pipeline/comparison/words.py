@@ -63,7 +63,7 @@ def verdict(found: Comparison) -> str:
 def standing(output: Output) -> str:
     """How far it is, and what made it."""
     settings = output.plan.settings
-    there = f"{len(output.chunks):,} of {output.plan.chunk_count:,} parts"
+    there = f"{len(output.chunks):,} of {counted(output.plan.chunk_count, 'part')}"
     return f"{counted(output.plan.image_count, 'image')}, {there}; {settings.model_name}, {settings.precision}"
 
 
@@ -93,9 +93,10 @@ def image_said(image: ComparedImage) -> str:
 
 def matched_said(matched: Matched) -> str:
     agreement = matched.agreement
+    mean = f"; mean IoU {agreement.mean_iou:.4f}" if agreement.reference else ""
     return (
-        f"{agreement.reference:,} masks in A, {agreement.count:,} in B; {agreement.identical:,} identical, "
-        f"{len(matched.vanished):,} vanished, {len(matched.appeared):,} appeared; mean IoU {agreement.mean_iou:.4f}"
+        f"{counted(agreement.reference, 'mask')} in A, {agreement.count:,} in B; {agreement.identical:,} identical, "
+        f"{len(matched.vanished):,} vanished, {len(matched.appeared):,} appeared{mean}"
     )
 
 
@@ -157,7 +158,8 @@ def _masks(masks: Masks) -> Iterator[str]:
     yield f"{agreement.reference:,} in A, {agreement.count:,} in B"
     for what, count, of in mask_rows(masks):
         yield f"{count:>9,} {what} ({share(count, of)})"
-    yield f"mean IoU {agreement.mean_iou:.4f} over A's masks, least {agreement.least_iou:.4f}"
+    if agreement.reference:
+        yield f"mean IoU {agreement.mean_iou:.4f} over A's masks, least {agreement.least_iou:.4f}"
 
 
 def _scores(masks: Masks) -> Iterator[str]:

@@ -19,6 +19,7 @@ from pipeline.masks.observer import Among
 from pipeline.masks.points import EVERYTHING, Prompts
 from pipeline.masks.rle import Rle
 from pipeline.masks.segmenter import Encoded, Segmenter
+from pipeline.plain_values import spelled
 from pipeline.records import Funnel
 from pipeline.settings import Recipe
 
@@ -154,7 +155,7 @@ def _named(recipe: Recipe, names: tuple[str, ...]) -> tuple[tuple[str, str], ...
 
 
 def _typed(value: object) -> str:
-    return "null" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else spelled(value)
 
 
 def _predicted_iou(kept: Kept) -> str:

@@ -45,6 +45,8 @@ def page(sample: Sample, store: Store) -> str:
         out=printable(sample.out),
         figures=[_figure(sampled, store, sample.plan.settings) for sampled in sample.images],
         sample=sample,
+        images_of_run=counted(sample.plan.image_count, "image"),
+        parts_of_run=counted(sample.committed, "part"),
         model=printable(sample.plan.settings.model_name),
         broken=[printable(sentence) for sentence in sample.broken],
     )

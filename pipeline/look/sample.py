@@ -21,6 +21,7 @@ from pipeline.records import Chunk, ImageRow, Status
 from pipeline.storage.member_bytes import ByteRange
 from pipeline.storage.parts import Part
 from pipeline.storage.store import Store
+from pipeline.texts import counted
 
 SPREAD = 4
 """Parts that the sample comes from, if all of them have enough images with masks."""
@@ -123,9 +124,9 @@ def _check_any(chosen: Sequence[Chosen], sample: Sample) -> None:
     if chosen:
         return
     if len(sample.broken) == sample.read:
-        what = f"none of the {sample.read:,} parts that were read can be used"
+        what = f"none of the {counted(sample.read, 'part')} read can be used"
     else:
-        what = f"no image in the {sample.read:,} parts that were read has masks"
+        what = f"no image in the {counted(sample.read, 'part')} read has masks"
     more = "" if sample.read == sample.committed else f" (of {sample.committed:,}; another seed= reads others)"
     raise ConfigError(f"{sample.out}: {what}{more}{told(sample.broken)}")
 

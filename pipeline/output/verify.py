@@ -118,8 +118,8 @@ def _standing(found: Verification) -> Standing:
         counted=images,
         masks=found.masks,
         failed=images - found.images[Status.OK],
-        workers_ready=THREADS,
-        workers_wanted=THREADS,
+        workers_ready=0,
+        workers_wanted=0,
     )
 
 

@@ -41,6 +41,7 @@ from pipeline.storage.kinds import IMAGE_EXTENSIONS
 from pipeline.storage.members import IndexPiece, without_numbers
 from pipeline.storage.shards import ShardSource, find_shards, spellings
 from pipeline.storage.store import ObjectInfo, Store
+from pipeline.texts import counted
 
 PUT_THREADS = 8
 """Pieces of member indexes written at once."""
@@ -118,7 +119,7 @@ def _plan_source(settings: OutputSettings, *, out: str, store: Store, say: Say) 
             drafts.append(_Draft(source, first_ordinal=total, ignored_count=index.ignored_count, pieces=pieces))
             ignored.add(index.ignored)
             total += index.member_count
-            news.tell(f"{len(drafts):,} of {len(sources):,} shards indexed, {total:,} images")
+            news.tell(f"{len(drafts):,} of {counted(len(sources), 'shard')} indexed, {counted(total, 'image')}")
         if not total:
             raise _no_image(settings.source, drafts)
         annotation_stride(settings.recipe, images=total, grid_points=settings.point_grid_points)
@@ -155,7 +156,7 @@ class _News:
         self._last = time.monotonic()
 
     def listed(self, images: int) -> None:
-        self.tell(f"{images:,} images listed")
+        self.tell(f"{counted(images, 'image')} listed")
 
     def tell(self, standing: str) -> None:
         if time.monotonic() - self._last >= SECONDS_BETWEEN_NEWS:

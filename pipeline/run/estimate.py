@@ -112,10 +112,11 @@ def estimate_text(estimate: Estimate) -> str:
 
 def _lines(estimate: Estimate) -> Iterator[str]:
     to_do, workers = estimate.to_do, counted(estimate.workers, "worker")
-    yield f"Maskmill: dry run, {estimate.tried:,} of {to_do.images:,} images tried; nothing but the plan was written"
+    tried = f"{estimate.tried:,} of {counted(to_do.images, 'image')} tried"
+    yield f"Maskmill: dry run, {tried}; nothing but the plan was written"
     done = to_do.images_planned - to_do.images
-    more = f", {done:,} images are done" if done else ""
-    yield f"  left     {to_do.images:,} images in {to_do.chunks:,} chunks{more}"
+    more = f", {counted(done, 'image')} done" if done else ""
+    yield f"  left     {counted(to_do.images, 'image')} in {counted(to_do.chunks, 'chunk')}{more}"
     yield f"  tried    {_tried(estimate)}, {estimate.masks_per_image:.1f} masks per image"
     spread = estimate.spread
     between = f" ({spread[0]:.2f} to {spread[1]:.2f} with 95 % confidence)" if spread else ""
@@ -124,7 +125,7 @@ def _lines(estimate: Estimate) -> Iterator[str]:
     yield f"  device   {estimate.device_hours:,.2f} device-hours"
     yield f"  output   {_bytes(estimate.output_bytes)} in {counted(to_do.chunks, 'part')}"
     if to_do.reads or to_do.writes:
-        yield f"  requests {to_do.reads:,} reads and {to_do.writes:,} writes of objects"
+        yield f"  requests {counted(to_do.reads, 'read')} and {counted(to_do.writes, 'write')} of objects"
     if estimate.price_per_hour is not None:
         price = estimate.device_hours * estimate.price_per_hour
         yield f"  price    {price:,.2f} at run.price_per_hour={estimate.price_per_hour:g}"

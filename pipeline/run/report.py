@@ -18,7 +18,7 @@ from pipeline.plan.planning import frozen_since
 from pipeline.records import Ending, Funnel, Stage
 from pipeline.run.outcome import Outcome
 from pipeline.settings import Format
-from pipeline.texts import printable
+from pipeline.texts import counted, printable
 
 ENDINGS = {
     Ending.DONE: "not finished",
@@ -47,14 +47,16 @@ def _headline(outcome: Outcome) -> str:
     total, found = outcome.plan.chunk_count, outcome.found_chunks
     if outcome.manifest is None:
         left = total - outcome.committed_chunks
-        done = f"{outcome.committed_chunks} of {total} chunks committed"
-        return f"Maskmill: {ENDINGS[outcome.ending]}, {done}, {left} left"
+        done = f"{outcome.committed_chunks:,} of {counted(total, 'chunk')} committed"
+        return f"Maskmill: {ENDINGS[outcome.ending]}, {done}, {left:,} left"
     if found == total:
         failed = outcome.manifest.failures
         again = "; run.retry_failed=true tries the failed images once more" if failed else ""
-        return f"Maskmill: nothing to do: all {total} chunks were already committed{again}"
-    resumed = f" ({found} were already committed)" if found else ""
-    return f"Maskmill: finished, all {total} chunks committed{resumed}"
+        whole = f"all {total:,} chunks were" if total > 1 else "its one chunk was"
+        return f"Maskmill: nothing to do: {whole} already committed{again}"
+    resumed = f" ({found:,} {'was' if found == 1 else 'were'} already committed)" if found else ""
+    whole = f"all {total:,} chunks" if total > 1 else "its one chunk is"
+    return f"Maskmill: finished, {whole} committed{resumed}"
 
 
 def _plan(outcome: Outcome) -> Iterator[str]:
@@ -88,7 +90,7 @@ def _images(outcome: Outcome) -> Iterator[str]:
     if outcome.too_many_failed:
         yield (
             f"  failed   {failed / images:.1%} of the images, more than run.max_failed_fraction="
-            f"{outcome.max_failed_fraction}: see the columns status and error"
+            f"{outcome.max_failed_fraction}: make report OUT={shlex.quote(outcome.out)} has the reasons"
         )
 
 
@@ -96,7 +98,8 @@ def _speed(outcome: Outcome) -> Iterator[str]:
     if not outcome.reports:
         return
     images = sum(sum(report.images.values()) for report in outcome.reports)
-    yield f"  speed    {images / max(outcome.work_s, 1e-9):.2f} images/s ({images:,} images in {outcome.work_s:.1f} s)"
+    speed = images / max(outcome.work_s, 1e-9)
+    yield f"  speed    {speed:.2f} images/s ({counted(images, 'image')} in {outcome.work_s:.1f} s)"
     seconds = Counter[Stage]()
     for report in outcome.reports:
         seconds.update(report.seconds)
@@ -105,11 +108,11 @@ def _speed(outcome: Outcome) -> Iterator[str]:
     yield f"  time     {spent}, overlapping; the device was busy for {busy:.0%} of the workers' time"
     halved = sum(report.halved for report in outcome.reports)
     if halved:
-        yield f"  memory   it was short, and batches were halved {halved} times"
+        yield f"  memory   it was short, and batches were halved {counted(halved, 'time')}"
     yield f"  funnel   {_funnel(outcome)}"
     lost = sum(not report.won for report in outcome.reports)
     if lost:
-        yield f"  shared   {lost} chunks were committed by another driver first"
+        yield f"  shared   {counted(lost, 'chunk')} committed by another driver first"
 
 
 def _funnel(outcome: Outcome) -> str:
@@ -127,10 +130,10 @@ def _failures(outcome: Outcome) -> Iterator[str]:
     for given_up in outcome.given_up:
         by_reason[given_up.why].append(given_up.chunk.chunk_id)
     for why, chunks in islice(by_reason.items(), 10):
-        more = f" and {len(chunks) - 1:,} more chunks" if len(chunks) > 1 else ""
+        more = f" and {counted(len(chunks) - 1, 'more chunk')}" if len(chunks) > 1 else ""
         yield f"  given up {chunks[0]}{more}: {why}"
     if len(by_reason) > 10:
-        yield f"  given up {sum(map(len, islice(by_reason.values(), 10, None))):,} more chunks"
+        yield f"  given up {counted(sum(map(len, islice(by_reason.values(), 10, None))), 'more chunk')}"
 
 
 def _next(outcome: Outcome) -> Iterator[str]:
@@ -159,11 +162,11 @@ def verification_lines(found: Verification, *, out: str) -> Iterator[str]:
         yield f"  wrong    {problem.where}: {problem.what}"
     if len(found.problems) > SHOWN_PROBLEMS:
         yield f"  wrong    {len(found.problems) - SHOWN_PROBLEMS:,} more"
-    verdict = f"{len(found.problems):,} problems" if found.problems else "sound"
+    verdict = counted(len(found.problems), "problem") if found.problems else "sound"
     state = "complete" if found.finished else "not finished"
-    yield f"Maskmill: {verdict}, {state}: {found.parts:,} of {found.plan.chunk_count:,} parts at {out}"
+    yield f"Maskmill: {verdict}, {state}: {found.parts:,} of {counted(found.plan.chunk_count, 'part')} at {out}"
     statuses = ", ".join(f"{count:,} {status}" for status, count in found.images.most_common())
     yield f"  images   {found.images.total():,} of {found.plan.image_count:,} planned ({statuses or 'none yet'})"
     yield f"  masks    {found.masks:,}"
     for what, parts in found.other_versions.most_common(SHOWN_KINDS):
-        yield f"  versions {parts:,} parts are of others than the plan's, as was allowed: {what}"
+        yield f"  versions {counted(parts, 'part')} made by others than the plan's, as was allowed: {what}"

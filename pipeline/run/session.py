@@ -28,6 +28,7 @@ from pipeline.settings import Settings
 from pipeline.signals import StopFlag
 from pipeline.storage.connect import connect
 from pipeline.storage.uris import absolute
+from pipeline.texts import counted
 from pipeline.work.loading import FindWeights
 
 
@@ -112,7 +113,7 @@ class _Work:
         record.ledger = ledger
         if self.again:
             unpublish(out=self.of.out, store=self.of.store)
-            self.of.progress.say(f"{len(self.again)} chunks have failed rows, which are tried once more")
+            self.of.progress.say(f"failed rows of {counted(len(self.again), 'chunk')} are tried once more")
         found = len(ledger.committed)
         drive = _Drive(Ending.DONE) if ledger.is_complete else self._drive(ledger, stop, record, until)
         given_up = tuple(ledger.given_up.values())
@@ -143,7 +144,8 @@ class _Work:
     def _drive(self, ledger: Ledger, stop: StopFlag, record: RunRecord, until: float) -> _Drive:
         plan = self.of.planned.plan
         self.of.progress.say(
-            f"{plan.image_count} images in {plan.chunk_count} chunks, {len(ledger.committed)} of them already committed"
+            f"{counted(plan.image_count, 'image')} in {counted(plan.chunk_count, 'chunk')}, "
+            f"{len(ledger.committed):,} of them already committed"
         )
         with ray_session(self.of.settings.run.address), stop.flagging():
             begun = time.monotonic()

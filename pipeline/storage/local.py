@@ -234,10 +234,8 @@ def _walk(
             if identity not in seen:
                 seen.add(identity)
                 yield from _walk(entry.path, pattern[1:], unreadable, seen)
-        elif len(pattern) < 2 and not _TEMPORARY.fullmatch(entry.name):
-            info = _listed(entry)
-            if info is not None:
-                yield info
+        elif len(pattern) < 2 and not _TEMPORARY.fullmatch(entry.name) and (info := _listed(entry)) is not None:
+            yield info
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -287,7 +285,10 @@ def _translated(uri: str) -> Generator[None]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFoundError(f"{uri} does not exist ({error.strerror}); check the path") from error
     except PermissionError as error:
-        raise DeniedError(f"{uri}: {error.strerror}; give this user access to it") from error
+        refusing = local_path(uri)
+        while not os.path.lexists(refusing):  # also what lies in a folder that lets nobody look
+            refusing = os.path.dirname(refusing)
+        raise DeniedError(f"{uri}: {error.strerror}; give this user access to {refusing}") from error
     except OSError as error:
         if error.errno == errno.EROFS:
             raise DeniedError(f"{uri}: the file system is read-only; choose another folder") from error

@@ -222,10 +222,12 @@ def _new_client(settings: StoreSettings) -> Any:
         s3={"addressing_style": "path"} if compatible else None,
     )
     core = botocore.session.get_session()
-    core.register_component("data_loader", _model_loader(core.get_config_variable("data_path")))
-    client = boto3.session.Session(botocore_session=core).client(
-        "s3", endpoint_url=settings.endpoint_url, region_name=settings.region, config=config
-    )
+    loader = _model_loader(core.get_config_variable("data_path"))
+    core.register_component("data_loader", loader)
+    session = boto3.session.Session(botocore_session=core)
+    # boto3 adds its own folder for every session, where one loader for all has it since the first.
+    loader.search_paths[:] = dict.fromkeys(loader.search_paths)
+    client = session.client("s3", endpoint_url=settings.endpoint_url, region_name=settings.region, config=config)
     # Registered first and for all of S3, because botocore's own handler for S3 parses every body once more.
     client.meta.events.register_first("before-parse.s3", take_contents)
     return client
@@ -233,10 +235,7 @@ def _new_client(settings: StoreSettings) -> Any:
 
 @cache
 def _model_loader(data_path: str | None) -> Any:
-    """One for all clients of a process: it keeps the descriptions of S3 that it has read, a tenth of a second each.
-
-    boto3 adds its own folder to it with each client, which is an entry of a list more.
-    """
+    """One for all clients of a process: it keeps the descriptions of S3 that it has read, a tenth of a second each."""
     from botocore.loaders import create_loader
 
     return create_loader(data_path)

@@ -7,6 +7,7 @@ zips.py's, those in Parquet files image_tables.py's.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,12 +34,7 @@ from pipeline.storage.members import FoundMember, IndexBuilder
 from pipeline.storage.presence import is_there
 from pipeline.storage.shard_names import shard_names
 from pipeline.storage.store import ObjectInfo, Store
-from pipeline.storage.uris import (
-    absolute,
-    join,
-    relative_key,
-    sort_key,
-)
+from pipeline.storage.uris import absolute, is_s3, join, local_path, relative_key, sort_key
 from pipeline.storage.zips import index_zip
 
 _KNOWN = (
@@ -171,8 +167,13 @@ def _some_shards_in_folder(
 
 
 def _no_shard(uri: str, others: Sequence[Ignored]) -> ConfigError:
+    if not others and not is_s3(uri) and os.path.isdir(local_path(uri)):
+        return ConfigError(f"source: {uri} is an empty folder; name one that holds images or shards of them")
     if not others:
         return ConfigError(f"source: nothing is at {uri}; check the name. It may be {_KNOWN}")
+    for each in others:
+        if each.kind == UNREADABLE:
+            return ConfigError(f"source: {each.first} may not be read; give this user access to it")
     return ConfigError(
         f"source: {uri} holds no image, no .tar and no .zip (but {', '.join(each.first for each in others[:3])}); "
         f"images end in {', '.join(sorted(IMAGE_EXTENSIONS))}"

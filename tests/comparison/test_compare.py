@@ -16,7 +16,7 @@ from pipeline.comparison.compare import differing_settings, match
 from pipeline.comparison.joining import Join
 from pipeline.comparison.outputs import open_output
 from pipeline.comparison.records import Comparison, Moves
-from pipeline.comparison.words import iou_rows, mask_rows, share, summary, verdict
+from pipeline.comparison.words import iou_rows, mask_rows, matched_said, share, summary, verdict
 from pipeline.masks.agreement import agreement, total
 from pipeline.masks.rle import pack_pixels
 from pipeline.records import ImageRow, Mask, Status
@@ -189,7 +189,11 @@ def test_masks_below_half_an_iou_are_no_partners_but_one_vanished_and_one_appear
     assert (far.vanished, far.appeared) == ((0,), (0,))
     assert far.agreement.mean_iou == pytest.approx(60 / 140)
     assert match(row(), row()).difference == 0
-    assert match(row(square(0, 10, 0.9)), row()).difference == 1
+    gone = match(row(square(0, 10, 0.9)), row())
+    assert gone.difference == 1
+    assert matched_said(gone) == "1 mask in A, 0 in B; 0 identical, 1 vanished, 0 appeared; mean IoU 0.0000"
+    new = match(row(), row(square(0, 10, 0.9)))
+    assert matched_said(new) == "0 masks in A, 1 in B; 0 identical, 0 vanished, 1 appeared", "a mean of nothing"
 
 
 def test_the_median_of_moved_scores_is_right_to_a_percent() -> None:

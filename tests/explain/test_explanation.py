@@ -131,7 +131,10 @@ def test_an_image_without_any_mask_is_explained_too() -> None:
     """Whoever finds nothing needs the explanation most."""
     segmenter = PaintedSegmenter(always(paint(np.zeros((16, 16), np.bool_), predicted_iou=0.3)), side=16)
     image_HW3 = np.zeros((16, 16, 3), np.uint8)
-    explanation = explain(image_HW3, segmenter, Recipe(points_per_side=2))
+    explanation = explain(image_HW3, segmenter, Recipe(points_per_side=2, nodata=(255, 0, 7)))
+    assert {("recipe.use_m2m", "false"), ("recipe.roi", "null"), ("recipe.nodata", "[255,0,7]")} <= {
+        *explanation.settings
+    }, "settings as they are typed"
     assert [step.left for step in explanation.steps] == [0] * len(WORDS)
     assert "4 removed, 0 left" in page(explanation, image_HW3, name="black.png", model="painted")
 

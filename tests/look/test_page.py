@@ -154,5 +154,6 @@ def test_the_page_says_what_it_shows_of_what(looked_at: Settings, store: Store) 
     sorted((Path(context.out) / "data").iterdir())[0].write_bytes(b"")
     text = " ".join(Tags(page(sampled(context, store), store)).text.split())
     assert "of the 8 images of this run, sampled with seed 0 from 2 of its 2 parts" in text
+    assert "Images without masks are left out." in text
     assert "The run is not finished: 2 of 3 parts are there." in text
     assert "Parts that cannot be used: pictures-00000.parquet" in text

@@ -72,7 +72,7 @@ def test_where_few_images_have_masks_the_search_for_them_ends(tmp_path: Path, st
     run_without_a_cluster(settings, store, chunks=9)
     assert {row.status for row in rows_at(settings.out)} == {Status.UNREADABLE}
     noted = ReadsNoted(StoreSettings())
-    with pytest.raises(ConfigError, match=r"no image in the 4 parts that were read has masks.*of 9.*seed="):
+    with pytest.raises(ConfigError, match=r"no image in the 4 parts read has masks.*of 9.*seed="):
         sample_images(settings.out, noted, images=2, seed=0)
     assert len(noted.parts_read) == PARTS_PER_IMAGE * 2
 
@@ -96,7 +96,7 @@ def test_broken_parts_are_named_and_the_rest_is_shown(context: WorkerContext, st
     assert first.name in "".join(sample.broken)
     assert f"{third.name} holds 3 rows" in "".join(sample.broken)
     second.write_bytes(b"")
-    with pytest.raises(ConfigError, match=f"none of the 3 parts that were read can be used.*{second.name}"):
+    with pytest.raises(ConfigError, match=f"none of the 3 parts read can be used.*{second.name}"):
         sample_images(context.out, store, images=12, seed=0)
 
 

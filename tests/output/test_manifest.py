@@ -77,3 +77,4 @@ def test_more_failed_images_than_allowed_are_an_exit_code_and_as_many_as_allowed
     assert outcome.exit_code == code
     assert (Path(mixed.out) / "_SUCCESS").exists()
     assert ("more than run.max_failed_fraction" in summary(outcome)) == (code == 3)
+    assert (f"make report OUT={mixed.out} has the reasons" in summary(outcome)) == (code == 3)

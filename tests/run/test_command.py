@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import ray
+import yaml
 
-from jobs.command import known_keys, run_command
+from jobs.command import CONF, known_keys, run_command
 from jobs.generate import generate, main
 from pipeline.errors import ConfigError, StorageError
 from pipeline.run.checks import check_settings
@@ -101,7 +102,12 @@ def test_quoted_text_arrives_as_it_is(compose: Compose, text: str):
         ("run.workers=2", "did you mean run.max_workers?"),
         ("+recipe.points_per_sid=16", "did you mean recipe.points_per_side?"),
         ("recepi=sam", "did you mean recipe?"),
-        ("recipe=sa1", "Could not find 'recipe/sa1'"),
+        ("recipe=sa1", "recipe=sa1 must be one of fast, sa1b, sam; did you mean sa1b?"),
+        ("+recipe=fst", "did you mean fast?"),
+        ("model=VIT_B", "did you mean vit_b?"),
+        ("model=", "model= must be one of edgetam, "),
+        ("recipe=null", "recipe=null must be one of"),
+        ("~recipe", "'~recipe' is no setting with a value"),
         ("recipe.points_per_side=many", "recipe.points_per_side=many must be a whole number"),
         ("recipe.points_per_side=16.5", "recipe.points_per_side=16.5 must be a whole number"),
         ("recipe.points_per_side=true", "recipe.points_per_side=true must be a whole number"),
@@ -119,7 +125,7 @@ def test_quoted_text_arrives_as_it_is(compose: Compose, text: str):
         ("-m", "one command is one run"),
         ("recipe.points_per_side=16,32", "a comma separates the values of a sweep"),
         ("source=a b,c", "cannot read the override"),
-        ("source", "source"),
+        ("source", "'source' is no setting with a value: write name=value"),
     ],
 )
 def test_wrong_words_stop_with_2_and_name_what_was_meant(compose: Compose, override: str, words: str):
@@ -138,6 +144,12 @@ def test_hydra_leaves_nothing_behind(compose: Compose, tmp_path: Path, monkeypat
     assert compose()[0] == 0
     assert Path.cwd() == tmp_path
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_help_of_every_command_begins_with_its_name():
+    """Hydra takes the name of the file that calls it, which is the same for all of them."""
+    for path in Path(CONF).glob("*.yaml"):
+        assert yaml.safe_load(path.read_text())["hydra"]["help"]["app_name"] == f"maskmill {path.stem}"
 
 
 def test_every_setting_has_a_key():

@@ -72,7 +72,7 @@ def test_what_is_told():
     lines = estimate_text(ESTIMATE).splitlines()
     assert lines[0] == "Maskmill: dry run, 4 of 1,000 images tried; nothing but the plan was written"
     told = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines[1:]}
-    assert told["left"] == "1,000 images in 250 chunks, 100 images are done"
+    assert told["left"] == "1,000 images in 250 chunks, 100 images done"
     assert told["tried"] == "4 ok, 0 failed, 10.0 masks per image"
     assert told["speed"].startswith("2.50 images/s (1.26 to 125.00 with 95 % confidence) with the 5 workers at hand")
     assert told["time"] == "7 min, of which 20 s to start"

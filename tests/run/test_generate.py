@@ -278,4 +278,4 @@ def test_make_passes_any_path_to_the_job(cluster: str, tmp_path: Path):
     rows = pq.read_table(f"{tmp_path / name} out/data", columns=["file_name"])
     assert rows["file_name"].to_pylist() == ["im.png"]
     assert "\r" not in errors, "a bar in a log file cannot be read"
-    assert "1 images in 1 chunks, 0 of them already committed" in errors
+    assert "1 image in 1 chunk, 0 of them already committed" in errors

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from pipeline.output.manifest import CountedPart, Manifest
 from pipeline.plan.plan import OutputSettings, Plan, PlannedShard
 from pipeline.records import Chunk, ChunkReport, Ending, Funnel, GivenUp, Ignored, Shard, Stage
 from pipeline.run.outcome import Outcome
@@ -37,6 +40,24 @@ def test_a_run_that_is_not_finished_says_what_is_there_and_how_to_go_on():
     assert "the device was busy for 50% of the workers' time" in said
     assert "100 candidates: 70 low stability, 30 kept" in said
     assert "repeat the same command" in said
+
+
+@pytest.mark.parametrize(
+    ("found", "members", "headline"),
+    [
+        (0, 4, "finished, its one chunk is committed"),
+        (1, 4, "nothing to do: its one chunk was already committed"),
+        (0, 8, "finished, all 2 chunks committed"),
+        (1, 8, "finished, all 2 chunks committed (1 was already committed)"),
+        (2, 8, "nothing to do: all 2 chunks were already committed"),
+    ],
+)
+def test_the_first_line_says_whether_all_is_there_and_what_was_before(found: int, members: int, headline: str):
+    """A first folder of photographs is often one chunk."""
+    shard = PlannedShard(replace(SHARD, member_count=members), 0, ("m",))
+    manifest = Manifest("h", (CountedPart("a", size=9, sha256="s", rows=members, masks=1, failures={}),))
+    outcome = replace(UNFINISHED, plan=replace(PLAN, shards=(shard,)), manifest=manifest, found_chunks=found)
+    assert summary(outcome).splitlines()[0] == f"Maskmill: {headline}"
 
 
 def test_the_summary_ends_by_saying_where_to_look_once_there_is_a_part():
@@ -76,6 +97,6 @@ def test_chunks_that_were_given_up_are_named_by_reason_up_to_ten():
     outcome = replace(UNFINISHED, given_up=given_up)
     lines = [line.strip() for line in summary(outcome).splitlines() if "given up" in line]
     assert lines[0] == "given up a-00000 and 2 more chunks: why 0"
-    assert lines[9] == "given up a-00009 and 1 more chunks: why 9"
+    assert lines[9] == "given up a-00009 and 1 more chunk: why 9"
     assert lines[10:] == ["given up 4 more chunks"]
     assert outcome.exit_code == 3

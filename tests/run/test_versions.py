@@ -70,7 +70,7 @@ def test_what_is_allowed_is_said_and_recorded_and_told_by_verify(settings: Setti
     assert (made_by.count([OLDER]), made_by.count([dict(versions_here())]), len(made_by)) == (2, 3, 5)
     headline, *_, last = verified(settings, store)
     assert headline.startswith("Maskmill: sound, complete")
-    assert last == f"  versions 3 parts are of others than the plan's, as was allowed: {DIFFERS}"
+    assert last == f"  versions 3 parts made by others than the plan's, as was allowed: {DIFFERS}"
     assert run(settings, find_weights=fake_weights).exit_code == 0, "a finished run makes nothing, so nothing is mixed"
 
 

@@ -1,4 +1,4 @@
-"""Files that are no sound images, each with the row that it becomes; and seeded damage done to sound ones.
+"""Files that are no sound images, each with the row that it becomes.
 
 The table has a file for every row about single images of "Bad input" in docs/output.md. Run as a program,
 `python -m tests.storage.bad_files FILE`, it decodes pickled files one after the other and says of each what came of it,
@@ -10,7 +10,6 @@ from __future__ import annotations
 import faulthandler
 import io
 import pickle
-import random
 import struct
 import sys
 import zlib
@@ -31,7 +30,6 @@ SIDE = 32
 RGB_HW3 = np.random.default_rng(5).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
 DEEP_HW3 = RGB_HW3.astype(np.uint16) << 8
 RGB, GREY = Image.fromarray(RGB_HW3), Image.fromarray(RGB_HW3[..., 0])
-EXTREMES = (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\1")
 KINDS = ("JPEG", "PNG", "WebP", "TIFF", "BMP", "GIF", "JPEG2000", "AVIF", "HEIC")
 
 
@@ -231,37 +229,6 @@ def _with_tag(data: bytes, tag: int, value: int) -> bytes:
 def _twice(data: bytes) -> bytes:
     """The tag of the height becomes a second one of the width."""
     return data[:22] + struct.pack("<H", 256) + data[24:]
-
-
-def damaged(files: dict[str, bytes], *, each: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """`each` damaged copies of every file: cuts, flipped bits, overwritten, lost, doubled and extreme bytes."""
-    dice = random.Random(seed)
-    for name, data in files.items():
-        for number in range(each):
-            how, hurt = _hurt(data, dice)
-            yield f"{how} {number} of {name}", hurt
-
-
-def _hurt(data: bytes, dice: random.Random) -> tuple[str, bytes]:
-    # Most of what a decoder believes stands at the beginning.
-    at = dice.randrange(len(data) if dice.random() < 0.5 else min(len(data), 200))
-    span = dice.choice((1, 2, 4, 16, 64))
-    match dice.randrange(8):
-        case 0 | 1:
-            return "cut", data[:at]
-        case 2 | 3:
-            return "flip", data[:at] + bytes([data[at] ^ 1 << dice.randrange(8)]) + data[at + 1 :]
-        case 4:
-            return "noise", data[:at] + dice.randbytes(span) + data[at + span :]
-        case 5:
-            return "lost", data[:at] + data[at + span :]
-        case 6:
-            return "doubled", data[: at + span] + data[at:]
-        case _:
-            extreme = dice.choice(
-                (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\1")
-            )
-            return "extreme", data[:at] + extreme + data[at + 4 :]
 
 
 def decode_all(files: dict[str, bytes]) -> Iterator[tuple[str, str, str]]:

@@ -21,7 +21,8 @@ from pipeline.settings import Settings
 from pipeline.storage.store import Store
 from tests.fakes_run import write_folder
 from tests.small_runs import context_of, rows_of, with_run, work
-from tests.storage.bad_files import MAX_PIXELS, RGB, damaged, sound, table
+from tests.storage.bad_files import MAX_PIXELS, RGB, sound, table
+from tests.storage.damage import damaged
 from tests.storage.pictures import encode
 from tests.storage.samples import tar_of
 

@@ -9,8 +9,6 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +19,7 @@ from pipeline.settings import StoreSettings
 from pipeline.storage.connect import connect
 from pipeline.storage.local import LocalStore
 from pipeline.storage.store import Store
+from tests.storage.few_rights import as_a_user_with_few_rights, folder_for_all
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -163,24 +162,13 @@ def test_a_pipe_is_refused_and_not_waited_for(store: Store, tmp_path: Path) -> N
     assert list(store.list(str(tmp_path))) == []
 
 
-@contextmanager
-def as_a_user_with_few_rights() -> Iterator[None]:
-    """Root may write anywhere, and tests run as root in containers: then they are nobody for a moment."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-def test_a_forbidden_folder_is_a_denied_error(store: Store, tmp_path: Path) -> None:
-    """The user must act, not the retry."""
-    tmp_path.chmod(0o500)
-    with as_a_user_with_few_rights(), pytest.raises(DeniedError, match="give this user access"):
-        store.put_if_absent(str(tmp_path / "x"), b"")
+def test_a_forbidden_folder_is_a_denied_error_that_names_it(store: Store) -> None:
+    """The user must act, not the retry; and can give access to nothing that is not there."""
+    with folder_for_all() as folder:
+        folder.chmod(0o555)
+        for path in (folder / "x", folder / "new" / "data" / "x"):
+            with as_a_user_with_few_rights(), pytest.raises(DeniedError, match=f"give this user access to {folder}$"):
+                store.put_if_absent(str(path), b"")
 
 
 def test_a_write_for_which_there_is_no_room_leaves_nothing_and_says_so(store: Store, tmp_path: Path) -> None:

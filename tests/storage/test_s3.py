@@ -68,5 +68,7 @@ def test_a_second_client_reads_no_description_of_services_again(monkeypatch: pyt
     s3._new_client(settings)
     read: list[str] = []
     monkeypatch.setattr("botocore.loaders.JSONFileLoader.load_file", lambda _self, path: read.append(path))
+    folders = list(s3._model_loader(None).search_paths)
     s3._new_client(settings)
     assert read == []
+    assert s3._model_loader(None).search_paths == folders, "a list that grows with every client"

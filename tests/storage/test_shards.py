@@ -15,6 +15,7 @@ from pipeline.storage.connect import connect
 from pipeline.storage.presence import shard_is_there
 from pipeline.storage.shards import ShardKind, ShardSource, find_shards, index_shard
 from pipeline.storage.store import Store
+from tests.storage.few_rights import as_a_user_with_few_rights, folder_for_all
 from tests.storage.samples import members_of, tar_of
 from tests.storage.sources import index, put, read_back
 
@@ -107,6 +108,7 @@ def test_shard_names_are_safe_in_paths_and_unique(store: Store, tmp_path: Path) 
         ("none", "nothing is at"),
         ("none/", "nothing is at"),
         ("none.tar", "nothing is at"),
+        ("bare", "bare is an empty folder"),
         ("*.none", "nothing matches"),
         ("**/*.jpg", "name the folder"),
         ("docs", r"holds no image, no \.tar and no \.zip \(but readme\.md\)"),
@@ -121,8 +123,20 @@ def test_a_source_that_names_nothing_usable_says_what_it_may_be(
 ) -> None:
     """The first command of a new user is often a little wrong."""
     put(tmp_path, docs__readme_md=b"x", a_csv=b"x", a_tar_xz=b"x", a_7z=b"x", b_jpg=b"x")
+    (tmp_path / "bare").mkdir()
     with pytest.raises(ConfigError, match=said):
         find_shards(name if "," in name else f"{tmp_path}/{name}", store)
+
+
+@pytest.mark.parametrize("named", ["", "/shut"])
+def test_a_folder_that_may_not_be_read_is_named_and_not_called_empty(store: Store, named: str) -> None:
+    """What is in it, nobody knows."""
+    with folder_for_all() as folder:
+        put(folder / "shut", a_jpg=b"x")
+        (folder / "shut").chmod(0)
+        said = f"{folder}/shut may not be read; give this user access to it"
+        with as_a_user_with_few_rights(), pytest.raises(ConfigError, match=said):
+            find_shards(f"{folder}{named}", store)
 
 
 def test_s3_sources_are_found_like_local_ones(s3_endpoint: str, s3_client: Any, s3_bucket: str) -> None:
