@@ -26,6 +26,7 @@ from pipeline.progress import Progress
 from pipeline.records import Chunk, ChunkReport
 from pipeline.storage.parts import count_part
 from pipeline.storage.store import ObjectInfo, Store
+from pipeline.texts import counted
 
 READ_THREADS = 4
 SHOWN = 5
@@ -68,27 +69,27 @@ def _counted_parts(
     """The parts of these chunks, in their order."""
     listed = list_data(out, store)
     summaries = [summary for report in reports if (summary := summary_of(report, plan)) is not None]
-    counted = borne_out(summaries, listed, plan)
-    if any(part_name(plan, chunk) not in counted for chunk in chunks):
+    known = borne_out(summaries, listed, plan)
+    if any(part_name(plan, chunk) not in known for chunk in chunks):
         summaries += read_summaries(plan, out=out, store=store)
-        counted = borne_out(summaries, listed, plan)
-    rest = [chunk for chunk in chunks if part_name(plan, chunk) not in counted]
+        known = borne_out(summaries, listed, plan)
+    rest = [chunk for chunk in chunks if part_name(plan, chunk) not in known]
     if rest:
         _say_doubts(summaries, {part_name(plan, chunk) for chunk in rest}, progress)
-        known = len(chunks) - len(rest)
+        before = len(chunks) - len(rest)
 
         def show(read: int) -> None:
-            progress.show_finish(known + read, len(chunks))
+            progress.show_finish(before + read, len(chunks))
 
-        counted |= _read_whole(rest, listed, plan, out=out, store=store, show=show)
-    return tuple(counted[part_name(plan, chunk)] for chunk in chunks)
+        known |= _read_whole(rest, listed, plan, out=out, store=store, show=show)
+    return tuple(known[part_name(plan, chunk)] for chunk in chunks)
 
 
 def _say_doubts(summaries: Iterable[Summary], to_read: Collection[str], progress: Progress) -> None:
     doubted = sorted({summary.part.name for summary in summaries}.intersection(to_read))
     if doubted:
         progress.say(
-            f"{len(doubted)} parts are not as their writers left them, and are read again: {', '.join(doubted[:SHOWN])}"
+            f"{counted(len(doubted), 'part')} not as left by the writer, read once more: {', '.join(doubted[:SHOWN])}"
         )
 
 

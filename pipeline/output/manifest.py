@@ -16,6 +16,7 @@ from pipeline.plan.layout import PART_SUFFIX, data_uri, manifest_uri, success_ur
 from pipeline.plan.plan import Plan
 from pipeline.storage.store import ObjectInfo, Store
 from pipeline.storage.uris import absolute, relative_key
+from pipeline.texts import counted
 
 MANIFEST_VERSION = 1
 
@@ -98,7 +99,7 @@ def publish(manifest: Manifest, *, out: str, store: Store) -> None:
         changed = [part.name for part in manifest.parts if before.get(part.name) != part]
         if changed or theirs.plan_sha256 != manifest.plan_sha256:
             raise StorageError(
-                f"{uri} says other things of {len(changed)} parts than what lies in {data_uri(out)} "
+                f"{uri} says other things of {counted(len(changed), 'part')} than what lies in {data_uri(out)} "
                 f"({', '.join(changed[:5])}): they were made again, on another class of device or by another version. "
                 "Put the old parts back, or accept the new ones by deleting manifest.json and _SUCCESS; then repeat "
                 "the command"

@@ -53,7 +53,7 @@ def test_a_part_of_another_size_than_reported_is_found_and_read(context: WorkerC
     assert manifest.masks == sum(report.masks for report in reports) - 1
     assert manifest == recount(context)
     (said,) = notes.sentences
-    assert "1 parts are not as their writers left them" in said
+    assert "1 part not as left by the writer" in said
     assert path.name in said
 
 

@@ -145,7 +145,7 @@ def test_a_part_made_again_that_differs_from_the_manifest_is_an_error(
     settings = replace(finished[0], out=str(tmp_path / "copy"))
     shutil.copytree(finished[0].out, settings.out)
     (Path(settings.out) / "data" / "more-00001.parquet").unlink()
-    with pytest.raises(StorageError, match=r"says other things of 1 parts .*more-00001\.parquet.* made again"):
+    with pytest.raises(StorageError, match=r"says other things of 1 part .*more-00001\.parquet.* made again"):
         run(settings, find_weights=other_device)
     for name in ("_SUCCESS", "_job/manifest.json"):
         (Path(settings.out) / name).unlink()
