@@ -202,7 +202,7 @@ def attend(
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
         if KEY_ROWS == 1:
             rows = tl.load(by_row + table + start, mask=asks, other=0.0)[:, None]
-            scores = scores * scale + (columns.to(tl.float32) + rows.to(tl.float32))
+            scores = scores * scale + columns.to(tl.float32) + rows.to(tl.float32)
             if PADDED:
                 scores += tl.where((real & (inside == 0))[None, :], of_padding[:, None] * scale, 0.0)
             if w != WIDTH:

@@ -46,8 +46,8 @@ def vectors_of(
     """(PROMPTS RP, WIDTH) of prompts from b on, from channel `first` on; RP is R or more."""
     row, channel = tl.arange(0, PROMPTS * RP)[:, None], first + tl.arange(0, WIDTH)[None, :]
     prompt, t = b + row // RP, row % TOKENS
-    at = ((row % RP // TOKENS) * B + prompt) * T + t
-    return tl.load(vectors + (at.to(tl.int64) * E + channel), mask=(row % RP < R) & (t < T) & (prompt < B), other=0.0)
+    at = ((row % RP // TOKENS).to(tl.int64) * B + prompt) * T + t
+    return tl.load(vectors + at * E + channel, mask=(row % RP < R) & (t < T) & (prompt < B), other=0.0)
 
 
 @triton.jit

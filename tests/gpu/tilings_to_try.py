@@ -29,6 +29,7 @@ OTHERS: dict[str, tuple[Tiling, ...]] = {
         Tiling(positions=32, others=4, warps=4),
     ),
     "last_look": (
+        Tiling(positions=64, others=4, warps=8),
         Tiling(positions=64, others=4, warps=4, stages=2),
         Tiling(positions=64, others=4, warps=4, stages=3),
         Tiling(positions=64, others=8, warps=8, stages=1),
