@@ -142,9 +142,12 @@ def measure(
     b = tl.program_id(0)
     r = tl.arange(0, RP)
     form = tl.zeros([RP, RP], tl.float32)
-    for first in range(0, C, CHANNELS):
-        high, low = parts(vectors_of(vectors, b, first, B, T, E, TOKENS, R, RP, 1, CHANNELS))
-        form = add_product(form, high, low, tl.trans(high), tl.trans(low))
+    # What is multiplied comes from the turn before: so it stays in shared memory, where registers would not do for it.
+    own_high, own_low = parts(vectors_of(vectors, b, 0, B, T, E, TOKENS, R, RP, 1, CHANNELS))
+    for first in tl.range(CHANNELS, C, CHANNELS, num_stages=2):
+        form = add_product(form, own_high, own_low, tl.trans(own_high), tl.trans(own_low))
+        own_high, own_low = parts(vectors_of(vectors, b, first, B, T, E, TOKENS, R, RP, 1, CHANNELS))
+    form = add_product(form, own_high, own_low, tl.trans(own_high), tl.trans(own_low))
     form_high, form_low = parts(form / C)
     rows_high += b.to(tl.int64) * (N * ALL)
     rows_low += b.to(tl.int64) * (N * ALL)

@@ -64,6 +64,7 @@ TYPES = {
 }
 INSTRUCTION = 16
 """Bytes of one."""
+SPILL = re.compile(r"\b(?:STL|LDL)\b")
 H100 = GPUTarget("cuda", 90, 32)
 POINTERS = {
     **dict.fromkeys(("logits", "y_weight", "x_weight"), "*fp32"),
@@ -85,21 +86,36 @@ LAUNCHES: dict[str, tuple[dict[str, int], int]] = {
 
 
 def compiled(launches: dict[str, Launch]) -> dict[str, dict[str, int]]:
-    """Registers, instructions of spills, those of a product and sum in one, and bytes of shared memory."""
+    """Registers, instructions of spills, and how many of them are in a loop, instructions of a product and sum in one,
+    and bytes of shared memory."""
     built = {name: _built(launch) for name, launch in launches.items()}
     codes = {name: _code(each.asm["cubin"]) for name, each in built.items()}
     # All at once: to begin takes the disassembler half a second.
-    instructions = iter(_disassembled(b"".join(codes.values())))
+    instructions, begin = iter(_disassembled(b"".join(codes.values()))), 0
     needs: dict[str, dict[str, int]] = {}
     for name, code in codes.items():
-        own = "\n".join(islice(instructions, len(code) // INSTRUCTION))
+        each = list(islice(instructions, len(code) // INSTRUCTION))
+        own = "\n".join(each)
         needs[name] = {
             "registers": _registers(built[name].asm["cubin"]),
-            "spills": len(re.findall(r"\b(?:STL|LDL)\b", own)),
+            "spills": len(SPILL.findall(own)),
+            "in loops": _spills_in_loops(each, begin),
             "fma": len(re.findall(r"\bFFMA\b", own)),
             "shared": built[name].metadata.shared,
         }
+        begin += len(code)
     return needs
+
+
+def _spills_in_loops(instructions: list[str], begin: int) -> int:
+    """Between a branch back and where it leads. `begin` is the first one's address."""
+    found: set[int] = set()
+    for i, instruction in enumerate(instructions):
+        branch = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", instruction)
+        if branch:
+            first = (int(branch[1], 16) - begin) // INSTRUCTION
+            found.update(j for j in range(first, i) if SPILL.search(instructions[j]))
+    return len(found)
 
 
 def _built(launch: Launch) -> Any:

@@ -25,11 +25,13 @@ from torch import Tensor
 from triton.runtime.jit import JITFunction
 
 from model.config import CONFIGS, MODELS, ModelConfig
-from model.fused_decoder import TILINGS, FusedDecoder, FusedImage, Tiling, Tilings
+from model.decoder_tilings import TILINGS, Tiling, Tilings
+from model.fused_decoder import FusedDecoder, FusedImage
 from model.point_decoder import FUSED_BLOCK, PointDecoder
 from model.prompted_image import PromptedImage
 from model.sam import Sam
 from model.shared_image import SharedImage
+from tests.gpu.tilings_to_try import OTHERS
 
 CONFIG = replace(CONFIGS["vit_h"], embed_dim=16, depth=1, heads=1, global_blocks=(0,))
 """The encoder has no part in it."""
@@ -41,50 +43,6 @@ WITHIN = 1e-4
 TOGETHER = 5e-4
 """Of the scores, and of the largest logit: through all passes, with the tokens between them."""
 PROCESSES = 14
-OTHERS: dict[str, tuple[Tiling, ...]] = {
-    "look_at_shared": (
-        Tiling(positions=128, others=64, warps=4, stages=3),
-        Tiling(positions=128, others=128, warps=8),
-    ),
-    "answer_from_shared": (
-        Tiling(positions=64, prompts=8, warps=8),
-        Tiling(positions=64, prompts=8, warps=4, stages=1),
-        Tiling(positions=64, prompts=4, warps=4),
-        Tiling(positions=32, prompts=8, warps=4),
-    ),
-    "measure": (
-        Tiling(positions=64, others=64, warps=8, stages=3, programs=2),
-        Tiling(positions=128, others=64, warps=8, stages=3, programs=2),
-        Tiling(positions=64, others=64, warps=4, stages=3, programs=1),
-        Tiling(positions=64, others=64, warps=4, stages=3, programs=4),
-    ),
-    "look": (
-        Tiling(positions=64, others=2, warps=4),
-        Tiling(positions=64, others=2, warps=4, stages=3),
-        Tiling(positions=128, others=2, warps=8),
-        Tiling(positions=64, others=4, warps=4, stages=3),
-        Tiling(positions=32, others=4, warps=4),
-    ),
-    "last_look": (
-        Tiling(positions=64, others=4, warps=4, stages=2),
-        Tiling(positions=64, others=4, warps=4, stages=3),
-        Tiling(positions=64, others=8, warps=8, stages=1),
-        Tiling(positions=128, others=4, warps=8, stages=1),
-    ),
-    "answer": (
-        Tiling(positions=64, others=2, warps=4, stages=2, programs=2),
-        Tiling(positions=64, others=2, warps=4, stages=3, programs=2),
-        Tiling(positions=64, others=2, warps=4, stages=1, programs=2),
-        Tiling(positions=64, others=2, warps=4, stages=2, programs=1),
-        Tiling(positions=32, others=4, warps=4, stages=2, programs=2),
-        Tiling(positions=128, others=2, warps=8, stages=2, programs=2),
-    ),
-    "form_masks": (
-        Tiling(positions=128, warps=8, stages=2),
-        Tiling(positions=64, warps=4, stages=1),
-    ),
-}
-"""To be tried beside those that `fused_decoder` has."""
 launch = JITFunction.run
 
 

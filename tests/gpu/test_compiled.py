@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent.parent
 OF_MASKS = "decide_tiles", "measure_strips", "find_ends", "sum_columns", "write_ends"
 OF_THE_ENCODER = "attend 64, 1", "attend 64, 3"
 """The largest; `compile_kernels` without names has them all."""
-OF_THE_DECODER = "answer T=7 LAYER=1", "look T=7"
-"""Those that most of a prompt's time is for."""
+OF_THE_DECODER = "measure T=7 LAYER=1", "form_masks T=7 FINE=False", "form_masks T=8 FINE=True"
+"""Those that need the most registers and spill none."""
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +43,10 @@ def test_the_compiler_reads_the_kernels_of_all_models(read: dict[str, dict[str, 
 
 
 def test_the_kernels_compile_without_spills(found: dict[str, dict[str, int]]) -> None:
-    """All but one: in split products, attention over ViT-H's grid keeps some registers in memory."""
+    """All but one: in split products, attention over ViT-H's grid keeps some registers in memory, outside its loop."""
     spills = {name: need["spills"] for name, need in found.items()}
-    assert spills.pop("attend 64, 3") <= 26
+    assert spills.pop("attend 64, 3") <= 20
+    assert not any(need["in loops"] for need in found.values())
     assert spills == dict.fromkeys(spills, 0)
     assert max(found[name]["registers"] for name in OF_MASKS) <= 200
     assert found["attend 64, 1"]["registers"] <= 224

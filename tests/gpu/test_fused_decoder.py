@@ -16,7 +16,8 @@ from torch import Tensor
 from benchmarks.reference.random_sam_2 import random_sam_2
 from model import point_decoder
 from model.config import CONFIGS, MODELS, HieraConfig, ModelConfig, SamConfig
-from model.fused_decoder import TILINGS, FusedImage, Tiling, Tilings, fits
+from model.decoder_tilings import TILINGS, Tiling, Tilings
+from model.fused_decoder import FusedImage, fits
 from model.mask_decoder import Embedded
 from model.point_decoder import PointDecoder, Predictions
 from model.sam import Sam
