@@ -52,7 +52,7 @@ def test_the_command_writes_one_page_into_the_current_folder(
     assert found[1] == "240"
     text = " ".join(Tags(path.read_text()).text.split())
     assert f"{found[1]} candidates, {found[2]} mask" in text
-    assert "recipe.pred_iou_thresh=0.75" in text
+    assert "recipe.pred_iou_thresh=0.8" in text
 
 
 def test_what_cannot_be_explained_is_one_sentence_and_writes_nothing(command: Command, tmp_path: Path) -> None:
