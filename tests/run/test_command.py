@@ -47,7 +47,7 @@ def test_without_overrides_the_recipe_is_sa1b_with_the_bundled_models_thresholds
     assert settings == Settings(
         recipe=Recipe(
             pred_iou_thresh=0.8,
-            stability_score_thresh=0.96,
+            stability_score_thresh=0.965,
             box_nms_thresh=0.5,
             crop_nms_thresh=0.5,
             crop_n_layers=2,
