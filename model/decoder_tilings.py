@@ -1,7 +1,7 @@
 """How the work of the fused decoder's kernels is cut into programs: for each kernel, how much a program takes at once.
 
-Those here were the fastest of those tried on an H100. `tests/gpu/tilings_to_try.py` has the others. They change no result but
-its rounding.
+Those here were the fastest of those tried on an H100. `tests/gpu/tilings_to_try.py` has the others. They change no
+result but its rounding.
 """
 
 from __future__ import annotations
