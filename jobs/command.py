@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.errors import INTERRUPTED, UNFINISHED, WRONG_CONFIGURATION, ConfigError, MaskmillError
-from pipeline.plain_values import nearest, to_settings, unknown
+from pipeline.plain_values import nearest, spelled, to_settings, unknown
 from pipeline.texts import LEFT_OUT, printable
 
 S = TypeVar("S")
@@ -173,8 +173,9 @@ def _check_choice(key: str, value: Any) -> None:
     """
     words = sorted(path.stem for path in Path(CONF, key).glob("*.yaml"))
     if words and value not in words and not isinstance(value, dict):
-        typed = "null" if value is None else value
-        raise ConfigError(f"{key}={typed} must be one of {', '.join(words)}{nearest(str(value).lower(), words)}")
+        raise ConfigError(
+            f"{key}={spelled(value)} must be one of {', '.join(words)}{nearest(str(value).lower(), words)}"
+        )
 
 
 def _unreadable(argument: str, why: str) -> ConfigError:
