@@ -91,7 +91,7 @@ fmt: .venv/.dev-ready  ## format the code
 train: .venv/.run-ready  ## train a small model like the bundled one (hours on a CPU), with ARGS='train.steps=...'
 	$(BIN)/python -m jobs.train $(ARGS)
 
-evaluate: .venv/.run-ready  ## measure the tiny model, or another with ARGS='model.checkpoint=...', on held-out scenes
+evaluate: .venv/.run-ready  ## measure the bundled model, or another with ARGS='model.checkpoint=...', on held-out scenes
 	$(BIN)/python -m jobs.evaluate $(ARGS)
 
 bench: .venv/.dev-ready  ## compare the generator with its peers, with ARGS='--models tiny ...' (--help lists all)

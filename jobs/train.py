@@ -33,9 +33,9 @@ MAX_PIXELS = 2**26
 class TrainJob:
     """What the command takes."""
 
-    checkpoint: str = "outputs/train/tiny.pt"
+    checkpoint: str = "outputs/train/small.pt"
     """File that the training is kept in. If it exists, the training goes on from there."""
-    export: str = "outputs/train/tiny.safetensors"
+    export: str = "outputs/train/small.safetensors"
     """File for the averaged weights at the end, in half precision, ready for model.checkpoint."""
     threads: int = 1
     """torch threads inside an operator. `train.replicas` is a better use of several cores."""

@@ -26,8 +26,13 @@ class CheckedWeights:
     layout: str = ""
 
 
-BUNDLED = {"tiny": Path(__file__).parent / "weights" / "tiny.safetensors"}
-SHA256 = {"tiny": "fa5a9e0c71bb0505799f90abcfd8c12ea0d8563c021b1e072aca9a167bd3241b"}
+_FOLDER = Path(__file__).parent / "weights"
+BUNDLED = {"tiny": _FOLDER / "tiny.safetensors", "small": _FOLDER / "small.safetensors"}
+FAMILIES = {"tiny": "sam", "small": "sam2"}
+SHA256 = {
+    "tiny": "fa5a9e0c71bb0505799f90abcfd8c12ea0d8563c021b1e072aca9a167bd3241b",
+    "small": "98163e1544e9c790ea7b80880e5d86cc63bb2850ba195378be46ee0209e5792d",
+}
 """Of the files whose keys, shapes and values the tests have checked. Another file may lie in their place."""
 
 
@@ -38,4 +43,4 @@ def known_weights(name: str) -> CheckedWeights | None:
         sha256 = hashlib.sha256(BUNDLED[name].read_bytes()).hexdigest()
     except (KeyError, OSError):
         return None
-    return CheckedWeights(sha256, family="sam", layout="released") if sha256 == SHA256[name] else None
+    return CheckedWeights(sha256, family=FAMILIES[name], layout="released") if sha256 == SHA256[name] else None

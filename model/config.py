@@ -190,23 +190,28 @@ CONFIGS = {
         decoder_mlp=512,
         iou_head_dim=128,
     ),
-    "small": SamConfig(
-        "small",
-        embed_dim=192,
-        depth=12,
-        heads=3,
-        global_blocks=(2, 5, 8, 11),
-        input_side=384,
-        window=8,
-        decoder_dim=128,
-        decoder_mlp=512,
-        iou_head_dim=128,
-    ),
     "vit_b": SamConfig("vit_b", embed_dim=768, depth=12, heads=12, global_blocks=(2, 5, 8, 11)),
     "vit_l": SamConfig("vit_l", embed_dim=1024, depth=24, heads=16, global_blocks=(5, 11, 17, 23)),
     "vit_h": SamConfig("vit_h", embed_dim=1280, depth=32, heads=16, global_blocks=(7, 15, 23, 31)),
 }
-"""The bundled model and the released sizes of Segment Anything."""
+"""The smallest model and the released sizes of Segment Anything."""
+TRAINABLE: dict[str, ModelConfig] = {
+    "small": HieraConfig(
+        "small",
+        dims=(48, 96, 192, 384),
+        depths=(1, 2, 4, 1),
+        heads=1,
+        global_blocks=(4, 6),
+        input_side=384,
+        windows=(8, 4, 8, 4),
+        background=8,
+        decoder_dim=128,
+        decoder_mlp=512,
+        iou_head_dim=128,
+    ),
+    "tiny": CONFIGS["tiny"],
+}
+"""Those that come with weights, which are trained here."""
 
 _VIT_B_BLOCKS = (2, 5, 8, 11)
 _TINY_VIT_5M = TinyVitConfig(
@@ -229,6 +234,7 @@ _HIERA = (
     ),
 )
 MODELS: dict[str, ModelConfig] = {
+    **TRAINABLE,
     **CONFIGS,
     # SlimSAM (arXiv:2312.05284): ViT-B with half, and with 23 %, of the channels. The sizes of its "uniform" files.
     "slimsam_50": SamConfig("slimsam_50", embed_dim=384, depth=12, heads=12, global_blocks=_VIT_B_BLOCKS),

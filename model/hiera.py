@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.attention import attention
 from model.config import HieraConfig
 from model.image_encoder import MLP_TOKENS, in_pieces, join_windows, split_windows
 
@@ -60,12 +61,14 @@ class Attention(nn.Module):
         if self.halves:
             q_WwwC, side, window = halved(q_WwwC), side // 2, window // 2
         q, k, v = (x.flatten(1, 2).unflatten(2, (self.heads, -1)).transpose(1, 2) for x in (q_WwwC, k_WwwC, v_WwwC))
-        out_WNC = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        out_WNC = attention(q, k, v).transpose(1, 2).flatten(2)
         return self.proj(join_windows(out_WNC.unflatten(1, (window, window)), side))
 
 
 def halved(x_BssC: Tensor) -> Tensor:
-    """The maximum of two by two cells."""
+    """The maximum of two by two cells. Torch goes back through its pooling in a third of the time."""
+    if torch.is_grad_enabled():
+        return F.max_pool2d(x_BssC.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
     upper, lower = x_BssC[:, ::2], x_BssC[:, 1::2]
     rows = torch.maximum(upper, lower)
     return torch.maximum(rows[:, :, ::2], rows[:, :, 1::2])
@@ -130,23 +133,24 @@ class Trunk(nn.Module):
         self._side = config.mask_side
         ends = [sum(config.depths[: stage + 1]) - 1 for stage in range(len(config.depths))]
         self._ends = frozenset(ends)
-        self.register_buffer("positions_1ssC", self._positions(), persistent=False)
+        self.register_buffer("positions_1ssC", torch.zeros(1, self._side, self._side, config.dims[0]), persistent=False)
         self.register_load_state_dict_post_hook(lambda trunk, _: trunk.place())
 
     def place(self) -> None:
         """Make the positions anew from the two tables, after these have changed. Loading does."""
-        self.positions_1ssC = self._positions()
+        with torch.no_grad():
+            self.positions_1ssC = self._positions()
 
     def _positions(self) -> Tensor:
         """One table enlarged, the other repeated."""
-        with torch.no_grad():
-            enlarged = F.interpolate(self.pos_embed, size=(self._side, self._side), mode="bicubic")
-            times = self._side // self.pos_embed_window.shape[2]
-            return (enlarged + self.pos_embed_window.tile(1, 1, times, times)).permute(0, 2, 3, 1).contiguous()
+        enlarged = F.interpolate(self.pos_embed, size=(self._side, self._side), mode="bicubic")
+        times = self._side // self.pos_embed_window.shape[2]
+        return (enlarged + self.pos_embed_window.tile(1, 1, times, times)).permute(0, 2, 3, 1).contiguous()
 
     def forward(self, images_B3SS: Tensor) -> list[Tensor]:
         """(B, s, s, C) each."""
-        x_BssC = self.patch_embed(images_B3SS) + self.positions_1ssC
+        positions_1ssC = self._positions() if torch.is_grad_enabled() else self.positions_1ssC
+        x_BssC = self.patch_embed(images_B3SS) + positions_1ssC
         stages: list[Tensor] = []
         for index, block in enumerate(self.blocks):
             x_BssC = block(x_BssC)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.attention import attention
 from model.config import ModelConfig
 from model.image_encoder import LayerNorm2d
 
@@ -47,7 +48,7 @@ class Attention(nn.Module):
 
     def forward(self, q_PTC: Tensor, k_PNC: Tensor, v_PNC: Tensor) -> Tensor:
         q, k, v = self._split(self.q_proj(q_PTC)), self._split(self.k_proj(k_PNC)), self._split(self.v_proj(v_PNC))
-        out_PHTd = F.scaled_dot_product_attention(q, k, v)
+        out_PHTd = attention(q, k, v)
         return self.out_proj(out_PHTd.transpose(1, 2).flatten(2))
 
     def _split(self, x_PTC: Tensor) -> Tensor:

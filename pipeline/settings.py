@@ -123,12 +123,12 @@ class ImageSettings:
 class ModelSettings:
     """Which weights, and where they run."""
 
-    name: str = "tiny"
-    """tiny (bundled), vit_b, vit_l, vit_h, sam2.1_tiny, mobile_sam and others (docs/models.md)."""
+    name: str = "small"
+    """small and tiny (bundled), vit_b, vit_l, vit_h, sam2.1_tiny, mobile_sam and others (docs/models.md)."""
     checkpoint: str | None = None
     """Path or s3:// URI of the weights, or hf://owner/name@revision/file of the Hugging Face Hub. null takes the ones
-    bundled with `tiny`, and the released files of SAM 1 and SAM 2. A run on one machine fetches these and the
-    Hub's; the other models have none."""
+    bundled with `small` and `tiny`, and the released files of SAM 1 and SAM 2. A run on one machine fetches these and
+    the Hub's; the other models have none."""
     device: str = "auto"
     """auto (cuda if there is one), cpu or cuda. The same run gives the same bytes on every machine of one device class.
     Another device class rounds float sums differently."""

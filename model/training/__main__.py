@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from model.config import TRAINABLE
 from model.load import load_sam
 from model.training.calibrate import read_notes
 from model.training.export import export_calibrated, export_weights, notes_of
@@ -61,7 +62,7 @@ def seconds_since_begin() -> float:
 
 def finish(weights: Path, out: Path, settings: TrainSettings) -> None:
     """Calibrate and write weights, and print their figures."""
-    sam = load_sam(weights.read_bytes())
+    sam = load_sam(weights.read_bytes(), expected=TRAINABLE[settings.model])
     view = view_settings(settings, sam.config)
     print(export_calibrated(sam, out, view, images=settings.evaluation_images, notes=read_notes(weights)))  # noqa: T201
 

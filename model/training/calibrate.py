@@ -41,19 +41,21 @@ def fit(sam: Sam, batches: Iterable[Batch]) -> Calibration:
 
     A prediction by least squares has less spread than the truth, the less the more it errs, and would never reach a
     high threshold; matched in mean and spread, about as many outputs are above it as should be.
+    Scores that pass a sigmoid stay as they are, since no rising line keeps them between 0 and 1.
     The factor is the least of FACTORS with which STABLE_SHARE of the good masks are stable. Good means a true IoU above
     KEEP_IOU or, where fewer masks than that are so good, the best twentieth.
     """
     columns = outputs_and_truths(sam, batches, logit_factors=FACTORS)
     true_N, predicted_N = columns["true_iou_PML"].amax(2).flatten(), columns["predicted_iou_PM"].flatten()
     stable_FN = columns["stability_PFM"].transpose(0, 1).flatten(1)
-    slope = float(true_N.std() / predicted_N.std())
+    slope, offset = 1.0, 0.0
+    if not sam.config.sigmoid_scores:
+        slope = float(true_N.std() / predicted_N.std())
+        offset = float(true_N.mean()) - slope * float(predicted_N.mean())
     good_N = true_N > min(KEEP_IOU, float(true_N.quantile(0.95)))
     share_F = (stable_FN[:, good_N] >= KEEP_STABILITY).float().mean(1)
     enough = [factor for factor, share in zip(FACTORS, share_F.tolist(), strict=True) if share >= STABLE_SHARE]
-    return Calibration(
-        min(enough, default=FACTORS[-1]), slope, float(true_N.mean()) - slope * float(predicted_N.mean())
-    )
+    return Calibration(min(enough, default=FACTORS[-1]), slope, offset)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from model.config import SamConfig
+from model.config import ModelConfig
 from model.training.losses import pairwise_mask_cost
 from model.training.scenes import LEVELS
 from model.training.settings import LossSettings
@@ -26,7 +26,7 @@ WIDTH = 32
 class DenseHead(nn.Module):
     """Token features -> for each query and level, logits over all cells."""
 
-    def __init__(self, config: SamConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.queries = nn.Linear(config.decoder_dim, LEVELS * WIDTH)
         self.keys = nn.Linear(config.decoder_dim, CELLS * CELLS * WIDTH)

@@ -92,6 +92,8 @@ def choose_windows(random: _Random, shape: tuple[int, ...], settings: ViewSettin
     extent_B2, origin_B2 = torch.stack(extents, dim=1), torch.stack(origins, dim=1)
     scale_B = settings.input_side / extent_B2.amax(1)
     sizes_B2 = (extent_B2 * scale_B[:, None]).round().long()
+    if settings.stretched:
+        sizes_B2 = torch.full_like(sizes_B2, settings.input_side)
     return Windows(origin_B2, extent_B2, scale_B, sizes_B2, random.chance(0.5, B))
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from model import sam2_layouts
+from model.config import Sam2Config
 from model.load import load_sam
 from model.sam import Sam
 from model.training.batches import held_out_batches
@@ -29,7 +31,7 @@ def export_training(training: Training, path: Path) -> Evaluation:
 def notes_of(training: Training) -> dict[str, str]:
     """What a training's weights came from. The file is given to others: what it began from has a name, and no place."""
     given = training.settings
-    names = {name: Path(getattr(given, name)).name for name in ("start", "source", "photographs")}
+    names = {name: Path(getattr(given, name)).name for name in ("start", "start_decoder", "source", "photographs")}
     settings = replace(given, **names)
     return {"training": json.dumps(asdict(settings)), "progress": json.dumps(asdict(training.progress))}
 
@@ -42,12 +44,12 @@ def export_calibrated(sam: Sam, path: Path, view: ViewSettings, *, images: int, 
     calibration = fit(sam, held_out_batches(view, images=images, batch=8, first=FIRST_SCENE))
     apply(sam, calibration)
     export_weights(sam, path, notes={**notes, "calibration": json.dumps(asdict(calibration))})
-    written = load_sam(path.read_bytes())
+    written = load_sam(path.read_bytes(), expected=sam.config)
     return summarise(outputs_and_truths(written, held_out_batches(view, images=images, batch=8)))
 
 
 def export_weights(sam: Sam, path: Path, *, notes: Mapping[str, str]) -> None:
-    """Write a model as float16 safetensors, in one act.
+    """Write a model as float16 safetensors with released key names, in one act.
 
     The metadata is `notes` and, as JSON under `config`, the model's sizes.
     raises  OverflowError if a weight does not fit float16
@@ -55,7 +57,8 @@ def export_weights(sam: Sam, path: Path, *, notes: Mapping[str, str]) -> None:
     # Imported here so that model/ imports on a bare machine.
     from safetensors.torch import save_file
 
-    weights = {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in sam.state_dict().items()}
+    named = sam2_layouts.released(sam.state_dict()) if isinstance(sam.config, Sam2Config) else sam.state_dict()
+    weights = {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in named.items()}
     for key, value in weights.items():
         if not bool(torch.isfinite(value).all()):
             raise OverflowError(f"{key} does not fit float16; export an earlier checkpoint")

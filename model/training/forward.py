@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.mask_decoder import Embedded
 from model.sam import Sam
 from model.training.batches import Batch
 from model.training.dense import dense_loss
@@ -23,18 +24,30 @@ from model.training.losses import PromptLoss, ambiguous_point_loss, single_mask_
 from model.training.settings import TrainSettings
 
 
-def encode(sam: Sam, batch: Batch) -> Tensor:
-    """(B, C, g, g): every image's embedding."""
+def encode(sam: Sam, batch: Batch) -> Embedded:
+    """Every image as the decoder starts from it."""
     steps_S = torch.arange(sam.config.input_side, device=batch.images_B3SS.device)
     inside_BS2 = steps_S[:, None] < batch.sizes_B2[:, None]
     inside_B1SS = (inside_BS2[:, :, None, 0] & inside_BS2[:, None, :, 1])[:, None]
     # The padding is black in the batch; it has to be zero after the normalisation, as it is in use.
-    return sam.image_encoder(sam.normalise(batch.images_B3SS) * inside_B1SS)
+    return sam.embed(sam.normalise(batch.images_B3SS) * inside_B1SS)
+
+
+def for_prompts(images: Embedded, rows: Tensor) -> Embedded:
+    """The images of these numbers, one for each prompt."""
+    fine = images.fine
+    return Embedded(images.embedding_1Cgg[rows], None if fine is None else (fine[0][rows], fine[1][rows]))
+
+
+def rows_of(batch: Batch) -> Tensor:
+    """(P,): the number of each prompt's image."""
+    B, K, _ = batch.points_BK2.shape
+    return torch.arange(B, device=batch.points_BK2.device).repeat_interleave(K)
 
 
 def decode(
     sam: Sam,
-    embedding_PCgg: Tensor,
+    images: Embedded,
     *,
     points: tuple[Tensor, Tensor] | None = None,
     boxes_P4: Tensor | None = None,
@@ -43,16 +56,14 @@ def decode(
 ) -> tuple[Tensor, Tensor]:
     """(logits_PMhw, predicted_iou_PM) of prompts; three outputs for points alone (`several`), else one."""
     # bfloat16 keeps 8 bits of a position, too few to tell neighbouring cells apart.
-    with torch.autocast(embedding_PCgg.device.type, enabled=False):
+    with torch.autocast(images.embedding_1Cgg.device.type, enabled=False):
         sparse, dense = sam.prompt_encoder(points=points, boxes_P4=boxes_P4, masks_P1hw=masks_P1hw)
         image_pe = sam.prompt_encoder.get_dense_pe()
-    return sam.mask_decoder(
-        image_embeddings=embedding_PCgg,
-        image_pe=image_pe,
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense,
-        multimask_output=several,
-    )
+    decoder, wanted = sam.mask_decoder, slice(1, None) if several else slice(0, 1)
+    tokens_PTC, image_PCgg = decoder.attend(images.embedding_1Cgg, image_pe, sparse, dense)
+    return decoder.mask_logits(tokens_PTC, image_PCgg, wanted, images.fine), decoder.predicted_iou(tokens_PTC)[
+        :, wanted
+    ]
 
 
 def first_points(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -63,8 +74,7 @@ def first_points(batch: Batch) -> tuple[Tensor, Tensor]:
 
 def predict_points(sam: Sam, batch: Batch) -> tuple[Tensor, Tensor]:
     """The three outputs for each point of a batch."""
-    embedding_PCgg = encode(sam, batch).repeat_interleave(batch.points_BK2.shape[1], dim=0)
-    return decode(sam, embedding_PCgg, points=first_points(batch), several=True)
+    return decode(sam, for_prompts(encode(sam, batch), rows_of(batch)), points=first_points(batch), several=True)
 
 
 def at_cells_of(logits_PMhw: Tensor, truths_PLhw: Tensor) -> Tensor:
@@ -91,10 +101,9 @@ def batch_loss(learner: Learner, batch: Batch, step: Step) -> PromptLoss:
     truths_PLhw, valid_PL = batch.truths_BKLhw.flatten(0, 1), batch.valid_BKL.flatten(0, 1)
     device = truths_PLhw.device.type
     with torch.autocast(device, torch.bfloat16, enabled=step.settings.bfloat16):
-        embedding_BCgg = encode(sam, batch)
-        embedding_PCgg = embedding_BCgg.repeat_interleave(batch.points_BK2.shape[1], dim=0)
-        logits_PMhw, predicted_PM = decode(sam, embedding_PCgg, points=first_points(batch), several=True)
-        dense = dense_loss(learner.dense, embedding_BCgg, batch.labels_BLhw, settings, step.rng)
+        images, rows_P = encode(sam, batch), rows_of(batch)
+        logits_PMhw, predicted_PM = decode(sam, for_prompts(images, rows_P), points=first_points(batch), several=True)
+        dense = dense_loss(learner.dense, images.embedding_1Cgg, batch.labels_BLhw, settings, step.rng)
     logits_PMhw = logits_PMhw.float()
     fine_PMhw = at_cells_of(logits_PMhw, truths_PLhw)
     loss = ambiguous_point_loss(fine_PMhw, predicted_PM.float(), truths_PLhw, valid_PL, settings)
@@ -102,7 +111,7 @@ def batch_loss(learner: Learner, batch: Batch, step: Step) -> PromptLoss:
     asked_P = valid_PL.any(1)
     if step.follow_up and bool(asked_P.any()):
         intent = _choose_intent(logits_PMhw.detach()[asked_P], loss.true_iou_PML[asked_P], batch, step.rng)
-        total = total + follow_up_loss(sam, embedding_PCgg[asked_P], intent, step)
+        total = total + follow_up_loss(sam, for_prompts(images, rows_P[asked_P]), intent, step)
     return replace(loss, total=total, dense=dense.detach())
 
 
@@ -131,7 +140,7 @@ def _choose_intent(logits_PMhw: Tensor, true_iou_PML: Tensor, batch: Batch, rng:
     )
 
 
-def follow_up_loss(sam: Sam, embedding_PCgg: Tensor, intent: Intent, step: Step) -> Tensor:
+def follow_up_loss(sam: Sam, images: Embedded, intent: Intent, step: Step) -> Tensor:
     """Mean loss of the single-mask answers to `follow_ups` prompts, each made from the answer before it.
 
     With a chance of `box_share` the first of them is a noised box alone, and the point is forgotten. Every other one is
@@ -143,7 +152,7 @@ def follow_up_loss(sam: Sam, embedding_PCgg: Tensor, intent: Intent, step: Step)
     boxes_P4 = noisy_boxes(intent.truth_Phw, cell, rng) if begins_anew else None
     points = None if begins_anew else intent.points
     idle = _idle_rounds(settings.follow_ups, rng)
-    previous_Phw, total = intent.previous_Phw, embedding_PCgg.new_zeros((), dtype=torch.float32)
+    previous_Phw, total = intent.previous_Phw, intent.previous_Phw.new_zeros(())
     for number in range(settings.follow_ups):
         masks_P1hw = None
         if not (begins_anew and number == 0):
@@ -151,9 +160,9 @@ def follow_up_loss(sam: Sam, embedding_PCgg: Tensor, intent: Intent, step: Step)
             if number not in idle:
                 fine_Phw = at_cells_of(previous_Phw[:, None], intent.truth_Phw)[:, 0]
                 points = _joined(points, correction_points(fine_Phw > 0, intent.truth_Phw, cell, rng))
-        with torch.autocast(embedding_PCgg.device.type, torch.bfloat16, enabled=settings.bfloat16):
+        with torch.autocast(previous_Phw.device.type, torch.bfloat16, enabled=settings.bfloat16):
             logits, predicted = decode(
-                sam, embedding_PCgg, points=points, boxes_P4=boxes_P4, masks_P1hw=masks_P1hw, several=False
+                sam, images, points=points, boxes_P4=boxes_P4, masks_P1hw=masks_P1hw, several=False
             )
         fine_Phw = at_cells_of(logits, intent.truth_Phw)[:, 0]
         total = total + single_mask_loss(fine_Phw, predicted[:, 0].float(), intent.truth_Phw, settings.loss)

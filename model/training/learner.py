@@ -5,13 +5,12 @@ Legend: B images.
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
-from model.image_encoder import Block, ImageEncoder
-from model.sam import Sam, SamConfig
+from model.config import ModelConfig
+from model.hiera import Hiera
+from model.sam import Sam
 from model.training.dense import DenseHead
 
 
@@ -22,14 +21,14 @@ class Learner(nn.Module):
     branches do it, in training mode alone.
     """
 
-    def __init__(self, config: SamConfig, *, drop_path: float = 0.0) -> None:
+    def __init__(self, config: ModelConfig, *, drop_path: float = 0.0) -> None:
         super().__init__()
         self.sam = Sam(config)
         self.dense = DenseHead(config)
         self.drops: list[DropPath] = []
-        blocks = [cast(Block, block) for block in cast(ImageEncoder, self.sam.image_encoder).blocks]
-        for index, block in enumerate(blocks if drop_path else []):
-            for branch in (block.attn, block.mlp):
+        blocks = _blocks(self.sam.image_encoder) if drop_path else []
+        for index, block in enumerate(blocks):
+            for branch in (block.get_submodule("attn"), block.get_submodule("mlp")):
                 self.drops.append(DropPath(drop_path * index / max(1, len(blocks) - 1)))
                 branch.register_forward_hook(self.drops[-1])
 
@@ -37,6 +36,11 @@ class Learner(nn.Module):
         """Take random choices from there until the next call."""
         for drop in self.drops:
             drop.rng = rng
+
+
+def _blocks(encoder: nn.Module) -> list[nn.Module]:
+    """The transformer blocks of either encoder that can be trained."""
+    return [*encoder.get_submodule("trunk.blocks" if isinstance(encoder, Hiera) else "blocks").children()]
 
 
 class DropPath:

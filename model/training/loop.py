@@ -22,14 +22,12 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from model.config import CONFIGS, ModelConfig
-from model.load import load_sam, resolve_device
+from model.config import TRAINABLE, ModelConfig, Resize
+from model.load import resolve_device
 from model.sam import Sam
 from model.training.batches import Batch, TrainingBatches, held_out_batches, prefetched, split_batch
-from model.training.calibrate import calibration_of, undo
 from model.training.evaluate import Evaluation, outputs_and_truths, summarise
 from model.training.forward import Step, batch_loss
-from model.training.growth import grown
 from model.training.learner import Learner
 from model.training.losses import PromptLoss
 from model.training.means import Means
@@ -38,6 +36,7 @@ from model.training.replicas import Replicas
 from model.training.scene_pool import PoolSettings, ScenePool
 from model.training.scenes import DrawnScenes, SceneSource
 from model.training.settings import Schedule, TrainSettings
+from model.training.starting import weights_of, with_decoder_of
 from model.training.views import TrainingViews, ViewSettings
 
 log = logging.getLogger(__name__)
@@ -71,10 +70,11 @@ class Training:
         self.device = resolve_device(settings.device)
         self.scenes = scenes or drawn_scenes(settings)
         torch.manual_seed(settings.seed)
-        self.learner = Learner(CONFIGS[settings.model], drop_path=settings.drop_path)
+        self.learner = Learner(TRAINABLE[settings.model], drop_path=settings.drop_path)
         if settings.start:
-            start = grown(_uncalibrated(Path(settings.start)), self.sam.config)
-            self.sam.load_state_dict(start.state_dict())
+            self.sam.load_state_dict(weights_of(Path(settings.start), self.sam.config))
+        elif settings.start_decoder:
+            self.sam.load_state_dict(with_decoder_of(Path(settings.start_decoder), self.sam))
         self.learner.to(self.device)
         self.average = {key: value.detach().clone() for key, value in self.sam.state_dict().items()}
         self.replicas = Replicas(self.learner, settings.replicas if self.device.type == "cpu" else 1)
@@ -246,14 +246,6 @@ def drawn_scenes(settings: TrainSettings) -> DrawnScenes:
     return DrawnScenes(settings.seed, settings.photographs, settings.photograph_share)
 
 
-def _uncalibrated(weights: Path) -> Sam:
-    """The weights as a training left them: calibrated logits would be decisive where they should still learn."""
-    sam, calibration = load_sam(weights.read_bytes()), calibration_of(weights)
-    if calibration is not None:
-        undo(sam, calibration)
-    return sam
-
-
 def _rng(device: str, *numbers: int) -> torch.Generator:
     """Random choices that depend on these numbers alone: nothing has to be kept for a resume."""
     (state,) = np.random.SeedSequence(numbers).generate_state(1, np.uint64).tolist()
@@ -275,4 +267,5 @@ def view_settings(settings: TrainSettings, config: ModelConfig) -> ViewSettings:
         settings.points_per_image,
         fineness**2 * settings.min_cells,
         settings.whole_share,
+        stretched=config.resize is Resize.STRETCH,
     )

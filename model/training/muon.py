@@ -1,7 +1,7 @@
 """Muon, an optimiser for matrices: each step moves along the nearest orthogonal matrix to the averaged gradient.
 
 torch.optim.Muon works in bfloat16 and one matrix at a time. A CPU without bfloat16 emulates it, which took most of a
-training step. Here matrices of one shape go together, in float32.
+training step. Here matrices of one shape go together, in bfloat16 only where that is fast.
 source  https://kellerjordan.github.io/posts/muon; the factor of the rate is that of arXiv:2502.16982, section 2.2, with
         which one learning rate serves Muon and AdamW
 """
@@ -36,7 +36,7 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     alike[parameter.shape].append((parameter, self._averaged(parameter, parameter.grad)))
             for shape, averaged in alike.items():
-                updates = orthogonal(torch.stack([gradient for _, gradient in averaged]))
+                updates = orthogonal(torch.stack([gradient for _, gradient in averaged]), _dtype(averaged[0][1].device))
                 rate = group["lr"] * 0.2 * max(shape) ** 0.5
                 for (parameter, _), update in zip(averaged, updates, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
@@ -51,12 +51,21 @@ class Muon(torch.optim.Optimizer):
         return gradient.lerp(average, MOMENTUM)
 
 
-def orthogonal(matrices: Tensor) -> Tensor:
-    """(N, a, b) with the singular vectors as they are and every singular value near 1 (about 0.7 to 1.2)."""
+def orthogonal(matrices: Tensor, dtype: torch.dtype) -> Tensor:
+    """(N, a, b) with the singular vectors as they are and every singular value near 1 (about 0.7 to 1.2).
+
+    dtype  to compute in
+    """
     wide = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
-    wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    wide = (wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)).to(dtype)
     first, third, fifth = QUINTIC
     for _ in range(ROUNDS):
         square = wide @ wide.mT
         wide = torch.baddbmm(wide, torch.baddbmm(square, square, square, beta=third, alpha=fifth), wide, beta=first)
-    return wide if matrices.shape[1] <= matrices.shape[2] else wide.mT
+    return (wide if matrices.shape[1] <= matrices.shape[2] else wide.mT).float()
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    """bfloat16, in which the iteration was published, where it is fast: a fourth of the time on a CPU that has it."""
+    has_bfloat16 = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if has_bfloat16 else torch.float32

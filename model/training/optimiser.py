@@ -73,5 +73,5 @@ def _is_matrix(name: str, parameter: Tensor) -> bool:
 
 def _block(name: str) -> int:
     """The encoder block that a parameter belongs to, -1 for none."""
-    found = re.search(r"image_encoder\.blocks\.(\d+)\.", name)
+    found = re.search(r"image_encoder\.(?:trunk\.)?blocks\.(\d+)\.", name)
     return int(found.group(1)) if found else -1

@@ -53,8 +53,8 @@ class LossSettings:
 class TrainSettings:
     """One training."""
 
-    model: str = "tiny"
-    """A name of model.sam.CONFIGS."""
+    model: str = "small"
+    """A name of model.config.TRAINABLE."""
     device: str = "auto"
     """auto (cuda if there is one), cpu or cuda."""
     seed: int = 1
@@ -69,8 +69,9 @@ class TrainSettings:
     minutes: float | None = None
     """If set, wall time to spend instead; the schedule follows the clock, and no two trainings are alike."""
     start: str = ""
-    """Weights to start from, in a layout that model.checkpoint takes, of the same sizes or of fewer input pixels or
-    blocks (growth.py); empty is from nothing."""
+    """Weights of the same model to start from, in a layout that model.checkpoint takes; empty is from nothing."""
+    start_decoder: str = ""
+    """Weights of another model, whose prompt encoder and decoder to start from; the image encoder is new."""
     photographs: str = ""
     """File of textures and cut-outs (`python -m model.training photographs`) that a share of the drawn scenes gets."""
     photograph_share: float = 0.5

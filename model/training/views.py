@@ -37,11 +37,13 @@ class ViewSettings:
     min_cells: int
     whole_share: float = 0.0
     """Of the views, those that show the whole scene; the others are crops."""
+    stretched: bool = False
+    """Whether both sides of a crop fill the square, whatever its aspect; else the longer one does."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """rgb_hw3 uint8 with its longer side at the input side; labels_Lhw on the padded low-resolution square."""
+    """rgb_hw3 uint8 with its longer side, or both, at the input side; labels_Lhw on the low-resolution square."""
 
     rgb_hw3: npt.NDArray[np.uint8]
     labels_Lhw: npt.NDArray[np.uint16]
@@ -99,17 +101,17 @@ def columns_of(scenes: list[Scene], settings: ViewSettings, rng: np.random.Gener
 
 
 def make_view(scene: Scene, settings: ViewSettings, rng: np.random.Generator) -> View:
-    """The whole scene or a crop, its longer side scaled to the input side, flipped at times, with a camera's flaws."""
+    """The whole scene or a crop, scaled to the input side, flipped at times, with a camera's flaws."""
     height, width = scene.rgb_HW3.shape[:2]
     ch, cw = (height, width) if rng.random() < settings.whole_share else _crop_hw(min(height, width), rng)
     y0, x0 = int(rng.integers(0, height - ch + 1)), int(rng.integers(0, width - cw + 1))
-    scale = settings.input_side / max(ch, cw)
-    h, w = round(ch * scale), round(cw * scale)
-    smaller = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    side = settings.input_side
+    h, w = (side, side) if settings.stretched else (round(each * side / max(ch, cw)) for each in (ch, cw))
+    smaller = cv2.INTER_AREA if side < max(ch, cw) else cv2.INTER_LINEAR
     crop_HW3 = scene.rgb_HW3[y0 : y0 + ch, x0 : x0 + cw]
     rgb_hw3 = np.asarray(cv2.resize(crop_HW3, (w, h), interpolation=smaller), np.uint8)
     # Truth is read off at the centres of the low-resolution cells, so it has no bias to either side of an edge.
-    cell = settings.input_side / settings.mask_side
+    cell = side / settings.mask_side
     centres = (np.arange(settings.mask_side) + 0.5) * cell
     rows = (y0 + centres[centres < h] * ch / h).astype(int)
     columns = (x0 + centres[centres < w] * cw / w).astype(int)

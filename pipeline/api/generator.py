@@ -44,9 +44,10 @@ AT_ONCE = 2
 class MaskGenerator:
     """Segment Anything's masks of whole images, or of a prompt.
 
-    model        tiny (bundled), vit_b, vit_l, vit_h, sam2.1_tiny, or another one of docs/models.md
+    model        small and tiny (bundled), vit_b, vit_l, vit_h, sam2.1_tiny, or another one of docs/models.md
     checkpoint   path of the weights, or hf://owner/name@revision/file of the Hugging Face Hub; None takes the ones
-                 bundled with tiny, and of SAM 1 and SAM 2 the released file, once fetched into the user's cache
+                 bundled with small and tiny, and of SAM 1 and SAM 2 the released file, once fetched into the user's
+                 cache
     recipe       sam (the released generator's defaults), sa1b (as SA-1B was made) or fast
     device       auto (a GPU where there is one), cpu, cuda or cuda:N
     precision    fp32, bf16x3 or bf16, as `model.precision`
@@ -62,7 +63,7 @@ class MaskGenerator:
 
     def __init__(
         self,
-        model: str = "tiny",
+        model: str = "small",
         checkpoint: str | os.PathLike[str] | None = None,
         recipe: str = "sam",
         device: str = "auto",

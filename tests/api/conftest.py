@@ -1,4 +1,4 @@
-"""A small picture and the bundled weights in the released network."""
+"""A small picture and the bundled weights of `tiny` in the released network."""
 
 from __future__ import annotations
 
@@ -43,4 +43,4 @@ def official() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def generator() -> MaskGenerator:
-    return MaskGenerator(**FEW)
+    return MaskGenerator(model="tiny", **FEW)

@@ -61,7 +61,7 @@ def test_with_grids_of_ones_own_every_key_is_the_released_one(official: Any, pic
     grids[0][:2] = [[1.0, 0.5], [0.0, 1.0]]
     options = FEW | {"points_per_side": None, "point_grids": grids[: layers + 1], "crop_n_layers": layers}
     theirs = segment_anything.SamAutomaticMaskGenerator(official, output_mode="coco_rle", **options).generate(picture)
-    ours = MaskGenerator(output_mode="coco_rle", **options)
+    ours = MaskGenerator(model="tiny", output_mode="coco_rle", **options)
     ours._device = Device(OfficialSegmenter(official), ours.recipe)  # pyright: ignore[reportPrivateUsage]
     masks = ours.generate(picture)
     assert len(masks) >= 5
@@ -168,7 +168,7 @@ def test_sa1b_is_the_recipe_of_the_paper() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"model": "vit_x"}, "there is no model named 'vit_x'; choose one of tiny, small, vit_b"),
+        ({"model": "vit_x"}, "there is no model named 'vit_x'; choose one of small, tiny, vit_b"),
         ({"model": "vit_b", "checkpoint": BUNDLED["tiny"]}, "the checkpoint is not a vit_b"),
         ({"checkpoint": "nowhere.pth"}, "checkpoint=nowhere.pth cannot be read as a file: No such file"),
         ({"recipe": "sa1"}, "there is no recipe 'sa1'; choose one of fast, sa1b, sam"),

@@ -26,7 +26,7 @@ def test_the_figures_are_of_held_out_scenes_and_the_recipes_masks(
     job = EvaluateJob(model, recipe, scenes=2, recall_scenes=1, scene_side=256, processes=1, out=str(tmp_path))
     assert evaluate(job) == 0
     told = json.loads((tmp_path / "evaluation.json").read_text())
-    segmenter = load_segmenter(name="tiny", device="cpu")
+    segmenter = load_segmenter(name="small", device="cpu")
     scenes = [draw_scene(0, HELD_OUT_FROM + number, size_hw=(256, 256)) for number in range(2)]
     truths = [int((Truths.of_labels(scene.labels_3HW).area_T >= job.least_area).sum()) for scene in scenes]
     assert told["weights_sha256"] == segmenter.weights_sha256

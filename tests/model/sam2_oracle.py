@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model.config import MODELS, HieraConfig
+from model.config import MODELS, TRAINABLE, HieraConfig
 from model.point_decoder import Predictions
 from model.preprocess import StretchResize
 from model.sam import Sam
@@ -64,7 +64,7 @@ PROMPTS: list[dict[str, Any]] = [
     {"box": [20, 30, 200, 140]},
     {"point_coords": [[80, 90]], "point_labels": [1], "box": [20.5, 30, 200, 140]},
 ]
-SIZES = [name for name, config in MODELS.items() if isinstance(config, HieraConfig)]
+SIZES = [name for name, config in MODELS.items() if isinstance(config, HieraConfig) and name not in TRAINABLE]
 
 
 def blobs(square_13SS: Tensor, coords_P2: Tensor) -> tuple[Tensor, Tensor]:

@@ -77,7 +77,7 @@ def test_the_card_says_what_the_output_is_and_verify_does_not_mind_it(published:
     assert all(f"`{column}`" in text for column in rows.column_names)
     assert all(f"`{field.name}`" in text for field in rows.schema.field("annotations").type.value_type)
     assert f"Maskmill {pipeline.__version__}" in text
-    assert "| model | `tiny` |" in text
+    assert "| model | `small` |" in text
     assert f"| weights, sha256 | `{'w' * 64}` |" in text
     assert "| recipe.points_per_side | `4` |" in text
     assert whats(verified(str(published), store)) == ""

@@ -39,7 +39,7 @@ def untrained(settings: Settings, tmp_path: Path) -> Settings:
     torch.save(Sam(CONFIGS["tiny"]).state_dict(), tmp_path / "tiny.pth")
     folder = write_folder(tmp_path / "images", {f"im{number}.png": drawn_image(number) for number in range(4)})
     recipe = Recipe(points_per_side=3, pred_iou_thresh=-1e9, stability_score_thresh=0.0, box_nms_thresh=1.0)
-    model = ModelSettings(checkpoint=str(tmp_path / "tiny.pth"), device="cpu")
+    model = ModelSettings(name="tiny", checkpoint=str(tmp_path / "tiny.pth"), device="cpu")
     return with_run(replace(settings, source=str(folder), recipe=recipe, model=model), images_per_chunk=2)
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from model.config import CONFIGS
+from model.config import TRAINABLE
 from model.training.settings import TrainSettings
-from tests.training.mini import MINI
+from tests.training.mini import MINI, MINI_2
 
 SMALL = TrainSettings(
     model=MINI.name,
@@ -28,5 +28,6 @@ SMALL = TrainSettings(
 def _mini_has_a_name() -> Iterator[None]:
     """As each model has that a training can be told to train."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(CONFIGS, MINI.name, MINI)
+        for config in (MINI, MINI_2):
+            patch.setitem(TRAINABLE, config.name, config)
         yield

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from model.mask_decoder import Embedded
 from model.sam import CONFIGS, Sam
 from model.training.forward import Intent, Step, follow_up_loss
 from model.training.learner import Learner
@@ -87,8 +88,8 @@ def test_eleven_rounds_bring_eight_points_and_two_rounds_bring_none(box_share: f
     step = Step(
         replace(SMALL, follow_ups=10, box_share=box_share), follow_up=True, rng=torch.Generator().manual_seed(3)
     )
-    embedding_PCgg = torch.randn(2, CONFIG.decoder_dim, CONFIG.grid_side, CONFIG.grid_side)
-    loss = follow_up_loss(sam, embedding_PCgg, intent, step)
+    images = Embedded(torch.randn(2, CONFIG.decoder_dim, CONFIG.grid_side, CONFIG.grid_side))
+    loss = follow_up_loss(sam, images, intent, step)
     loss.backward()
     points = [0 if call["points"] is None else call["points"][0].shape[1] for call in calls]
     assert len(points) == 10

@@ -84,7 +84,7 @@ def test_metadata_says_how_and_not_where_or_when(settings: Settings, store: Stor
     report = process_chunk(Attempt(next(context.plan.chunks())), context)
     metadata = part_of(context).metadata
     assert json.loads(metadata["recipe"])["points_per_side"] == 4
-    assert (metadata["model_name"], metadata["model_precision"]) == ("tiny", "fp32")
+    assert (metadata["model_name"], metadata["model_precision"]) == ("small", "fp32")
     assert metadata["plan_sha256"] == context.plan.sha256
     assert metadata["settings_sha256"] == context.plan.settings_sha256
     funnel = json.loads(metadata["funnel"])

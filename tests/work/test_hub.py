@@ -24,9 +24,9 @@ from tests.commands import command_of
 from tests.fakes_run import Notes
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-ADDRESS = "hf://somebody/fine-tune/deep/tiny.safetensors"
-KEPT = f"hf://somebody/fine-tune@{COMMIT}/deep/tiny.safetensors"
-BODY = BUNDLED["tiny"].read_bytes()
+ADDRESS = "hf://somebody/fine-tune/deep/small.safetensors"
+KEPT = f"hf://somebody/fine-tune@{COMMIT}/deep/small.safetensors"
+BODY = BUNDLED["small"].read_bytes()
 ERRORS = {"GatedRepo": 403, "RepoNotFound": 401, "RevisionNotFound": 404, "EntryNotFound": 404}
 """What the Hub says in its header X-Error-Code, and its status."""
 
@@ -100,7 +100,7 @@ def test_a_run_fetches_the_file_once_and_says_its_commit(hub: Hub, store: Store)
 
 def test_a_commit_that_is_in_the_cache_needs_no_hub(hub: Hub) -> None:
     fetched_from_hub(KEPT, Notes())
-    assert all(f"/somebody/fine-tune/resolve/{COMMIT}/deep/tiny.safetensors" in each for each in hub.seen)
+    assert all(f"/somebody/fine-tune/resolve/{COMMIT}/deep/small.safetensors" in each for each in hub.seen)
     asked = len(hub.seen)
     notes = Notes()
     assert fetched_from_hub(KEPT, notes).read_bytes() == BODY
@@ -114,14 +114,14 @@ def test_a_commit_that_is_in_the_cache_needs_no_hub(hub: Hub) -> None:
         ("GatedRepo", "give it at https://huggingface.co/somebody/fine-tune, and set HF_TOKEN"),
         ("RepoNotFound", "there is no repository somebody/fine-tune, or it is private"),
         ("RevisionNotFound", "somebody/fine-tune has no revision v2"),
-        ("EntryNotFound", "somebody/fine-tune has no file tiny.safetensors there"),
+        ("EntryNotFound", "somebody/fine-tune has no file small.safetensors there"),
         ("418", "cannot be fetched now"),
     ],
 )
 def test_what_the_hub_refuses_is_one_sentence(hub: Hub, error: str, sentence: str) -> None:
     hub.error = error
     with pytest.raises(ConfigError) as caught:
-        fetched_from_hub("hf://somebody/fine-tune@v2/tiny.safetensors", Notes())
+        fetched_from_hub("hf://somebody/fine-tune@v2/small.safetensors", Notes())
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -141,7 +141,7 @@ def test_an_address_that_is_none_is_refused_with_the_form(address: str) -> None:
 
 
 def test_several_machines_get_a_copy_by_a_command_that_is_told(hub: Hub, store: Store) -> None:
-    told = f"make weights MODEL={ADDRESS} TO=s3://bucket/weights puts tiny.safetensors there"
+    told = f"make weights MODEL={ADDRESS} TO=s3://bucket/weights puts small.safetensors there"
     with pytest.raises(ConfigError, match=told):
         weights_from_settings(settings(ADDRESS, address="auto"), store, progress=Notes())
     run, model = RunSettings(address="auto"), ModelSettings(checkpoint=ADDRESS)
@@ -155,7 +155,7 @@ def test_the_command_puts_a_copy_there(
 ) -> None:
     command = command_of("weights", main, monkeypatch, capsys)
     code, out, _ = command(f"name={ADDRESS}", f"to={tmp_path / 'shared'}")
-    copy = tmp_path / "shared" / "tiny.safetensors"
+    copy = tmp_path / "shared" / "small.safetensors"
     assert (code, copy.read_bytes()) == (0, BODY)
     assert out == f"Maskmill: {copy} is the file {ADDRESS}; use it with model=... model.checkpoint={copy}\n"
 

@@ -69,20 +69,20 @@ def test_the_second_worker_of_a_node_reads_nothing_from_the_store(
 ):
     """A thousand workers would read 2.5 TB of one object at the same moment; after the first, it may even be gone."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
-    data = BUNDLED["tiny"].read_bytes()
-    s3_client.put_object(Bucket=s3_bucket, Key="tiny.safetensors", Body=data)
-    model = ModelSettings(checkpoint=f"s3://{s3_bucket}/tiny.safetensors", device="cpu")
+    data = BUNDLED["small"].read_bytes()
+    s3_client.put_object(Bucket=s3_bucket, Key="small.safetensors", Body=data)
+    model = ModelSettings(checkpoint=f"s3://{s3_bucket}/small.safetensors", device="cpu")
     load, store = partial(load_model, model, hashlib.sha256(data).hexdigest()), S3Reads()
     load(store, folder)
-    s3_client.delete_object(Bucket=s3_bucket, Key="tiny.safetensors")
+    s3_client.delete_object(Bucket=s3_bucket, Key="small.safetensors")
     assert load(store, folder).outputs_per_prompt == 3
     assert store.reads == 1
 
 
 def test_a_checkpoint_on_a_disk_is_not_copied(store: RoutedStore, folder: Path):
     """A laptop's disk has it already."""
-    data = BUNDLED["tiny"].read_bytes()
-    model = ModelSettings(checkpoint=str(BUNDLED["tiny"]), device="cpu")
+    data = BUNDLED["small"].read_bytes()
+    model = ModelSettings(checkpoint=str(BUNDLED["small"]), device="cpu")
     load_model(model, hashlib.sha256(data).hexdigest(), store, folder)
     assert not folder.exists()
 

@@ -21,9 +21,9 @@ from tests.fakes_run import Notes
 
 def test_a_worker_that_finds_other_weights_than_the_run_began_with_is_refused(store: Store, tmp_path: Path):
     """A path of each machine's own disk: half of the masks would be another model's."""
-    bytes_here = BUNDLED["tiny"].read_bytes()
-    (tmp_path / "tiny.safetensors").write_bytes(bytes_here)
-    model = ModelSettings(checkpoint=str(tmp_path / "tiny.safetensors"))
+    bytes_here = BUNDLED["small"].read_bytes()
+    (tmp_path / "small.safetensors").write_bytes(bytes_here)
+    model = ModelSettings(checkpoint=str(tmp_path / "small.safetensors"))
     with pytest.raises(ConfigError, match=r"has sha256 .* on this machine and 000000000000 where the run began"):
         load_model(model, "0" * 64, store)
     weights = weights_from_settings(Settings(model=model), store, progress=Notes())
@@ -33,7 +33,7 @@ def test_a_worker_that_finds_other_weights_than_the_run_began_with_is_refused(st
 
 def test_a_run_knows_what_of_its_checkpoint_is_not_in_the_model(store: Store, tmp_path: Path):
     """It stands in the plan and in every part."""
-    tensors = {f"module.{name}": tensor for name, tensor in load(BUNDLED["tiny"].read_bytes()).items()}
+    tensors = {f"module.{name}": tensor for name, tensor in load(BUNDLED["small"].read_bytes()).items()}
     (tmp_path / "wrapped.safetensors").write_bytes(save(tensors))
     settings = Settings(model=ModelSettings(checkpoint=str(tmp_path / "wrapped.safetensors")))
     assert weights_from_settings(settings, store, progress=Notes()).notes == ("prefix 'module.' of the keys",)
@@ -42,11 +42,11 @@ def test_a_run_knows_what_of_its_checkpoint_is_not_in_the_model(store: Store, tm
 
 def test_family_and_layout_of_the_file_are_known_before_a_run_is_planned(tmp_path: Path, store: Store) -> None:
     """They stand in the plan, the same for a file that was opened and for one that was not."""
-    path = tmp_path / "tiny.safetensors"
-    path.write_bytes(BUNDLED["tiny"].read_bytes())
-    given = Settings(model=ModelSettings(name="tiny", checkpoint=str(path)))
+    path = tmp_path / "small.safetensors"
+    path.write_bytes(BUNDLED["small"].read_bytes())
+    given = Settings(model=ModelSettings(name="small", checkpoint=str(path)))
     told = [weights_from_settings(settings, store, progress=Notes()) for settings in (Settings(), given)]
-    assert [(weights.family, weights.layout) for weights in told] == [("sam", "released")] * 2
+    assert [(weights.family, weights.layout) for weights in told] == [("sam2", "released")] * 2
 
 
 def test_the_terms_of_a_model_that_is_not_free_are_said_once(tmp_path: Path, store: Store) -> None:

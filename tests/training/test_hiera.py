@@ -1,0 +1,113 @@
+"""Training a model of SAM 2's family: the whole square is an image, positions learn, and scores pass a sigmoid."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.attention import attention
+from model.hiera import halved
+from model.load import load_sam
+from model.sam import Sam
+from model.training.batches import held_out_batches
+from model.training.calibrate import fit
+from model.training.export import export_calibrated
+from model.training.forward import decode, encode, first_points, for_prompts, rows_of
+from model.training.loop import Training, view_settings
+from tests.training.conftest import SMALL
+from tests.training.mini import MINI_2
+
+SETTINGS = replace(SMALL, model=MINI_2.name)
+
+
+@pytest.fixture(scope="module")
+def trained() -> Training:
+    """Two steps."""
+    training = Training(SETTINGS)
+    for number in range(2):
+        training.step(training.source.make(number))
+    return training
+
+
+def test_every_tensor_that_a_mask_depends_on_learns(trained: Training) -> None:
+    """The positions of a Hiera are made of two tables, which would stay as they were if they were only read at load."""
+    fresh = Training(SETTINGS).sam.state_dict()
+    still = [name for name, value in trained.sam.state_dict().items() if torch.equal(value, fresh[name])]
+    assert "image_encoder.trunk.pos_embed" not in still
+    assert "image_encoder.trunk.pos_embed_window" not in still
+    # A random basis, prompts that a first point has not, and the outputs of box and mask prompts, asked in few steps.
+    assert {name.partition(".")[0] for name in still} <= {"prompt_encoder", "mask_decoder"}
+    assert not [name for name in still if "conv_s" in name or "upscaling" in name]
+
+
+def test_a_training_sees_what_the_finished_model_gives(trained: Training) -> None:
+    """Where gradients are kept, some steps are done in other ways; a mask must not depend on it."""
+    batch = trained.source.make(0)
+    sam = trained.averaged()
+    images = sam.normalise(batch.images_B3SS)
+
+    def answers() -> tuple[torch.Tensor, torch.Tensor]:
+        seen = for_prompts(encode(sam, batch), rows_of(batch))
+        return decode(sam, seen, points=first_points(batch), several=True)
+
+    learning = answers()
+    with torch.inference_mode():
+        for mine, wanted in zip(learning, answers(), strict=True):
+            torch.testing.assert_close(mine.detach(), wanted, rtol=1e-4, atol=1e-4)
+        alone = sam.embed(images[1:2])
+        sparse, dense = sam.prompt_encoder(points=tuple(part[2:] for part in first_points(batch)))
+        logits, scores = sam.mask_decoder(
+            image_embeddings=alone.embedding_1Cgg,
+            image_pe=sam.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=True,
+            fine=alone.fine,
+        )
+    torch.testing.assert_close(learning[0].detach()[2:], logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(learning[1].detach()[2:], scores, rtol=1e-4, atol=1e-4)
+
+
+def test_attention_and_halving_are_those_of_use() -> None:
+    """Both have a form of their own where gradients are kept, and the same gradient as the form of use."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 5, 8, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    torch.testing.assert_close(attention(q, k, v), wanted)
+    for mine, other in zip(
+        torch.autograd.grad(attention(q, k, v).square().sum(), (q, k, v)),
+        torch.autograd.grad(wanted.square().sum(), (q, k, v)),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, other)
+    x_BssC = torch.randn(2, 4, 6, 3)
+    with torch.no_grad():
+        wanted = halved(x_BssC)
+    assert torch.equal(halved(x_BssC), wanted)
+
+
+def test_views_fill_the_square_as_images_do_in_use() -> None:
+    """SAM 2 stretches an image; one that learned with padding would see every wide image as a stranger."""
+    view = view_settings(SETTINGS, MINI_2)
+    assert view.stretched
+    for batch in held_out_batches(view, images=4, batch=4):
+        assert (batch.sizes_B2 == MINI_2.input_side).all()
+        assert (batch.images_B3SS.float().amax((1, 2)) > 0).any(1).all()
+        assert (batch.labels_BLhw[:, :, -1] > 0).any()
+
+
+def test_scores_that_pass_a_sigmoid_are_exported_as_they_are(trained: Training, tmp_path: Path) -> None:
+    """A line through them would leave 0 to 1; the logits of masks are made decisive all the same."""
+    view = view_settings(SETTINGS, MINI_2)
+    calibration = fit(trained.averaged(), held_out_batches(view, images=2, batch=2))
+    assert (calibration.iou_slope, calibration.iou_offset) == (1.0, 0.0)
+    export_calibrated(trained.averaged(), tmp_path / "mini.safetensors", view, images=2, notes={})
+    written = load_sam((tmp_path / "mini.safetensors").read_bytes(), expected=MINI_2)
+    assert isinstance(written, Sam)
+    for name, value in trained.averaged().state_dict().items():
+        is_scaled = ".output_hypernetworks_mlps." in name and ".layers.2." in name
+        wanted = value * calibration.logit_factor if is_scaled else value
+        torch.testing.assert_close(written.state_dict()[name], wanted, rtol=2e-3, atol=2e-3)
