@@ -69,7 +69,7 @@ def ambiguous_point_loss(
     asked = asked_P.sum().clamp(min=1)
     mask = (matched_PL.sum() + settings.unused_pull * pull_PM.sum()) / asked
     true_iou_PML = pairwise_iou(logits_PMhw.detach() > 0, truths_PLhw).masked_fill(~valid_PL[:, None], 0.0)
-    error_PM = (predicted_iou_PM - true_iou_PML.amax(2)).square()
+    error_PM = _iou_cost(predicted_iou_PM, true_iou_PML.amax(2), settings)
     iou = error_PM[asked_P].sum() / (asked * error_PM.shape[1])
     return PromptLoss(mask + settings.iou_weight * iou, mask.detach(), iou.detach(), true_iou_PML, valid_PL)
 
@@ -79,7 +79,12 @@ def single_mask_loss(logits_Phw: Tensor, predicted_iou_P: Tensor, truth_Phw: Ten
     logits_P1hw, truth_P1hw = logits_Phw[:, None], truth_Phw[:, None]
     mask = pairwise_mask_cost(logits_P1hw, truth_P1hw, settings).mean()
     true_iou_P = pairwise_iou(logits_P1hw.detach() > 0, truth_P1hw)[:, 0, 0]
-    return mask + settings.iou_weight * (predicted_iou_P - true_iou_P).square().mean()
+    return mask + settings.iou_weight * _iou_cost(predicted_iou_P, true_iou_P, settings).mean()
+
+
+def _iou_cost(predicted: Tensor, true: Tensor, settings: LossSettings) -> Tensor:
+    error = predicted - true
+    return error.abs() if settings.iou_absolute else error.square()
 
 
 def pairwise_mask_cost(logits_PMhw: Tensor, truths_PLhw: Tensor, settings: LossSettings) -> Tensor:

@@ -37,7 +37,9 @@ class LossSettings:
     dice_weight: float = 2.0
     """The paper: 1."""
     iou_weight: float = 1.0
-    """Weight of the squared error of the predicted IoU. The paper: 1."""
+    """Weight of the error of the predicted IoU. The paper: 1."""
+    iou_absolute: bool = False
+    """Whether that error counts as it is, as SAM 2 has it (arXiv:2408.00714), and not squared."""
     unused_pull: float = 0.15
     """Weight of outputs that no truth was assigned to; each is drawn to its nearest truth. The paper asks for one truth
     and trains the output nearest to it: 0, with points_per_image truths drawn one by one."""

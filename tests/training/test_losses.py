@@ -29,9 +29,11 @@ def logits_of(masks: Tensor) -> Tensor:
     return (masks.float() * 2 - 1) * 12
 
 
-def loss_of(logits_PMhw: Tensor, *, valid_PL: Tensor = ALL, predicted: float = 1.0) -> float:
+def loss_of(
+    logits_PMhw: Tensor, *, valid_PL: Tensor = ALL, predicted: float = 1.0, settings: LossSettings = SETTINGS
+) -> float:
     predicted_PM = torch.full(logits_PMhw.shape[:2], predicted)
-    return float(ambiguous_point_loss(logits_PMhw, predicted_PM, TRUTHS_1L, valid_PL, SETTINGS).total)
+    return float(ambiguous_point_loss(logits_PMhw, predicted_PM, TRUTHS_1L, valid_PL, settings).total)
 
 
 def test_perfect_outputs_cost_nothing_in_any_order() -> None:
@@ -73,6 +75,14 @@ def test_predicted_iou_is_compared_with_the_nearest_truth() -> None:
     logits = logits_of(TRUTHS_1L)
     right, wrong = loss_of(logits, predicted=1.0), loss_of(logits, predicted=0.5)
     assert wrong - right == pytest.approx(SETTINGS.iou_weight * 0.25, abs=1e-4)
+
+
+@pytest.mark.parametrize(("absolute", "cost"), [(False, 0.04), (True, 0.2)])
+def test_the_error_of_the_predicted_iou_counts_squared_or_as_it_is(*, absolute: bool, cost: float) -> None:
+    """SAM squares it, SAM 2 does not."""
+    settings = replace(SETTINGS, iou_weight=1.0, iou_absolute=absolute)
+    perfect = logits_of(TRUTHS_1L)
+    assert loss_of(perfect, predicted=0.8, settings=settings) == pytest.approx(cost, abs=1e-3)
 
 
 def test_the_focal_exponent_lowers_the_cost_of_easy_cells_only() -> None:
