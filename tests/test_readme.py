@@ -99,7 +99,7 @@ def test_every_make_target_that_the_readme_names_exists() -> None:
 @pytest.mark.parametrize("page", ["README.md", "docs/generator.md"])
 def test_the_thresholds_of_the_default_model_are_on_the_pages_with_the_recipes(page: str) -> None:
     """`recipe=sam` alone does not use the released thresholds, and a reader of its table must learn that there."""
-    thresholds = yaml.safe_load((ROOT / "conf" / "model" / "tiny.yaml").read_text())["recipe"]
+    thresholds = yaml.safe_load((ROOT / "conf" / "model" / "small.yaml").read_text())["recipe"]
     text = (ROOT / page).read_text()
     assert thresholds
     for name, own in thresholds.items():

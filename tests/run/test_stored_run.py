@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.settings import Format, RunSettings, Settings, StoreSettings
+from pipeline.settings import Format, ModelSettings, RunSettings, Settings, StoreSettings
 from pipeline.storage.parts import read_part
 from tests.fake_segmenter import segmenter_weights
 from tests.fakes_run import Notes
@@ -48,6 +48,7 @@ def test_a_half_done_run_of_an_earlier_version_is_finished(stored: dict[str, byt
     settings = Settings(
         source=f"s3://{BUCKET}/in",
         out=f"s3://{BUCKET}/out",
+        model=ModelSettings(name="tiny"),  # the default of that version
         recipe=RECIPE,
         store=StoreSettings(endpoint_url=s3_endpoint),
         run=RunSettings(address="auto", images_per_chunk=2, max_workers=1),
