@@ -88,7 +88,7 @@ fmt: .venv/.dev-ready  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-train: .venv/.run-ready  ## train a small model like the bundled one (hours on a CPU), with ARGS='train.steps=...'
+train: .venv/.run-ready  ## train the bundled model, or another small one (hours on a CPU), with ARGS='train.steps=...'
 	$(BIN)/python -m jobs.train $(ARGS)
 
 evaluate: .venv/.run-ready  ## measure the bundled model, or another with ARGS='model.checkpoint=...', on held-out scenes

@@ -27,7 +27,7 @@ RECIPE_NAMES = ("sam", "sa1b", "sa1b_paper", "fast")
 """`sa1b` is that recipe with the released generator's rules wherever the two differ, so that all peers are asked for
 the same masks; `sa1b_paper` is the recipe as it is, which only ours can do."""
 LENIENT = Recipe(pred_iou_thresh=0.42, stability_score_thresh=0.7)
-"""Thresholds that let many masks of the bundled model pass."""
+"""Thresholds that let many masks of `tiny` pass."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Is my GPU right, how fast is it, and where does the time go? One page: `make gpu-check`.
 
-The masks of a CPU in float32 are the reference, on drawn scenes with the bundled model, at thresholds that let many
+The masks of a CPU in float32 are the reference, on drawn scenes with `tiny`, at thresholds that let many
 pass. Seconds are the wall clock of whole images, one at a time, and the device's own clock for its two calls. What is
 compared and measured is `model.precision` by `model.precision`. The exit code is 1 if a mask of fp32 or bf16x3 is
 missing, and 2 where there is no GPU.
@@ -47,7 +47,7 @@ DISAGREES, NO_GPU = 1, 2
 
 @dataclass(frozen=True)
 class Job:
-    """What is measured. The agreement is always that of the bundled model, which a CPU runs in seconds."""
+    """What is measured. The agreement is always that of `tiny`, which a CPU runs in seconds."""
 
     model: str = "tiny"
     weights: str | None = None
@@ -171,7 +171,7 @@ def measured(segmenter: Segmenter[Any], images: Sequence[Image_HW3], recipe: Rec
 
 def text(page: Page, job: Job) -> str:
     """The page."""
-    lines = [page.title, "", f"The masks of a CPU, with the bundled model ({job.images} images):", ""]
+    lines = [page.title, "", f"The masks of a CPU, with `tiny` ({job.images} images):", ""]
     lines += ["precision   masks   the CPU's   IoU >= 0.9999   IoU >= 0.9   mean IoU   scores differ by at most"]
     for name, found in page.agreements.items():
         lines.append(

@@ -55,7 +55,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 AGREEMENT_NOTE = (
     "Agreement is with the released generator: matched means IoU >= 0.9999, the score difference is over pairs with "
-    "IoU >= 0.9. Widened weights are the bundled model's in another model's sizes, calibrated so that a realistic "
+    "IoU >= 0.9. Widened weights are those of tiny in another model's sizes, calibrated so that a realistic "
     "share of masks survives."
 )
 

@@ -1,6 +1,6 @@
 """The checkpoint file that all peers of a model load: given, bundled, or a stand-in of the right sizes.
 
-Where there are no weights, those of the bundled model are widened to the sizes asked for: cost depends on shapes and on
+Where there are no weights, those of `tiny` are widened to the sizes asked for: cost depends on shapes and on
 how many masks survive, not on how good they are. They are calibrated so that as many survive as `Shares` assumes, and
 the tables call them what they are.
 Legend: P points, N masks, h w low-resolution cells.

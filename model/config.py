@@ -194,7 +194,7 @@ CONFIGS = {
     "vit_l": SamConfig("vit_l", embed_dim=1024, depth=24, heads=16, global_blocks=(5, 11, 17, 23)),
     "vit_h": SamConfig("vit_h", embed_dim=1280, depth=32, heads=16, global_blocks=(7, 15, 23, 31)),
 }
-"""The smallest model and the released sizes of Segment Anything."""
+"""SAM 1's plain ViT: the smallest, which is bundled, and the released sizes."""
 TRAINABLE: dict[str, ModelConfig] = {
     "small": HieraConfig(
         "small",

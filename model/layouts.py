@@ -187,8 +187,8 @@ def _hiera_sizes(released: Mapping[str, Tensor], expected: ModelConfig | None) -
             return replace(config, name="custom", **_decoder_sizes(released))
     raise CheckpointError(
         f"the checkpoint is a SAM 2 with {list(dims)} channels and {list(depths)} blocks in its stages; the windows and"
-        " heads of such a model do not show in its file, and only those of the released tiny, small, base_plus and "
-        "large are known here"
+        " heads of such a model do not show in its file, and only those of the released SAM 2 and of the bundled "
+        "small are known here"
     )
 
 

@@ -1,14 +1,15 @@
 """Fitting a model's scores to what its masks are worth, on held-out scenes, by scaling two last layers.
 
-No mask changes: logits are multiplied by a positive factor, predicted IoU goes through a rising line. What does change
-is which masks pass the generator's fixed thresholds, so the factors belong on the model's card.
+No mask of a point changes: logits are multiplied by a positive factor, and predicted IoU goes through a rising line where
+it passes no sigmoid. What does change is which masks pass the generator's fixed thresholds, so the factors belong on the
+model's card. (SAM 2's single mask, which gives way where it wavers, does so more rarely.)
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,11 +29,16 @@ STABLE_SHARE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """mask logits are multiplied by `logit_factor`; predicted IoU p becomes iou_slope * p + iou_offset."""
+    """mask logits are multiplied by `logit_factor`; predicted IoU p becomes iou_slope * p + iou_offset.
+
+    prompts_too  whether logits that are given back as a prompt are divided by the factor first, as the prompt encoder
+                 learned them; files of before leave that out
+    """
 
     logit_factor: float
     iou_slope: float
     iou_offset: float
+    prompts_too: bool = False
 
 
 @torch.no_grad()
@@ -55,7 +61,7 @@ def fit(sam: Sam, batches: Iterable[Batch]) -> Calibration:
     good_N = true_N > min(KEEP_IOU, float(true_N.quantile(0.95)))
     share_F = (stable_FN[:, good_N] >= KEEP_STABILITY).float().mean(1)
     enough = [factor for factor, share in zip(FACTORS, share_F.tolist(), strict=True) if share >= STABLE_SHARE]
-    return Calibration(min(enough, default=FACTORS[-1]), slope, offset)
+    return Calibration(min(enough, default=FACTORS[-1]), slope, offset, prompts_too=True)
 
 
 @torch.no_grad()
@@ -64,6 +70,8 @@ def apply(sam: Sam, calibration: Calibration) -> None:
     for head in sam.mask_decoder.output_hypernetworks_mlps:
         for parameter in _last_linear(head).parameters():
             parameter.mul_(calibration.logit_factor)
+    if calibration.prompts_too:
+        sam.prompt_encoder.mask_downscaling[0].get_parameter("weight").div_(calibration.logit_factor)
     score = _last_linear(sam.mask_decoder.iou_prediction_head)
     for parameter in score.parameters():
         parameter.mul_(calibration.iou_slope)
@@ -73,7 +81,8 @@ def apply(sam: Sam, calibration: Calibration) -> None:
 def undo(sam: Sam, calibration: Calibration) -> None:
     """Take a calibration off the weights again, for a training that starts from them."""
     slope = calibration.iou_slope
-    apply(sam, Calibration(1 / calibration.logit_factor, 1 / slope, -calibration.iou_offset / slope))
+    back = Calibration(1 / calibration.logit_factor, 1 / slope, -calibration.iou_offset / slope)
+    apply(sam, replace(back, prompts_too=calibration.prompts_too))
 
 
 def read_notes(weights: Path) -> dict[str, str]:

@@ -28,14 +28,13 @@ NEAR_EDGE = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """What each view shows: of a scene the `extent` from `origin` on, enlarged by `scale`, at times mirrored.
+    """What each view shows: of a scene the `extent` from `origin` on, at times mirrored.
 
     origin_B2, extent_B2  float32, (y, x) in pixels of the scene; sizes_B2 int64, the same in pixels of the view
     """
 
     origin_B2: Tensor
     extent_B2: Tensor
-    scale_B: Tensor
     sizes_B2: Tensor
     mirrored_B: Tensor
 
@@ -90,17 +89,15 @@ def choose_windows(random: _Random, shape: tuple[int, ...], settings: ViewSettin
     extents = [torch.where(whole_B, whole, crop_B2[:, i]) for i, whole in enumerate((height, width))]
     origins = [random.below(whole - extent_B + 1) for whole, extent_B in zip((height, width), extents, strict=True)]
     extent_B2, origin_B2 = torch.stack(extents, dim=1), torch.stack(origins, dim=1)
-    scale_B = settings.input_side / extent_B2.amax(1)
-    sizes_B2 = (extent_B2 * scale_B[:, None]).round().long()
-    if settings.stretched:
-        sizes_B2 = torch.full_like(sizes_B2, settings.input_side)
-    return Windows(origin_B2, extent_B2, scale_B, sizes_B2, random.chance(0.5, B))
+    filling_B2 = extent_B2 if settings.stretched else extent_B2.amax(1, keepdim=True)
+    sizes_B2 = (extent_B2 * (settings.input_side / filling_B2)).round().long()
+    return Windows(origin_B2, extent_B2, sizes_B2, random.chance(0.5, B))
 
 
 def _at(windows: Windows, count: int, side: int) -> Tensor:
     """(B, count, 2): where the middles of `count` steps along the side of a view lie, (y, x) in pixels of the scene."""
-    middles = (torch.arange(count, device=windows.scale_B.device) + 0.5) * (side / count)
-    places_BN2 = middles[None, :, None].expand(len(windows.scale_B), -1, 2)
+    middles = (torch.arange(count, device=windows.origin_B2.device) + 0.5) * (side / count)
+    places_BN2 = middles[None, :, None].expand(len(windows.origin_B2), -1, 2)
     mirrored_B12 = windows.mirrored_B[:, None, None] & (torch.arange(2, device=middles.device) == 1)
     sizes_B12 = windows.sizes_B2[:, None].float()
     places_BN2 = torch.where(mirrored_B12, sizes_B12 - places_BN2, places_BN2)
@@ -110,7 +107,7 @@ def _at(windows: Windows, count: int, side: int) -> Tensor:
 
 def _inside(windows: Windows, count: int, side: int) -> Tensor:
     """(B, count, count) bool: the cells whose middles are no padding."""
-    middles = (torch.arange(count, device=windows.scale_B.device) + 0.5) * (side / count)
+    middles = (torch.arange(count, device=windows.origin_B2.device) + 0.5) * (side / count)
     inside_BN2 = middles[None, :, None] < windows.sizes_B2[:, None]
     return inside_BN2[:, :, None, 0] & inside_BN2[:, None, :, 1]
 

@@ -36,7 +36,8 @@ def encode(sam: Sam, batch: Batch) -> Embedded:
 def for_prompts(images: Embedded, rows: Tensor) -> Embedded:
     """The images of these numbers, one for each prompt."""
     fine = images.fine
-    return Embedded(images.embedding_1Cgg[rows], None if fine is None else (fine[0][rows], fine[1][rows]))
+    taken = None if fine is None else (fine[0].index_select(0, rows), fine[1].index_select(0, rows))
+    return Embedded(images.embedding_1Cgg.index_select(0, rows), taken)
 
 
 def rows_of(batch: Batch) -> Tensor:

@@ -42,7 +42,7 @@ from model.training.views import TrainingViews, ViewSettings
 log = logging.getLogger(__name__)
 
 _ATTENTION = {
-    # On a CPU and with so few tokens plain products go back faster than the fused kernel: a tenth of a step.
+    # Of a plain ViT's encoder on a CPU: with so few tokens plain products go back faster than the fused kernel.
     "cpu": [SDPBackend.MATH],
     # cuDNN's would be built anew for each of the sizes, and gives no gradient to a bias.
     "cuda": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],

@@ -25,12 +25,15 @@ def weights_of(path: Path, config: ModelConfig) -> dict[str, Tensor]:
 
 def with_decoder_of(path: Path, sam: Sam) -> dict[str, Tensor]:
     """The weights of `sam`, with those of a file's prompt encoder and decoder in their place; what the file's decoder
-    lacks stays as it is.
+    lacks stays as it is. Scores that pass a sigmoid only in one of them are learned anew soon.
 
     raises  CheckpointError if the decoders differ in size
     """
     wanted = sam.state_dict()
-    found = {name: value for name, value in _uncalibrated(path, None).state_dict().items() if name in wanted}
+    start = _uncalibrated(path, None)
+    if start.config.decoder_heads != sam.config.decoder_heads:
+        raise CheckpointError(f"the decoder of {path} has {start.config.decoder_heads} heads")
+    found = {name: value for name, value in start.state_dict().items() if name in wanted}
     decoder = {name: value for name, value in found.items() if not name.startswith(ENCODER)}
     for name, value in decoder.items():
         if value.shape != wanted[name].shape:

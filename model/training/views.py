@@ -107,9 +107,7 @@ def make_view(scene: Scene, settings: ViewSettings, rng: np.random.Generator) ->
     y0, x0 = int(rng.integers(0, height - ch + 1)), int(rng.integers(0, width - cw + 1))
     side = settings.input_side
     h, w = (side, side) if settings.stretched else (round(each * side / max(ch, cw)) for each in (ch, cw))
-    smaller = cv2.INTER_AREA if side < max(ch, cw) else cv2.INTER_LINEAR
-    crop_HW3 = scene.rgb_HW3[y0 : y0 + ch, x0 : x0 + cw]
-    rgb_hw3 = np.asarray(cv2.resize(crop_HW3, (w, h), interpolation=smaller), np.uint8)
+    rgb_hw3 = _resized(scene.rgb_HW3[y0 : y0 + ch, x0 : x0 + cw], (h, w))
     # Truth is read off at the centres of the low-resolution cells, so it has no bias to either side of an edge.
     cell = side / settings.mask_side
     centres = (np.arange(settings.mask_side) + 0.5) * cell
@@ -121,6 +119,16 @@ def make_view(scene: Scene, settings: ViewSettings, rng: np.random.Generator) ->
         rgb_hw3, window = rgb_hw3[:, ::-1], window[:, :, ::-1]
     labels_Lhw[:, : len(rows), : len(columns)] = window
     return View(photograph(rgb_hw3, rng), labels_Lhw)
+
+
+def _resized(rgb_HW3: npt.NDArray[np.uint8], hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """First what shrinks, by averages, then what grows: OpenCV averages only where both sides shrink."""
+    (H, W), (h, w) = rgb_HW3.shape[:2], hw
+    for height, width in {(min(h, H), min(w, W)): None, hw: None}:
+        is_smaller = height < rgb_HW3.shape[0] or width < rgb_HW3.shape[1]
+        kind = cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR
+        rgb_HW3 = np.asarray(cv2.resize(rgb_HW3, (width, height), interpolation=kind), np.uint8)
+    return rgb_HW3
 
 
 def _crop_hw(side: int, rng: np.random.Generator) -> tuple[int, int]:

@@ -23,7 +23,7 @@ FEW: dict[str, Any] = {
     "box_nms_thresh": 0.7,
     "crop_nms_thresh": 0.7,
 }
-"""Points and thresholds with which the picture has some masks, in little time. All that the bundled model would bring
+"""Points and thresholds with which the picture has some masks, in little time. All that `tiny` would bring
 is here, so that the released generator can be asked for the same."""
 
 

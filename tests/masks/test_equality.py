@@ -126,7 +126,7 @@ class Pair:
 
 
 TRAINED = (0, 1, 2, 3, 6, 8, 12, 13, 15, 16, 17)
-"""Numbers of the option sets that the bundled weights go through: ordinary, long, tiny and large images, every
+"""Numbers of the option sets that the weights of `tiny` go through: ordinary, long, tiny and large images, every
 threshold that the network is told, points in batches, one layer of crops."""
 WILD = (2, 4, 5, 6, 7, 8, 9, 10, 11, 14, 17)
 """Those that calibrated random weights go through, of which an answer costs a tenth: all that is the generator's."""
@@ -189,7 +189,7 @@ def test_our_network_and_generator_together_give_the_released_masks(
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[TorchSegmenter, Any]:
-    """The bundled weights twice: in our network, and in the released one through the released layout."""
+    """The weights of `tiny` twice: in our network, and in the released one through the released layout."""
     sam = load_sam(BUNDLED["tiny"].read_bytes(), expected=CONFIGS["tiny"])
     official = build_official(CONFIGS["tiny"])
     official.load_state_dict(sam.state_dict())

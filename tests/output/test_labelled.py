@@ -90,7 +90,7 @@ def test_scenes_are_mixed_by_number_alone_and_large_images_are_scaled() -> None:
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Masks of the sample shard, by the bundled model, in our own format."""
+    """Masks of the sample shard, by `tiny`, in our own format."""
     out = tmp_path_factory.mktemp("closed") / "out"
     settings = Settings(source=str(SHARD), out=str(out), recipe=EAGER, run=RunSettings(images_per_chunk=4))
     segmenter = load_segmenter(name="tiny", device="cpu")

@@ -46,10 +46,10 @@ def test_without_overrides_the_recipe_is_sa1b_with_the_bundled_models_thresholds
     assert code == 0
     assert settings == Settings(
         recipe=Recipe(
-            pred_iou_thresh=0.8,
-            stability_score_thresh=0.965,
-            box_nms_thresh=0.5,
-            crop_nms_thresh=0.5,
+            pred_iou_thresh=0.82,
+            stability_score_thresh=0.975,
+            box_nms_thresh=0.6,
+            crop_nms_thresh=0.6,
             crop_n_layers=2,
             crop_n_points_downscale_factor=2,
             min_mask_region_area=100,

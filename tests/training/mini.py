@@ -18,7 +18,7 @@ MINI = SamConfig(
     decoder_mlp=64,
     iou_head_dim=32,
 )
-"""A model for trainings that are about something else than its sizes: a step takes a tenth of the bundled one's."""
+"""A model for trainings that are about something else than its sizes: a step takes a tenth of that of `tiny`."""
 MINI_2 = HieraConfig(
     "mini_2",
     dims=(16, 32, 64, 128),

@@ -34,6 +34,16 @@ def test_a_calibration_scales_logits_and_lines_up_scores(sam: Sam) -> None:
     assert torch.allclose(lined, 2 * predicted - 0.3, atol=1e-4)
 
 
+def test_an_answer_that_is_given_back_is_seen_as_before(sam: Sam) -> None:
+    """Else a mask prompt would be several times as decided as any that the prompt encoder learned from."""
+    logits_P1hw = torch.randn(2, 1, 32, 32)
+    with torch.no_grad():
+        _, before = sam.prompt_encoder(masks_P1hw=logits_P1hw)
+        apply(sam, Calibration(4.0, 1.0, 0.0, prompts_too=True))
+        _, after = sam.prompt_encoder(masks_P1hw=4 * logits_P1hw)
+    assert torch.allclose(before, after, atol=1e-5)
+
+
 def test_after_calibration_predicted_iou_has_the_mean_and_spread_of_the_true_one(sam: Sam) -> None:
     """Then about as many masks are above a threshold as should be."""
     batches = list(held_out_batches(VIEW, images=4, batch=2))
