@@ -1,8 +1,8 @@
 """Fitting a model's scores to what its masks are worth, on held-out scenes, by scaling two last layers.
 
-No mask of a point changes: logits are multiplied by a positive factor, and predicted IoU goes through a rising line where
-it passes no sigmoid. What does change is which masks pass the generator's fixed thresholds, so the factors belong on the
-model's card. (SAM 2's single mask, which gives way where it wavers, does so more rarely.)
+No mask of a point changes: logits are multiplied by a positive factor, and predicted IoU goes through a rising line
+where it passes no sigmoid. What does change is which masks pass the generator's fixed thresholds, so the factors belong
+on the model's card. (SAM 2's single mask, which gives way where it wavers, does so more rarely.)
 """
 
 from __future__ import annotations

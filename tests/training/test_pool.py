@@ -6,9 +6,10 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
+import pytest
 import torch
 
-from model.sam import CONFIGS
+from model.config import CONFIGS, ModelConfig
 from model.training.batches import Batch
 from model.training.device_views import device_batch
 from model.training.forward import Step, batch_loss
@@ -19,6 +20,7 @@ from model.training.settings import LossSettings
 from model.training.views import ViewSettings
 from tests.gpu.pretended import CUDA, inner_of, moved, pretended_device
 from tests.training.conftest import SMALL
+from tests.training.mini import MINI_2
 
 VIEW = ViewSettings(input_side=64, mask_side=32, points=6, min_cells=10, whole_share=0.3)
 
@@ -94,9 +96,10 @@ def test_a_device_view_of_nothing_has_no_valid_point() -> None:
     assert not batch.truths_BKLhw.any()
 
 
-def test_a_step_on_a_gpu_has_all_its_operands_there_and_the_same_loss() -> None:
+@pytest.mark.parametrize("config", [CONFIGS["tiny"], MINI_2], ids=["plain ViT", "Hiera"])
+def test_a_step_on_a_gpu_has_all_its_operands_there_and_the_same_loss(config: ModelConfig) -> None:
     """Most of a training on a GPU is code that a test on a CPU would pass with a tensor on the wrong device."""
-    config = replace(CONFIGS["tiny"], input_side=64)
+    config = replace(config, input_side=64)
     torch.manual_seed(0)
     learner = Learner(config).eval()
     settings = replace(SMALL, follow_ups=3, loss=LossSettings(boundary_weight=2.0))
