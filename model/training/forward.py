@@ -62,9 +62,8 @@ def decode(
         image_pe = sam.prompt_encoder.get_dense_pe()
     decoder, wanted = sam.mask_decoder, slice(1, None) if several else slice(0, 1)
     tokens_PTC, image_PCgg = decoder.attend(images.embedding_1Cgg, image_pe, sparse, dense)
-    return decoder.mask_logits(tokens_PTC, image_PCgg, wanted, images.fine), decoder.predicted_iou(tokens_PTC)[
-        :, wanted
-    ]
+    logits_PMhw = decoder.mask_logits(tokens_PTC, image_PCgg, wanted, images.fine)
+    return logits_PMhw, decoder.predicted_iou(tokens_PTC)[:, wanted]
 
 
 def first_points(batch: Batch) -> tuple[Tensor, Tensor]:

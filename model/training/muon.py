@@ -66,7 +66,7 @@ def orthogonal(matrices: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _dtype(device: torch.device) -> torch.dtype:
-    """bfloat16, in which the iteration was published, where it is fast: a fourth of the time on a CPU that has it."""
+    """bfloat16, in which the iteration was published, where it is fast (a tenth of a step on a CPU)."""
     if device.type == "cuda":
         has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

@@ -1,4 +1,4 @@
-"""SAM 2 of small sizes, and which tensors of an encoder of such a family nobody reads, for tests."""
+"""SAM 2 of small sizes, its published decoder's answers, and the tensors of its encoder that nobody reads, for tests."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from model.config import HieraConfig
+from model.mask_decoder import Embedded
 from model.sam import Sam
 
 SMALL = HieraConfig(
@@ -20,6 +21,19 @@ SMALL = HieraConfig(
     iou_head_dim=64,
 )
 """Maps of 64, 32, 16 and 8 tokens a side: windows of 14 and 7 fill none, as with 1024 pixels."""
+
+
+def published(sam: Sam, seen: Embedded, coords_P2: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and scores of the published decoder, for single points."""
+    sparse, dense = sam.prompt_encoder(points=(coords_P2[:, None], torch.ones(len(coords_P2), 1)))
+    return sam.mask_decoder(
+        image_embeddings=seen.embedding_1Cgg,
+        image_pe=sam.prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        multimask_output=True,
+        fine=seen.fine,
+    )
 
 
 @torch.inference_mode()

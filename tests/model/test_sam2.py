@@ -17,10 +17,9 @@ from model.bundled import BUNDLED
 from model.config import MODELS
 from model.hiera import Trunk
 from model.load import load_sam
-from model.mask_decoder import Embedded
 from model.point_decoder import PointDecoder
 from model.sam import Sam
-from tests.model.sam2 import SMALL
+from tests.model.sam2 import SMALL, published
 
 
 @pytest.fixture(scope="module", params=["random", "bundled"])
@@ -133,18 +132,6 @@ def test_every_tensor_moves_an_answer() -> None:
         trunk.place()
         assert name.endswith(".k_proj.bias") or (answers() - before).abs().max() > 1e-4, name
         tensor.copy_(kept)
-
-
-def published(sam: Sam, seen: Embedded, coords_P2: Tensor) -> tuple[Tensor, Tensor]:
-    sparse, dense = sam.prompt_encoder(points=(coords_P2[:, None], torch.ones(len(coords_P2), 1)))
-    return sam.mask_decoder(
-        image_embeddings=seen.embedding_1Cgg,
-        image_pe=sam.prompt_encoder.get_dense_pe(),
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense,
-        multimask_output=True,
-        fine=seen.fine,
-    )
 
 
 @torch.inference_mode()

@@ -20,6 +20,7 @@ from model.training.export import export_calibrated
 from model.training.forward import decode, encode, first_points, for_prompts, rows_of
 from model.training.loop import Training, view_settings
 from model.training.scenes import held_out_scene
+from tests.model.sam2 import published
 from tests.training.conftest import SMALL
 from tests.training.mini import MINI_2
 
@@ -61,15 +62,7 @@ def test_a_training_sees_what_the_finished_model_gives(trained: Training) -> Non
         for mine, wanted in zip(learning, answers(), strict=True):
             torch.testing.assert_close(mine.detach(), wanted, rtol=1e-4, atol=1e-4)
         alone = sam.embed(images[1:2])
-        sparse, dense = sam.prompt_encoder(points=tuple(part[2:] for part in first_points(batch)))
-        logits, scores = sam.mask_decoder(
-            image_embeddings=alone.embedding_1Cgg,
-            image_pe=sam.prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=True,
-            fine=alone.fine,
-        )
+        logits, scores = published(sam, alone, batch.points_BK2[1])
     torch.testing.assert_close(learning[0].detach()[2:], logits, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(learning[1].detach()[2:], scores, rtol=1e-4, atol=1e-4)
 
