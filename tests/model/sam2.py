@@ -1,4 +1,4 @@
-"""SAM 2 of small sizes, the answers of its published decoder, and tensors of its encoder that nobody reads, for tests."""
+"""SAM 2 of small sizes, what its published decoder answers, and which encoder tensors nobody reads, for tests."""
 
 from __future__ import annotations
 
