@@ -71,7 +71,7 @@ class Recipe:
     """Prompts decoded at once on a CPU; a GPU gets up to 1024. It changes memory and speed; masks change only by
     rounding."""
     pred_iou_thresh: float = 0.88
-    """A candidate must have a predicted IoU above this (strictly)."""
+    """A candidate must have a predicted IoU above this (strictly); 1 at most, and 0 or less lets all pass."""
     stability_score_thresh: float = 0.95
     """A candidate must be at least this stable, in [0, 1]."""
     stability_score_offset: float = 1.0

@@ -31,6 +31,7 @@ def out_of_range(recipe: Recipe) -> Iterator[str]:
     rules = [(name, getattr(recipe, name) >= 1, "1 or more") for name in at_least_1]
     rules += [(name, getattr(recipe, name) >= 0, "0 or more") for name in at_least_0]
     rules += [(name, 0 <= getattr(recipe, name) <= 1, "in [0, 1]") for name in shares]
+    rules.append(("pred_iou_thresh", recipe.pred_iou_thresh <= 1, "1 or less"))
     rules.append(("crop_overlap_ratio", 0 <= recipe.crop_overlap_ratio < 1, "in [0, 1)"))
     rules.append(("stability_score_offset", recipe.stability_score_offset > 0, "above 0"))
     fraction = recipe.max_area_fraction

@@ -238,6 +238,7 @@ def test_no_cluster_at_the_address_is_a_configuration_error(tmp_path: Path):
         ({"recipe": Recipe(box_nms_thresh=1.5)}, r"recipe.box_nms_thresh=1.5 must be in \[0, 1\]"),
         ({"recipe": Recipe(max_area_fraction=0.0)}, "recipe.max_area_fraction=0.0"),
         ({"recipe": Recipe(crop_overlap_ratio=1.0)}, r"recipe.crop_overlap_ratio=1.0 must be in \[0, 1\)"),
+        ({"recipe": Recipe(pred_iou_thresh=88.0)}, "recipe.pred_iou_thresh=88.0 must be 1 or less"),
         ({"recipe": Recipe(stability_score_offset=0.0)}, "recipe.stability_score_offset=0.0 must be above 0"),
         ({"run": RunSettings(max_workers=0)}, "run.max_workers=0"),
         ({"run": RunSettings(images_per_chunk=0)}, "run.images_per_chunk=0"),
