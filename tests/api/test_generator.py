@@ -147,9 +147,9 @@ def test_an_image_that_fails_raises_in_its_place(generator: MaskGenerator, pictu
 @pytest.mark.parametrize(
     ("arguments", "thresholds"),
     [
-        ({}, (0.82, 0.975, 0.6, 32)),
-        ({"recipe": "fast"}, (0.82, 0.975, 0.6, 16)),
-        ({"pred_iou_thresh": 0.9, "points_per_side": 4}, (0.9, 0.975, 0.6, 4)),
+        ({}, (0.85, 0.965, 0.6, 32)),
+        ({"recipe": "fast"}, (0.85, 0.965, 0.6, 16)),
+        ({"pred_iou_thresh": 0.9, "points_per_side": 4}, (0.9, 0.965, 0.6, 4)),
     ],
 )
 def test_a_recipe_is_the_presets_then_the_models_then_the_callers(

@@ -46,8 +46,8 @@ def test_without_overrides_the_recipe_is_sa1b_with_the_bundled_models_thresholds
     assert code == 0
     assert settings == Settings(
         recipe=Recipe(
-            pred_iou_thresh=0.82,
-            stability_score_thresh=0.975,
+            pred_iou_thresh=0.85,
+            stability_score_thresh=0.965,
             box_nms_thresh=0.6,
             crop_nms_thresh=0.6,
             crop_n_layers=2,
