@@ -67,19 +67,12 @@ class EmbeddedImage:
     @torch.inference_mode()
     def answer(self, prompt: Prompt, *, multimask: bool) -> Answer:
         """Three masks from coarse to fine for a prompt that may mean several things, or one mask."""
-        encoder = self._sam.prompt_encoder
-        sparse_1TC, dense_1Cgg = encoder(
+        logits_1Mhw, predicted_iou_1M = self._sam.answer(
+            self._seen,
             points=self._points(prompt),
             boxes_P4=None if prompt.box_xyxy is None else self._scaled(prompt.box_xyxy.reshape(2, 2)).reshape(1, 4),
             masks_P1hw=None if prompt.mask_hw is None else self._on_device(prompt.mask_hw)[None, None],
-        )
-        logits_1Mhw, predicted_iou_1M = self._sam.mask_decoder(
-            image_embeddings=self._seen.embedding_1Cgg,
-            image_pe=encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse_1TC,
-            dense_prompt_embeddings=dense_1Cgg,
-            multimask_output=multimask,
-            fine=self._seen.fine,
+            multimask=multimask,
         )
         upscaled_1MHW, limit = self._upscaled(logits_1Mhw), self._sam.config.logit_limit
         kept_1Mhw = logits_1Mhw if limit is None else logits_1Mhw.clamp(-limit, limit)

@@ -42,12 +42,4 @@ def _answer(sam: Sam, seen: Embedded, coords_B2: Tensor, masks_Bhw: Tensor) -> t
     limit = sam.config.logit_limit
     kept_Bhw = masks_Bhw if limit is None else masks_Bhw.clamp(-limit, limit)
     labels_B1 = torch.ones(len(coords_B2), 1, dtype=torch.int64, device=coords_B2.device)
-    sparse, dense = sam.prompt_encoder(points=(coords_B2[:, None], labels_B1), masks_P1hw=kept_Bhw[:, None])
-    return sam.mask_decoder(
-        image_embeddings=seen.embedding_1Cgg,
-        image_pe=sam.prompt_encoder.get_dense_pe(),
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense,
-        multimask_output=False,
-        fine=seen.fine,
-    )
+    return sam.answer(seen, points=(coords_B2[:, None], labels_B1), masks_P1hw=kept_Bhw[:, None], multimask=False)

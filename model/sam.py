@@ -53,6 +53,26 @@ class Sam(nn.Module):
         embedding_1Cgg, *fine = self.image_encoder(images_13SS)
         return Embedded(embedding_1Cgg + self.no_mem_embed.reshape(1, -1, 1, 1), self.mask_decoder.fine(*fine))
 
+    def answer(
+        self,
+        seen: Embedded,
+        *,
+        points: tuple[Tensor, Tensor] | None = None,
+        boxes_P4: Tensor | None = None,
+        masks_P1hw: Tensor | None = None,
+        multimask: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (P, M, h, w) and predicted IoUs (P, M) of the decoder as published; prompts as in `PromptEncoder`."""
+        sparse_PTC, dense_PCgg = self.prompt_encoder(points=points, boxes_P4=boxes_P4, masks_P1hw=masks_P1hw)
+        return self.mask_decoder(
+            image_embeddings=seen.embedding_1Cgg,
+            image_pe=self.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse_PTC,
+            dense_prompt_embeddings=dense_PCgg,
+            multimask_output=multimask,
+            fine=seen.fine,
+        )
+
 
 def _encoder(config: ModelConfig) -> nn.Module:
     """The image encoder of the config's family."""

@@ -25,15 +25,7 @@ SMALL = HieraConfig(
 
 def published(sam: Sam, seen: Embedded, coords_P2: Tensor) -> tuple[Tensor, Tensor]:
     """Logits and scores of the published decoder, for single points."""
-    sparse, dense = sam.prompt_encoder(points=(coords_P2[:, None], torch.ones(len(coords_P2), 1)))
-    return sam.mask_decoder(
-        image_embeddings=seen.embedding_1Cgg,
-        image_pe=sam.prompt_encoder.get_dense_pe(),
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense,
-        multimask_output=True,
-        fine=seen.fine,
-    )
+    return sam.answer(seen, points=(coords_P2[:, None], torch.ones(len(coords_P2), 1)), multimask=True)
 
 
 @torch.inference_mode()

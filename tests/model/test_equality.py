@@ -16,6 +16,7 @@ from benchmarks.reference.official import OfficialSegmenter, build_official
 from model.config import CONFIGS, MODELS, ModelConfig, SamConfig
 from model.first_values import without_first_values
 from model.layouts import to_hugging_face
+from model.mask_decoder import Embedded
 from model.sam import Sam
 from model.segmenter import TorchSegmenter
 
@@ -122,14 +123,7 @@ def test_embedding_logits_and_scores_equal_transformers(name: str) -> None:
     embedding = sam.image_encoder(images_13SS)
     assert_close(embedding, theirs.get_image_embeddings(images_13SS))
     coords, labels = torch.rand(4, 1, 2) * side, torch.ones(4, 1, dtype=torch.int64)
-    sparse, dense = sam.prompt_encoder(points=(coords, labels))
-    logits, predicted_iou = sam.mask_decoder(
-        image_embeddings=embedding,
-        image_pe=sam.prompt_encoder.get_dense_pe(),
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense,
-        multimask_output=True,
-    )
+    logits, predicted_iou = sam.answer(Embedded(embedding), points=(coords, labels), multimask=True)
     answer = theirs(
         image_embeddings=embedding, input_points=coords[None], input_labels=labels[None], multimask_output=True
     )

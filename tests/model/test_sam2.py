@@ -75,18 +75,12 @@ def test_every_kind_of_prompt_gets_the_answer_of_transformers(sam: Sam, theirs: 
     coords, labels = torch.rand(3, 2, 2) * side, torch.tensor([[1, 0], [1, 1], [0, 1]])
     boxes, masks = torch.rand(3, 4) * side, torch.randn(3, 1, mask_side, mask_side)
     for points_given, box_given, mask_given in [(1, 0, 0), (0, 1, 0), (1, 0, 1), (1, 1, 1)]:
-        sparse, dense = sam.prompt_encoder(
+        logits, scores = sam.answer(
+            seen,
             points=(coords, labels) if points_given else None,
             boxes_P4=boxes if box_given else None,
             masks_P1hw=masks if mask_given else None,
-        )
-        logits, scores = sam.mask_decoder(
-            image_embeddings=seen.embedding_1Cgg,
-            image_pe=sam.prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=multimask,
-            fine=seen.fine,
+            multimask=multimask,
         )
         answers = [
             theirs(
